@@ -1,0 +1,260 @@
+// Package wire is what passes between a client and a gateway.
+//
+// A client opens a WebSocket and joins one room; then text frames go both ways,
+// one JSON object each, told apart by "type":
+//
+//	client → server   JOIN  MESSAGE  LEAVE  PING
+//	server → client   JOINED  MESSAGE  MEMBER_JOINED  MEMBER_LEFT  OCCUPANCY
+//	                  GAP  ERROR  DRAINING  PONG
+//
+// A frame of a client has at most 16 KiB. MESSAGE, MEMBER_JOINED and MEMBER_LEFT
+// of a server are entries of the room's log: they carry seq, the same for every
+// member, without a hole. docs/protocol.md is the whole contract.
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// The types of frames.
+const (
+	TypeJoin         = "JOIN"
+	TypeMessage      = "MESSAGE"
+	TypeLeave        = "LEAVE"
+	TypePing         = "PING"
+	TypeJoined       = "JOINED"
+	TypeMemberJoined = "MEMBER_JOINED"
+	TypeMemberLeft   = "MEMBER_LEFT"
+	TypeOccupancy    = "OCCUPANCY"
+	TypeGap          = "GAP"
+	TypeError        = "ERROR"
+	TypeDraining     = "DRAINING"
+	TypePong         = "PONG"
+)
+
+// Reasons of MEMBER_LEFT.
+const (
+	ReasonLeft    = "LEFT"    // the user left
+	ReasonLost    = "LOST"    // the connection was lost and the lease ended
+	ReasonRemoved = "REMOVED" // taken out of the room
+)
+
+// Member is a user in a room.
+type Member struct {
+	UserID   string `json:"userId"`
+	Nickname string `json:"nickname,omitempty"`
+}
+
+// Position is a place in the log of one room's life.
+type Position struct {
+	Epoch string `json:"epoch"`
+	Seq   int64  `json:"seq"`
+}
+
+// ClientFrame is any frame of a client; the type says which fields count.
+type ClientFrame struct {
+	Type     string          `json:"type"`
+	RoomID   string          `json:"roomId,omitempty"`
+	Permit   string          `json:"permit,omitempty"`
+	Identity string          `json:"identity,omitempty"`
+	Nickname string          `json:"nickname,omitempty"`
+	After    *Position       `json:"after,omitempty"`
+	ID       string          `json:"id,omitempty"`
+	Body     json.RawMessage `json:"body,omitempty"`
+}
+
+// ErrNotUTF8 is what ParseClientFrame answers to text that is not UTF-8: the one
+// malformed frame that ends a connection at once (1007).
+var ErrNotUTF8 = errors.New("text is not UTF-8")
+
+// ParseClientFrame reads a frame and checks what can be checked without knowing
+// the room. It answers ErrNotUTF8 or a BAD_REQUEST Error; the frame's id is filled
+// in where it could be read, so that the answer can name it.
+// Body refers to data.
+func ParseClientFrame(data []byte, f *ClientFrame) error {
+	*f = ClientFrame{}
+	if !utf8.Valid(data) {
+		return ErrNotUTF8
+	}
+	trimmed := bytes.TrimLeft(data, " \t\r\n")
+	if len(trimmed) == 0 || trimmed[0] != '{' {
+		return Errorf(BadRequest, "a frame is one JSON object")
+	}
+	if err := json.Unmarshal(data, f); err != nil {
+		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+			return Errorf(BadRequest, "field %q has the wrong type", wrong.Field)
+		}
+		return Errorf(BadRequest, "a frame is one JSON object")
+	}
+	if err := CheckText("id", f.ID, MaxMessageIDLen); err != nil {
+		f.ID = ""
+		return err
+	}
+	switch f.Type {
+	case TypeMessage:
+		if f.Body == nil {
+			return Errorf(BadRequest, "MESSAGE needs a body")
+		}
+	case TypeJoin:
+		return f.checkJoin()
+	case TypeLeave, TypePing:
+	case "":
+		return Errorf(BadRequest, "a frame needs a type")
+	default:
+		return Errorf(BadRequest, "the type is not one of JOIN, MESSAGE, LEAVE, PING")
+	}
+	return nil
+}
+
+func (f *ClientFrame) checkJoin() error {
+	if err := CheckID("roomId", f.RoomID); err != nil {
+		return err
+	}
+	if err := CheckText("nickname", f.Nickname, MaxNicknameLen); err != nil {
+		return err
+	}
+	if f.After != nil && f.After.Seq < 0 {
+		return Errorf(BadRequest, "after.seq is negative")
+	}
+	return nil
+}
+
+// ServerFrame is any frame of a server, as clients read it.
+type ServerFrame struct {
+	Type     string          `json:"type"`
+	Seq      int64           `json:"seq,omitempty"`
+	Time     time.Time       `json:"time,omitzero"`
+	From     *Member         `json:"from,omitempty"`
+	Member   *Member         `json:"member,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
+	Occupied int             `json:"occupied,omitempty"`
+	ID       string          `json:"id,omitempty"`
+	Body     json.RawMessage `json:"body,omitempty"`
+
+	// JOINED
+	RoomID    string   `json:"roomId,omitempty"`
+	Epoch     string   `json:"epoch,omitempty"`
+	UserID    string   `json:"userId,omitempty"`
+	SessionID string   `json:"sessionId,omitempty"`
+	Identity  string   `json:"identity,omitempty"`
+	Capacity  int      `json:"capacity,omitempty"`
+	Members   []Member `json:"members,omitempty"`
+	Recovered bool     `json:"recovered,omitempty"`
+
+	// GAP, ERROR, DRAINING
+	GapFrom          int64  `json:"-"`
+	GapTo            int64  `json:"-"`
+	Code             Code   `json:"code,omitempty"`
+	Detail           string `json:"detail,omitempty"`
+	ReconnectAfterMs int64  `json:"reconnectAfterMs,omitempty"`
+}
+
+// UnmarshalJSON reads a frame. "from" is a member in MESSAGE and a seq in GAP.
+func (f *ServerFrame) UnmarshalJSON(data []byte) error {
+	type plain ServerFrame
+	aux := struct {
+		*plain
+		From json.RawMessage `json:"from"`
+		To   int64           `json:"to"`
+	}{plain: (*plain)(f)}
+	if err := json.Unmarshal(data, &aux); err != nil {
+		return err
+	}
+	if len(aux.From) == 0 {
+		return nil
+	}
+	if f.Type == TypeGap {
+		f.GapTo = aux.To
+		return json.Unmarshal(aux.From, &f.GapFrom)
+	}
+	return json.Unmarshal(aux.From, &f.From)
+}
+
+// Joined is the first frame of a session.
+type Joined struct {
+	Type      string   `json:"type"`
+	RoomID    string   `json:"roomId"`
+	Epoch     string   `json:"epoch"`
+	Seq       int64    `json:"seq"`
+	UserID    string   `json:"userId"`
+	SessionID string   `json:"sessionId"`
+	Identity  string   `json:"identity,omitempty"`
+	Capacity  int      `json:"capacity"`
+	Occupied  int      `json:"occupied"`
+	Members   []Member `json:"members"`
+	Recovered bool     `json:"recovered"`
+}
+
+// Encode answers with the frame's bytes.
+func (j Joined) Encode() []byte {
+	j.Type = TypeJoined
+	if j.Members == nil {
+		j.Members = []Member{}
+	}
+	return mustMarshal(j)
+}
+
+// GapFrame says that the entries from…to will not come.
+func GapFrame(from, to int64) []byte {
+	return mustMarshal(struct {
+		Type string `json:"type"`
+		From int64  `json:"from"`
+		To   int64  `json:"to"`
+	}{TypeGap, from, to})
+}
+
+// ErrorFrame tells of a refusal; id names the frame that it is about, where it had one.
+func ErrorFrame(err *Error, id string) []byte {
+	return mustMarshal(struct {
+		Type   string `json:"type"`
+		Code   Code   `json:"code"`
+		Detail string `json:"detail"`
+		ID     string `json:"id,omitempty"`
+	}{TypeError, err.Code, err.Detail, id})
+}
+
+// OccupancyFrame tells how many seats are occupied, where presence is count.
+func OccupancyFrame(occupied int) []byte {
+	return []byte(`{"type":"OCCUPANCY","occupied":` + strconv.Itoa(occupied) + `}`)
+}
+
+// DrainingFrame asks the client to connect again after d.
+func DrainingFrame(d time.Duration) []byte {
+	return []byte(`{"type":"DRAINING","reconnectAfterMs":` + strconv.FormatInt(d.Milliseconds(), 10) + `}`)
+}
+
+// PongFrame answers PING.
+func PongFrame() []byte { return []byte(`{"type":"PONG"}`) }
+
+// MessageTail is what stands behind time in a MESSAGE of the log: the part that
+// the sender's gateway knows. body must be valid JSON.
+func MessageTail(from []byte, id string, body []byte) []byte {
+	tail := make([]byte, 0, len(from)+len(id)+len(body)+32)
+	tail = append(append(tail, `,"from":`...), from...)
+	if id != "" {
+		tail = append(append(tail, `,"id":`...), Quote(id)...)
+	}
+	return append(append(append(tail, `,"body":`...), body...), '}')
+}
+
+// Quote encodes s as a JSON string.
+func Quote(s string) []byte { return mustMarshal(s) }
+
+// Encode answers with the member's JSON, as it stands in frames.
+func (m Member) Encode() []byte { return mustMarshal(m) }
+
+// mustMarshal encodes values whose types cannot fail. HTML characters stay as they are.
+func mustMarshal(v any) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic("wire: " + err.Error())
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

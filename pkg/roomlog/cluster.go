@@ -1,0 +1,59 @@
+package roomlog
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// Connect makes a client for a redis:// or rediss:// URL. Commands are not retried
+// by the client: who calls knows which may be.
+func Connect(url string) (*redis.Client, error) {
+	opts, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("redis URL: %w", err)
+	}
+	return redis.NewClient(Tune(opts)), nil
+}
+
+// Tune sets what the project needs of a connection: short time limits, so that a
+// silent Redis is noticed within the lease, and no retries behind our back.
+func Tune(opts *redis.Options) *redis.Options {
+	opts.MaxRetries = -1
+	opts.DialTimeout = 2 * time.Second
+	opts.DialerRetries = 1
+	opts.ReadTimeout = 3 * time.Second
+	opts.WriteTimeout = 3 * time.Second
+	opts.PoolTimeout = 3 * time.Second
+	opts.ContextTimeoutEnabled = true
+	opts.DisableIdentity = true
+	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return opts
+}
+
+// Agree records the layout in Redis, or compares it with what the first process of
+// the cluster recorded: processes that disagree would count the same room twice.
+// It warns where Redis may evict keys, since an evicted key is a lost seat.
+func Agree(ctx context.Context, rdb *redis.Client, layout Layout) error {
+	want := strconv.Itoa(layout.Partitions)
+	if err := rdb.HSetNX(ctx, ClusterKey, "partitions", want).Err(); err != nil {
+		return Fault("record partitions", err)
+	}
+	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()
+	if err != nil {
+		return Fault("read partitions", err)
+	}
+	if got != want {
+		return fmt.Errorf("this cluster has %s partitions, --partitions says %s: they must agree", got, want)
+	}
+	policy, err := rdb.ConfigGet(ctx, "maxmemory-policy").Result()
+	if p := policy["maxmemory-policy"]; err == nil && p != "" && p != "noeviction" {
+		slog.Warn("Redis may evict keys, and with them seats: set maxmemory-policy noeviction", "policy", p)
+	}
+	return nil
+}

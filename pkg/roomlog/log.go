@@ -1,0 +1,137 @@
+package roomlog
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+var (
+	// EntryLua defines entry(), which appends to a room's log; scripts that do so
+	// begin with it.
+	//
+	//go:embed lua/entry.lua
+	EntryLua string
+	//go:embed lua/message.lua
+	messageLua string
+	//go:embed lua/read.lua
+	readLua string
+
+	messageScript = redis.NewScript(EntryLua + messageLua)
+	readScript    = redis.NewScript(readLua)
+)
+
+// Kind tells what is published on a room's channel.
+type Kind byte
+
+// The kinds of entries and notices, with what their data is.
+const (
+	KindMessage Kind = 'm' // entry: a MESSAGE frame
+	KindJoined  Kind = 'j' // entry: a MEMBER_JOINED frame
+	KindLeft    Kind = 'l' // entry: a MEMBER_LEFT frame
+
+	KindReplaced  Kind = 'r' // notice: the session whose seat was taken over
+	KindRemoved   Kind = 'x' // notice: the session taken out of the room
+	KindDeleted   Kind = 'd' // notice: the room was deleted; no data
+	KindOccupancy Kind = 'o' // notice: occupied seats, where presence is count
+)
+
+// Entry is one position of the log.
+type Entry struct {
+	Seq   int64
+	Frame []byte // the JSON that members receive
+}
+
+// Event is what came over a room's channel.
+type Event struct {
+	Kind  Kind
+	Epoch string
+	Seq   int64  // of entries; 0 for notices
+	Data  []byte // by kind; shared between readers, never to be changed
+}
+
+// ParseEvent reads what was published on a channel.
+func ParseEvent(payload string) (Event, error) {
+	kind, rest, ok1 := strings.Cut(payload, " ")
+	epoch, rest, ok2 := strings.Cut(rest, " ")
+	number, data, ok3 := strings.Cut(rest, " ")
+	seq, err := strconv.ParseInt(number, 10, 64)
+	if !ok1 || !ok2 || !ok3 || len(kind) != 1 || epoch == "" || err != nil || seq < 0 {
+		return Event{}, errors.New("roomlog: not an event")
+	}
+	return Event{Kind: Kind(kind[0]), Epoch: epoch, Seq: seq, Data: []byte(data)}, nil
+}
+
+// Range is what a read of the log found.
+type Range struct {
+	Epoch    string
+	Last     int64   // seq of the room's newest entry
+	Occupied int     // seats occupied at the moment of the read
+	Entries  []Entry // without a hole; they begin later than asked where history does
+}
+
+// Read answers with the entries first…last of a room (to the newest when last is 0)
+// as far as history reaches; ROOM_NOT_FOUND where there is no room, UNAVAILABLE
+// where Redis is out of reach.
+func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64) (Range, error) {
+	k := layout.Keys(roomID)
+	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Leases()}, first, last).Slice()
+	if err != nil {
+		return Range{}, Fault("read log", err)
+	}
+	if len(answer) == 0 {
+		return Range{}, wire.Errorf(wire.RoomNotFound, "there is no room %q", roomID)
+	}
+	r := Range{Epoch: answer[0].(string), Last: answer[1].(int64), Occupied: int(answer[2].(int64))}
+	for i := 3; i+1 < len(answer); i += 2 {
+		id, _, _ := strings.Cut(answer[i].(string), "-")
+		seq, err := strconv.ParseInt(id, 10, 64)
+		if err != nil {
+			return Range{}, fmt.Errorf("read log of %s: entry id %q: %w", roomID, answer[i], err)
+		}
+		r.Entries = append(r.Entries, Entry{Seq: seq, Frame: []byte(answer[i+1].(string))})
+	}
+	return r, nil
+}
+
+// Fault translates what go-redis answers: UNAVAILABLE where nothing can be known
+// because Redis is out of reach or not ready, and the error itself, wrapped with the
+// operation, where the fault is ours.
+func Fault(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if unreachable(err) {
+		return fmt.Errorf("%s: %w: %w", op, err, wire.Errorf(wire.Unavailable, "the room's store is out of reach"))
+	}
+	return fmt.Errorf("%s: %w", op, err)
+}
+
+func unreachable(err error) bool {
+	var netErr net.Error
+	if errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
+		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
+		errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) {
+		return true
+	}
+	var answered redis.Error
+	if !errors.As(err, &answered) {
+		return true // go-redis' own: it could not talk to the server
+	}
+	for _, state := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY", "NOREPLICAS", "ERR max number of clients"} {
+		if strings.HasPrefix(answered.Error(), state) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,23 @@
+-- Reads a range of a room's log, as far as history reaches.
+-- KEYS: 1 room  2 log  3 leases
+-- ARGV: 1 first seq  2 last seq (0: to the end)
+-- Answers {epoch, last seq of the room, occupied, entry id, frame, entry id, frame …}
+-- or {} where there is no room.
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
+if not head[1] then return {} end
+local t = redis.call('TIME')
+local oldest = (t[1] - 600) * 1000 + math.floor(t[2] / 1000)
+local last = tonumber(head[2])
+local from = math.max(tonumber(ARGV[1]), last - 999, 1)
+local to = tonumber(ARGV[2])
+if to == 0 or to > last then to = last end
+
+local answer = {head[1], last, redis.call('ZCARD', KEYS[3])}
+if from > to then return answer end
+for _, e in ipairs(redis.call('XRANGE', KEYS[2], from, to)) do
+  if tonumber(string.match(e[1], '%-(%d+)$')) >= oldest then
+    answer[#answer + 1] = e[1]
+    answer[#answer + 1] = e[2][2]
+  end
+end
+return answer

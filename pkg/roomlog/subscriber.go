@@ -1,0 +1,313 @@
+package roomlog
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Reader gets what is published in the rooms that a Subscriber follows. Its methods
+// are called from one goroutine and must not block.
+type Reader interface {
+	// Event brings one entry or notice.
+	Event(roomID string, e Event)
+	// Resubscribed says that the room is followed again after a break: what was
+	// published meanwhile is lost and has to be read from the log.
+	Resubscribed(roomID string)
+}
+
+const (
+	probeEvery    = time.Second
+	probePatience = 4 * time.Second // without a probe coming back, the connection is given up
+	reconnectMin  = 50 * time.Millisecond
+	reconnectMax  = time.Second
+)
+
+// Subscriber follows the channels of the rooms that this process has members in, over
+// one connection to Redis. It does not trust that connection: twice over, since a
+// client's own health check notices neither a server that accepts and answers nothing
+// nor one that is healthy but no longer gets what is published. It publishes a probe
+// to itself every second; when none has come back for 4 s, it connects anew.
+type Subscriber struct {
+	rdb    *redis.Client
+	layout Layout
+	reader Reader
+	probe  string // the channel of our own probes
+	change chan struct{}
+
+	mu       sync.Mutex
+	channels map[string]*channel // by name: those wanted, and those whose answers are due
+	changed  map[string]struct{} // names of those to be reconciled
+	heard    time.Time           // when a probe last came back
+}
+
+// channel is what we know of one subscription. It is live while it is wanted and
+// every SUBSCRIBE sent for it was answered.
+type channel struct {
+	roomID  string
+	wanted  bool
+	asked   bool          // the last thing sent for it was SUBSCRIBE
+	unheard int           // SUBSCRIBEs sent on this connection and not answered
+	was     bool          // live on an earlier connection
+	live    chan struct{} // closed while live
+	isLive  bool
+}
+
+// NewSubscriber makes a subscriber; Run makes it work.
+func NewSubscriber(rdb *redis.Client, layout Layout, reader Reader) *Subscriber {
+	return &Subscriber{
+		rdb: rdb, layout: layout, reader: reader,
+		probe:    "ar:probe:" + rand.Text(),
+		change:   make(chan struct{}, 1),
+		channels: make(map[string]*channel),
+		changed:  make(map[string]struct{}),
+	}
+}
+
+// Subscribe follows a room and waits until Redis has confirmed it: whatever is
+// published from then on reaches the reader. Every call is undone by one call of
+// Unsubscribe with the same room, also when it failed.
+func (s *Subscriber) Subscribe(ctx context.Context, roomID string) error {
+	name := s.layout.Keys(roomID).Channel()
+	s.mu.Lock()
+	c := s.channels[name]
+	if c == nil {
+		c = &channel{roomID: roomID, live: make(chan struct{})}
+		s.channels[name] = c
+	}
+	c.wanted = true
+	s.changed[name] = struct{}{}
+	live := c.live
+	s.mu.Unlock()
+	s.wake()
+	select {
+	case <-live:
+		return nil
+	case <-ctx.Done():
+		return Fault("subscribe", ctx.Err())
+	}
+}
+
+// Unsubscribe stops following a room. The caller counts its members: one call ends it.
+func (s *Subscriber) Unsubscribe(roomID string) {
+	name := s.layout.Keys(roomID).Channel()
+	s.mu.Lock()
+	if c := s.channels[name]; c != nil {
+		c.wanted = false
+		s.changed[name] = struct{}{}
+	}
+	s.mu.Unlock()
+	s.wake()
+}
+
+func (s *Subscriber) wake() {
+	select {
+	case s.change <- struct{}{}:
+	default:
+	}
+}
+
+// Run follows the rooms until ctx ends.
+func (s *Subscriber) Run(ctx context.Context) {
+	delay := reconnectMin
+	for ctx.Err() == nil {
+		began := time.Now()
+		err := s.connection(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		slog.Warn("subscription to Redis lost, connecting again", "err", err)
+		if time.Since(began) > probePatience {
+			delay = reconnectMin
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(delay):
+		}
+		delay = min(2*delay, reconnectMax)
+	}
+}
+
+// connection serves one connection until it fails.
+func (s *Subscriber) connection(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	ps := s.rdb.Subscribe(ctx, s.probe)
+	var others sync.WaitGroup
+	defer func() {
+		cancel()
+		_ = ps.Close()
+		others.Wait()
+		s.forget()
+	}()
+	s.mu.Lock()
+	s.heard = time.Now()
+	s.mu.Unlock()
+	s.wake()
+	others.Go(func() { s.reconcile(ctx, ps) })
+	others.Go(func() { s.watch(ctx, ps) })
+	for {
+		// No timeout: one that fires within a frame would lose what follows.
+		msg, err := ps.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		switch m := msg.(type) {
+		case *redis.Message:
+			s.message(m)
+		case *redis.Subscription:
+			if m.Kind == "subscribe" {
+				s.confirmed(m.Channel)
+			}
+		}
+	}
+}
+
+// reconcile sends what is missing between the channels wanted and those subscribed.
+func (s *Subscriber) reconcile(ctx context.Context, ps *redis.PubSub) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.change:
+		}
+		add, drop := s.difference()
+		var err error
+		if len(drop) > 0 {
+			err = ps.Unsubscribe(ctx, drop...)
+		}
+		if len(add) > 0 && err == nil {
+			err = ps.Subscribe(ctx, add...)
+		}
+		if err != nil {
+			_ = ps.Close() // ends Receive
+			return
+		}
+	}
+}
+
+func (s *Subscriber) difference() (add, drop []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name := range s.changed {
+		c := s.channels[name]
+		if c == nil {
+			continue
+		}
+		switch {
+		case c.wanted && !c.asked:
+			c.asked = true
+			c.unheard++
+			add = append(add, name)
+		case !c.wanted && c.asked:
+			c.asked = false
+			c.unlive()
+			drop = append(drop, name)
+		}
+		if !c.wanted && c.unheard == 0 {
+			delete(s.channels, name)
+		}
+	}
+	clear(s.changed)
+	return add, drop
+}
+
+func (c *channel) unlive() {
+	if c.isLive {
+		c.isLive = false
+		c.live = make(chan struct{})
+	}
+}
+
+func (s *Subscriber) confirmed(name string) {
+	s.mu.Lock()
+	c := s.channels[name]
+	if c == nil {
+		s.mu.Unlock()
+		return
+	}
+	if c.unheard > 0 {
+		c.unheard--
+	}
+	again := false
+	switch {
+	case c.unheard > 0:
+	case !c.wanted && !c.asked:
+		delete(s.channels, name)
+	case c.asked:
+		// A SUBSCRIBE answered twice was sent by a connection made behind our back.
+		again = c.was || c.isLive
+		c.was = true
+		if !c.isLive {
+			c.isLive = true
+			close(c.live)
+		}
+	}
+	s.mu.Unlock()
+	if again {
+		s.reader.Resubscribed(c.roomID)
+	}
+}
+
+// forget marks every channel as not subscribed, since its connection has ended.
+func (s *Subscriber) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, c := range s.channels {
+		c.asked, c.unheard = false, 0
+		c.unlive()
+		if !c.wanted {
+			delete(s.channels, name)
+			continue
+		}
+		s.changed[name] = struct{}{}
+	}
+}
+
+func (s *Subscriber) message(m *redis.Message) {
+	if m.Channel == s.probe {
+		s.mu.Lock()
+		s.heard = time.Now()
+		s.mu.Unlock()
+		return
+	}
+	e, err := ParseEvent(m.Payload)
+	if err != nil {
+		slog.Error("ignored what was published on a room's channel", "channel", m.Channel, "err", err)
+		return
+	}
+	s.mu.Lock()
+	c := s.channels[m.Channel]
+	s.mu.Unlock()
+	if c != nil {
+		s.reader.Event(c.roomID, e)
+	}
+}
+
+// watch publishes probes and gives the connection up when none comes back.
+func (s *Subscriber) watch(ctx context.Context, ps *redis.PubSub) {
+	tick := time.NewTicker(probeEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		s.mu.Lock()
+		silent := time.Since(s.heard)
+		s.mu.Unlock()
+		if silent > probePatience {
+			slog.Warn("no probe came back over the subscription", "silent", silent)
+			_ = ps.Close() // ends Receive
+			return
+		}
+		// A probe that cannot be published is one that does not come back.
+		probing, cancel := context.WithTimeout(ctx, probeEvery)
+		_ = s.rdb.Publish(probing, s.probe, "").Err()
+		cancel()
+	}
+}

@@ -1,0 +1,174 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/room"
+)
+
+// renewChunk bounds the sessions of one script, so that none holds Redis up for more
+// than about a millisecond.
+const renewChunk = 500
+
+// chunk is the part of a renewal that one script carries out.
+type chunk struct {
+	keys  []string // leases of each room
+	args  []any    // lease, then for each room its number of sessions and they
+	index []int    // by position in args: the session's place in the request, or -1
+}
+
+// Renew renews leases, in as few round trips as there can be: one for all partitions.
+func (s *Store) Renew(ctx context.Context, leases []room.Lease) ([]room.Lost, error) {
+	chunks := s.chunks(leases)
+	cmds, err := pipelined(ctx, s.rdb, renewScript, len(chunks), func(i int) ([]string, []any) {
+		return chunks[i].keys, chunks[i].args
+	})
+	if err != nil {
+		return nil, roomlog.Fault("renew leases", err)
+	}
+	var lost []int
+	for i, cmd := range cmds {
+		positions, err := cmd.Int64Slice()
+		if err != nil {
+			return nil, roomlog.Fault("renew leases", err)
+		}
+		for _, p := range positions {
+			lost = append(lost, chunks[i].index[p-1])
+		}
+	}
+	return s.causes(ctx, leases, lost)
+}
+
+func (s *Store) chunks(leases []room.Lease) []*chunk {
+	byRoom := make(map[string][]int)
+	var order []string
+	for i, l := range leases {
+		if byRoom[l.RoomID] == nil {
+			order = append(order, l.RoomID)
+		}
+		byRoom[l.RoomID] = append(byRoom[l.RoomID], i)
+	}
+	open := make(map[int]*chunk) // by partition
+	var all []*chunk
+	for _, roomID := range order {
+		p := s.layout.Partition(roomID)
+		for rest := byRoom[roomID]; len(rest) > 0; {
+			c := open[p]
+			if c == nil || len(c.args) >= renewChunk {
+				c = &chunk{args: []any{wire.Lease.Milliseconds()}, index: []int{-1}}
+				open[p] = c
+				all = append(all, c)
+			}
+			n := min(len(rest), renewChunk)
+			c.keys = append(c.keys, s.layout.Keys(roomID).Leases())
+			c.args = append(c.args, n)
+			c.index = append(c.index, -1)
+			for _, i := range rest[:n] {
+				c.args = append(c.args, leases[i].Session)
+				c.index = append(c.index, i)
+			}
+			rest = rest[n:]
+		}
+	}
+	return all
+}
+
+// causes finds out why sessions hold no seat: a question that few ever ask.
+func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]room.Lost, error) {
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	pipe := s.rdb.Pipeline()
+	exists := make([]*redis.IntCmd, len(lost))
+	holder := make([]*redis.StringCmd, len(lost))
+	for n, i := range lost {
+		k := s.layout.Keys(leases[i].RoomID)
+		exists[n] = pipe.Exists(ctx, k.Room())
+		holder[n] = pipe.HGet(ctx, k.Seats(), leases[i].User)
+	}
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return nil, roomlog.Fault("find out why leases ended", err)
+	}
+	answer := make([]room.Lost, len(lost))
+	for n, i := range lost {
+		answer[n] = room.Lost{Index: i, Cause: room.LeaseEnded}
+		switch session := holder[n].Val(); {
+		case exists[n].Val() == 0:
+			answer[n].Cause = room.RoomGone
+		case session != "" && session != leases[i].Session:
+			answer[n].Cause = room.Replaced
+		}
+	}
+	return answer, nil
+}
+
+// Due asks every partition for rooms in which something may have lapsed.
+func (s *Store) Due(ctx context.Context) ([]string, error) {
+	cmds, err := pipelined(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
+		return []string{roomlog.DueKey(p)}, nil
+	})
+	if err != nil {
+		return nil, roomlog.Fault("ask for due rooms", err)
+	}
+	var rooms []string
+	for _, cmd := range cmds {
+		some, err := cmd.StringSlice()
+		if err != nil {
+			return rooms, roomlog.Fault("ask for due rooms", err)
+		}
+		rooms = append(rooms, some...)
+	}
+	return rooms, nil
+}
+
+// Expire visits rooms.
+func (s *Store) Expire(ctx context.Context, roomIDs []string) (int, error) {
+	cmds, err := pipelined(ctx, s.rdb, expireScript, len(roomIDs), func(i int) ([]string, []any) {
+		return s.layout.Keys(roomIDs[i]).All(), []any{roomIDs[i]}
+	})
+	if err != nil {
+		return 0, roomlog.Fault("expire", err)
+	}
+	freed := 0
+	for _, cmd := range cmds {
+		n, err := cmd.Int()
+		if err != nil {
+			return freed, roomlog.Fault("expire", err)
+		}
+		freed += n
+	}
+	return freed, nil
+}
+
+// pipelined runs a script n times in one round trip. Where Redis does not know the
+// script, it is loaded and all is sent again: those calls did nothing. Each command
+// carries its own error; the one answered is that of loading.
+func pipelined(ctx context.Context, rdb *redis.Client, sc *redis.Script, n int, call func(i int) ([]string, []any)) ([]*redis.Cmd, error) {
+	send := func() []*redis.Cmd {
+		pipe := rdb.Pipeline()
+		cmds := make([]*redis.Cmd, n)
+		for i := range cmds {
+			keys, args := call(i)
+			cmds[i] = sc.EvalSha(ctx, pipe, keys, args...)
+		}
+		_, _ = pipe.Exec(ctx)
+		return cmds
+	}
+	if n == 0 {
+		return nil, nil
+	}
+	cmds := send()
+	if err := cmds[0].Err(); err == nil || !strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		return cmds, nil
+	}
+	if err := sc.Load(ctx, rdb).Err(); err != nil {
+		return nil, err
+	}
+	return send(), nil
+}

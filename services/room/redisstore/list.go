@@ -1,0 +1,130 @@
+package redisstore
+
+import (
+	"cmp"
+	"context"
+	"encoding/base64"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/room"
+)
+
+// place is where a room stands in the list: newest first, then by id from z to a, as Redis
+// orders equal scores backwards.
+type place struct {
+	created int64 // ms
+	id      string
+}
+
+func comparePlaces(a, b place) int {
+	return cmp.Or(cmp.Compare(b.created, a.created), cmp.Compare(b.id, a.id))
+}
+
+// token and parseToken turn the last place of a page into its page token and back.
+func (p place) token() string {
+	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.created, 10) + "." + p.id))
+}
+
+func parseToken(token string) (place, error) {
+	bad := wire.Errorf(wire.BadRequest, "pageToken is not one that was given out")
+	raw, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		return place{}, bad
+	}
+	number, id, ok := strings.Cut(string(raw), ".")
+	created, err := strconv.ParseInt(number, 10, 64)
+	if !ok || err != nil || wire.CheckID("id", id) != nil {
+		return place{}, bad
+	}
+	return place{created, id}, nil
+}
+
+// List merges the partitions' rooms.
+func (s *Store) List(ctx context.Context, size int, token string) ([]room.Room, string, error) {
+	var after *place
+	if token != "" {
+		p, err := parseToken(token)
+		if err != nil {
+			return nil, "", err
+		}
+		after = &p
+	}
+	places, err := s.places(ctx, size, after)
+	if err != nil {
+		return nil, "", err
+	}
+	next := ""
+	if len(places) > size {
+		places = places[:size]
+		next = places[size-1].token()
+	}
+	rooms, err := s.describeAll(ctx, places)
+	return rooms, next, err
+}
+
+// places answers with up to size+1 places or more, in order.
+func (s *Store) places(ctx context.Context, size int, after *place) ([]place, error) {
+	newest := "+inf"
+	if after != nil {
+		newest = strconv.FormatInt(after.created, 10)
+	}
+	pipe := s.rdb.Pipeline()
+	cmds := make([]*redis.ZSliceCmd, s.layout.Partitions)
+	for p := range cmds {
+		// Rooms made in the same ms as the last page's end may stand on it already.
+		cmds[p] = pipe.ZRevRangeByScoreWithScores(ctx, roomlog.RoomsKey(p), &redis.ZRangeBy{
+			Min: "-inf", Max: newest, Count: int64(2*size + 1),
+		})
+	}
+	if _, err := pipe.Exec(ctx); err != nil {
+		return nil, roomlog.Fault("list rooms", err)
+	}
+	var places []place
+	for _, cmd := range cmds {
+		for _, z := range cmd.Val() {
+			id, _ := z.Member.(string)
+			p := place{int64(z.Score), id}
+			if after == nil || comparePlaces(p, *after) > 0 {
+				places = append(places, p)
+			}
+		}
+	}
+	slices.SortFunc(places, comparePlaces)
+	return places, nil
+}
+
+// describeAll counts rooms in one round trip; those that ended meanwhile are left out.
+func (s *Store) describeAll(ctx context.Context, places []place) ([]room.Room, error) {
+	cmds, err := pipelined(ctx, s.rdb, getScript, len(places), func(i int) ([]string, []any) {
+		return s.layout.Keys(places[i].id).All(), []any{places[i].id}
+	})
+	if err != nil {
+		return nil, roomlog.Fault("list rooms", err)
+	}
+	rooms := make([]room.Room, 0, len(places))
+	for i, cmd := range cmds {
+		answer, err := cmd.Slice()
+		if err != nil {
+			return nil, roomlog.Fault("list rooms", err)
+		}
+		status, _ := answer[0].(string)
+		if err := refusal(status, places[i].id); errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		r, err := described(places[i].id, answer[1:])
+		if err != nil {
+			return nil, err
+		}
+		rooms = append(rooms, r)
+	}
+	return rooms, nil
+}

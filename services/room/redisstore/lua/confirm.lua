@@ -1,0 +1,63 @@
+-- Confirms a session in a seat: the permit's, the user's own, or a free one.
+-- ARGV: 2 session  3 gateway  4 secret of the permit, or '' for a walk-in
+--       5 user ('' with a permit: the permit's)  6 member JSON up to the nickname
+--       7 the rest of it, or '' for none  8 '1': only the user's own seat  9 lease, ms
+-- Answers describe('OK') and behind it the session's value, then those of all sessions
+-- where presence is full; or {status}: ROOM_NOT_FOUND, PERMIT_EXPIRED, FORBIDDEN,
+-- ROOM_FULL, SPENT.
+if not open() then return {'ROOM_NOT_FOUND'} end
+local session, token, user, head, nick = ARGV[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+
+local function answer()
+  local a = describe('OK')
+  a[#a + 1] = call('HGET', SESSIONS, session)
+  if room.presence == 'full' then
+    for _, value in ipairs(call('HVALS', SESSIONS)) do a[#a + 1] = value end
+  end
+  return a
+end
+
+if call('HEXISTS', SESSIONS, session) == 1 then return answer() end
+if call('ZSCORE', SPENT, session) then return {'SPENT'} end
+
+if token ~= '' then
+  local value = call('GET', PREFIX .. 'permit:' .. token)
+  if not value then return {'PERMIT_EXPIRED'} end
+  local owner, ownHead, ownNick = string.match(value, '^([^\n]*)\n([^\n]*)\n(.*)$')
+  if user ~= '' and user ~= owner then return {'FORBIDDEN'} end
+  user, head = owner, ownHead
+  if nick == '' then nick = ownNick end
+end
+
+local old = call('HGET', SEATS, user)
+local reserved = call('ZSCORE', PERMITS, user)
+if not old and not reserved then
+  -- The string outlives the reserved seat by the millisecond in which both lapse.
+  if token ~= '' then return {'PERMIT_EXPIRED'} end
+  if ARGV[8] == '1' then return {'FORBIDDEN'} end
+  if call('ZCARD', LEASES) + call('ZCARD', PERMITS) >= room.capacity then return {'ROOM_FULL'} end
+end
+-- A walk-in to the seat that one has already leaves a permit for it to the other tab.
+if token ~= '' or reserved then release(user) end
+
+local member
+if old then
+  -- The seat is handed over: never free in between, and the roster stays as it was.
+  member = string.match(call('HGET', SESSIONS, old), '^[^\n]*\n[^\n]*\n(.*)$')
+  call('HDEL', SESSIONS, old)
+  call('ZREM', LEASES, old)
+  spend(old)
+  notice('r', old)
+else
+  member = head .. nick .. '}'
+end
+local deadline = now + tonumber(ARGV[9])
+call('HSET', SEATS, user, session)
+call('HSET', SESSIONS, session, user .. '\n' .. ARGV[3] .. '\n' .. member)
+call('ZADD', LEASES, string.format(MS, deadline), session)
+if not room.entered then call('HSET', ROOM, 'entered', 1) end
+if room.vacant then call('HDEL', ROOM, 'vacant') end
+if not old then roster('j', 'MEMBER_JOINED', ',"member":' .. member) end
+due(deadline)
+keep(ROOM, SEATS, SESSIONS, LEASES, LOG)
+return answer()

@@ -1,0 +1,14 @@
+-- Makes a room.
+-- ARGV: 2 epoch  3 title  4 capacity  5 presence  6 empty timeout, s  7 departure timeout, s  8 request id or ''
+-- Answers describe('OK') or {'ROOM_EXISTS'}.
+if open() then
+  if ARGV[8] ~= '' and call('HGET', ROOM, 'request') == ARGV[8] then return describe('OK') end
+  return {'ROOM_EXISTS'}
+end
+call('HSET', ROOM, 'epoch', ARGV[2], 'title', ARGV[3], 'capacity', ARGV[4], 'presence', ARGV[5],
+  'empty', ARGV[6], 'departure', ARGV[7], 'request', ARGV[8], 'created', NOW, 'seq', 0)
+call('ZADD', ROOMS, NOW, ID)
+load()
+settle()
+keep(ROOM)
+return describe('OK')

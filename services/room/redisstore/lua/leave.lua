@@ -1,0 +1,6 @@
+-- Gives a seat up in the name of the session that holds it.
+-- ARGV: 2 session  3 reason
+-- Answers {'OK'}, also where the session holds none.
+if not open() then return {'OK'} end
+if vacate(ARGV[2], ARGV[3]) then settle() end
+return {'OK'}

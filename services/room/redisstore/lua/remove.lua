@@ -1,0 +1,12 @@
+-- Takes a user out of the room: seat and permit.
+-- ARGV: 2 user
+-- Answers {'OK'} or {'ROOM_NOT_FOUND'}.
+if not open() then return {'ROOM_NOT_FOUND'} end
+release(ARGV[2])
+local session = call('HGET', SEATS, ARGV[2])
+if session then
+  notice('x', session)
+  vacate(session, 'REMOVED')
+end
+settle()
+return {'OK'}

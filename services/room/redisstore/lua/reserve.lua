@@ -1,0 +1,22 @@
+-- Reserves a seat, or gives a permit for the seat that the user has.
+-- ARGV: 2 user  3 member JSON up to the nickname  4 the rest of it, or '' for none
+--       5 secret of a new permit  6 time to live, ms
+-- Answers {'OK', secret, deadline in ms} or {'ROOM_NOT_FOUND'}, {'ROOM_FULL'}.
+if not open() then return {'ROOM_NOT_FOUND'} end
+local user, token = ARGV[2], ARGV[5]
+local seated = call('HEXISTS', SEATS, user) == 1
+if not seated and not call('ZSCORE', PERMITS, user)
+  and call('ZCARD', LEASES) + call('ZCARD', PERMITS) >= room.capacity then
+  return {'ROOM_FULL'}
+end
+-- A permit that lives is prolonged: a repeated call, or a second tab, gets the same one.
+local held = call('HGET', TOKENS, user)
+if held and call('EXISTS', PREFIX .. 'permit:' .. held) == 1 then token = held end
+local deadline = now + tonumber(ARGV[6])
+call('SET', PREFIX .. 'permit:' .. token, user .. '\n' .. ARGV[3] .. '\n' .. ARGV[4], 'PXAT', string.format(MS, deadline))
+call('HSET', TOKENS, user, token)
+if not seated then call('ZADD', PERMITS, string.format(MS, deadline), user) end
+if room.vacant then call('HDEL', ROOM, 'vacant') end
+due(deadline)
+keep(ROOM, PERMITS, TOKENS)
+return {'OK', token, deadline}

@@ -1,0 +1,214 @@
+// Package redisstore keeps the permit rules in Redis, as one short script an
+// operation (lua/), over keys that package roomlog names.
+package redisstore
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/room"
+)
+
+//go:embed lua
+var sources embed.FS
+
+// script makes the script of one operation on a room.
+func script(name string) *redis.Script {
+	return redis.NewScript(roomlog.EntryLua + source("lib") + source(name))
+}
+
+func source(name string) string {
+	src, err := sources.ReadFile("lua/" + name + ".lua")
+	if err != nil {
+		panic(err) // embedded: cannot be
+	}
+	return string(src)
+}
+
+var (
+	createScript  = script("create")
+	getScript     = script("get")
+	deleteScript  = script("delete")
+	reserveScript = script("reserve")
+	cancelScript  = script("cancel")
+	confirmScript = script("confirm")
+	leaveScript   = script("leave")
+	removeScript  = script("remove")
+	expireScript  = script("expire")
+	renewScript   = redis.NewScript(source("renew"))
+	dueScript     = redis.NewScript(source("due"))
+)
+
+// Store is a room.Store in Redis.
+type Store struct {
+	rdb    *redis.Client
+	layout roomlog.Layout
+}
+
+var _ room.Store = (*Store)(nil)
+
+// New makes a store; the caller closes rdb.
+func New(rdb *redis.Client, layout roomlog.Layout) *Store {
+	return &Store{rdb: rdb, layout: layout}
+}
+
+// run runs a room's script and answers with what stands behind the status 'OK', or
+// with the refusal that another status names.
+func (s *Store) run(ctx context.Context, sc *redis.Script, roomID string, args ...any) ([]any, error) {
+	answer, err := sc.Run(ctx, s.rdb, s.layout.Keys(roomID).All(), append([]any{roomID}, args...)...).Slice()
+	if err != nil {
+		return nil, roomlog.Fault("room store", err)
+	}
+	status, _ := answer[0].(string)
+	return answer[1:], refusal(status, roomID)
+}
+
+func refusal(status, roomID string) error {
+	switch status {
+	case "OK":
+		return nil
+	case "ROOM_NOT_FOUND":
+		return wire.Errorf(wire.RoomNotFound, "there is no room %q", roomID)
+	case "ROOM_EXISTS":
+		return wire.Errorf(wire.RoomExists, "there is a room %q already", roomID)
+	case "ROOM_FULL":
+		return wire.Errorf(wire.RoomFull, "every seat of room %q is taken", roomID)
+	case "PERMIT_EXPIRED":
+		return wire.Errorf(wire.PermitExpired, "the permit lapsed, was used, or is not of room %q", roomID)
+	case "FORBIDDEN":
+		return wire.Errorf(wire.Forbidden, "this needs a permit of one's own: reserve a seat first")
+	case "SPENT":
+		return wire.Errorf(wire.PermitExpired, "this session has ended")
+	}
+	return fmt.Errorf("room store: unknown status %q", status)
+}
+
+// Create makes a room.
+func (s *Store) Create(ctx context.Context, spec room.Spec) (room.Room, error) {
+	a, err := s.run(ctx, createScript, spec.ID, spec.Epoch, spec.Title, spec.Capacity, string(spec.Presence),
+		int(spec.EmptyTimeout/time.Second), int(spec.DepartureTimeout/time.Second), spec.RequestID)
+	if err != nil {
+		return room.Room{}, err
+	}
+	return described(spec.ID, a)
+}
+
+// Get counts a room.
+func (s *Store) Get(ctx context.Context, roomID string) (room.Room, error) {
+	a, err := s.run(ctx, getScript, roomID)
+	if err != nil {
+		return room.Room{}, err
+	}
+	return described(roomID, a)
+}
+
+// Delete drops a room.
+func (s *Store) Delete(ctx context.Context, roomID string) error {
+	_, err := s.run(ctx, deleteScript, roomID)
+	return err
+}
+
+// described reads what lib.lua's describe answers.
+func described(roomID string, a []any) (room.Room, error) {
+	if len(a) < 8 {
+		return room.Room{}, fmt.Errorf("room store: %d fields of a room", len(a))
+	}
+	text := func(i int) string { v, _ := a[i].(string); return v }
+	number := func(i int) int64 { v, _ := a[i].(int64); return v }
+	return room.Room{
+		ID: roomID, Epoch: text(0), Title: text(1), Capacity: int(number(2)),
+		Presence: room.Presence(text(3)), CreateTime: time.UnixMilli(number(4)).UTC(),
+		Reserved: int(number(5)), Occupied: int(number(6)), Seq: number(7),
+	}, nil
+}
+
+// Reserve reserves a seat.
+func (s *Store) Reserve(ctx context.Context, roomID string, m wire.Member, secret string) (room.Permit, error) {
+	head, rest := memberParts(m)
+	a, err := s.run(ctx, reserveScript, roomID, m.UserID, head, rest, secret, wire.PermitTTL.Milliseconds())
+	if err != nil {
+		return room.Permit{}, err
+	}
+	token, ok1 := a[0].(string)
+	deadline, ok2 := a[1].(int64)
+	if !ok1 || !ok2 {
+		return room.Permit{}, fmt.Errorf("room store: reserve answered %v", a)
+	}
+	return room.Permit{
+		Token:      wire.JoinPermit(roomID, token),
+		ExpireTime: time.UnixMilli(deadline).UTC(),
+		TTL:        wire.PermitTTL,
+	}, nil
+}
+
+// Cancel gives a permit back.
+func (s *Store) Cancel(ctx context.Context, roomID, secret string) error {
+	_, err := s.run(ctx, cancelScript, roomID, secret)
+	return err
+}
+
+// Confirm puts a session in a seat.
+func (s *Store) Confirm(ctx context.Context, j room.Join) (room.Joined, error) {
+	head, rest := memberParts(j.Member)
+	a, err := s.run(ctx, confirmScript, j.RoomID, j.Session, j.Gateway, j.Permit, j.Member.UserID,
+		head, rest, j.OwnSeatOnly, wire.Lease.Milliseconds())
+	if err != nil {
+		return room.Joined{}, err
+	}
+	r, err := described(j.RoomID, a)
+	if err != nil {
+		return room.Joined{}, err
+	}
+	joined := room.Joined{Room: r}
+	values := a[8:]
+	if joined.Member, err = sessionMember(values[0]); err != nil {
+		return room.Joined{}, err
+	}
+	for _, v := range values[1:] {
+		m, err := sessionMember(v)
+		if err != nil {
+			return room.Joined{}, err
+		}
+		joined.Members = append(joined.Members, m)
+	}
+	return joined, nil
+}
+
+// memberParts splits a member's JSON where a script may put another nickname.
+func memberParts(m wire.Member) (head, rest string) {
+	head = `{"userId":` + string(wire.Quote(m.UserID))
+	if m.Nickname != "" {
+		rest = `,"nickname":` + string(wire.Quote(m.Nickname))
+	}
+	return head, rest
+}
+
+// sessionMember reads the member in the value of a session: user, gateway and member,
+// a line each.
+func sessionMember(value any) (m wire.Member, err error) {
+	v, _ := value.(string)
+	if err := json.Unmarshal([]byte(v[strings.LastIndexByte(v, '\n')+1:]), &m); err != nil {
+		return m, fmt.Errorf("room store: session %q: %w", v, err)
+	}
+	return m, nil
+}
+
+// Leave gives a seat up.
+func (s *Store) Leave(ctx context.Context, roomID, session, reason string) error {
+	_, err := s.run(ctx, leaveScript, roomID, session, reason)
+	return err
+}
+
+// Remove takes a user out.
+func (s *Store) Remove(ctx context.Context, roomID, user string) error {
+	_, err := s.run(ctx, removeScript, roomID, user)
+	return err
+}

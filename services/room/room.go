@@ -1,0 +1,146 @@
+// Package room is the room service: it owns rooms, permits, seats and leases.
+//
+// A seat of a room is free, reserved by a permit, or occupied by a session:
+//
+//	free ── ReservePermit ──▶ reserved ── ConfirmJoin ──▶ occupied ── Leave, ──▶ free
+//	  ▲                          │                          │  ▲     lease ends
+//	  └── CancelPermit, lapse ───┘                          └──┘ ConfirmJoin of the
+//	                                                       same user: takeover
+//
+// A permit lapses after 15 s, a lease 15 s after its last renewal. Each step is one
+// atomic script in Redis (package redisstore), so any number of room services work
+// side by side. reserved + occupied ≤ capacity holds at every instant; a room whose
+// occupancy falls to zero is deleted in the same step.
+package room
+
+import (
+	"context"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// Presence says whether joins and leaves stand in a room's log.
+type Presence string
+
+// The kinds of presence.
+const (
+	Full  Presence = "full"  // in the log; members see the roster
+	Count Presence = "count" // not in the log; members see a number
+)
+
+// Room is a live room as counted at one moment.
+type Room struct {
+	ID         string
+	Epoch      string // tells it from others with the same id
+	Title      string
+	Capacity   int
+	Presence   Presence
+	CreateTime time.Time
+	Reserved   int
+	Occupied   int
+	Seq        int64 // of the newest entry of its log
+}
+
+// Spec describes a room to be made. All of it has been checked.
+type Spec struct {
+	ID               string
+	Epoch            string
+	Title            string
+	Capacity         int
+	Presence         Presence
+	EmptyTimeout     time.Duration // whole seconds
+	DepartureTimeout time.Duration // whole seconds
+	RequestID        string        // a repeated request answers with the first one's room
+}
+
+// Permit is a reserved seat, or a permit for the seat that the user has.
+type Permit struct {
+	Token      string // "<roomId>.<secret>"
+	ExpireTime time.Time
+	TTL        time.Duration
+}
+
+// Join asks for a seat in the name of a session.
+type Join struct {
+	RoomID      string
+	Permit      string // secret; empty for a walk-in
+	Member      wire.Member
+	Session     string
+	Gateway     string
+	OwnSeatOnly bool // a walk-in may not take a free seat
+}
+
+// Joined is a confirmed join.
+type Joined struct {
+	Room    Room
+	Member  wire.Member   // as the others see this session's user
+	Members []wire.Member // everybody, exact as of Room.Seq; nil where presence is count
+}
+
+// Lease names a session whose lease is to be renewed.
+type Lease struct {
+	RoomID  string
+	Session string
+	User    string // optional: tells replaced from ended
+}
+
+// Cause says why a session holds no seat any more.
+type Cause int
+
+// The causes.
+const (
+	LeaseEnded Cause = iota + 1
+	Replaced
+	RoomGone
+)
+
+// Lost is a session that holds no seat any more; Index is its place in the request.
+type Lost struct {
+	Index int
+	Cause Cause
+}
+
+// Store keeps the permit rules. Every method is atomic by room, counts only after it
+// dropped what lapsed, takes the time from the store and never from the caller, and
+// can be repeated without harm. Refusals are *wire.Error; UNAVAILABLE means that it is
+// not known whether the step was made.
+type Store interface {
+	Rooms
+	Seats
+	Leases
+}
+
+// Rooms makes and finds rooms.
+type Rooms interface {
+	// Create answers ROOM_EXISTS unless the room was made by the same request.
+	Create(ctx context.Context, s Spec) (Room, error)
+	Get(ctx context.Context, roomID string) (Room, error)
+	// List answers with at most size rooms, newest first, from a page token on (empty:
+	// from the newest), and the token of the next page (empty: there is none).
+	List(ctx context.Context, size int, token string) ([]Room, string, error)
+	// Delete tells every session's gateway, then drops the room.
+	Delete(ctx context.Context, roomID string) error
+}
+
+// Seats hands seats out and takes them back.
+type Seats interface {
+	// Reserve prolongs the permit that the user has; secret is used for a new one.
+	Reserve(ctx context.Context, roomID string, m wire.Member, secret string) (Permit, error)
+	Cancel(ctx context.Context, roomID, secret string) error
+	Confirm(ctx context.Context, j Join) (Joined, error)
+	// Leave changes nothing unless the session holds a seat. reason is of MEMBER_LEFT.
+	Leave(ctx context.Context, roomID, session, reason string) error
+	// Remove frees the user's seat and permit, if any.
+	Remove(ctx context.Context, roomID, user string) error
+}
+
+// Leases keeps seats occupied, and frees those that nobody keeps.
+type Leases interface {
+	// Renew answers with those that hold no seat. A lease that ended stays ended.
+	Renew(ctx context.Context, leases []Lease) ([]Lost, error)
+	// Due names rooms in which something may have lapsed.
+	Due(ctx context.Context) ([]string, error)
+	// Expire frees what lapsed in these rooms; it answers with the number of seats freed.
+	Expire(ctx context.Context, roomIDs []string) (int, error)
+}

@@ -1,0 +1,352 @@
+package room
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+)
+
+// Log takes what the application itself publishes in a room.
+type Log interface {
+	// PublishWait answers once the message stands in the room's log.
+	PublishWait(ctx context.Context, m roomlog.Message) (roomlog.Result, error)
+}
+
+// Service is the gRPC room service. Its errors are *wire.Error where they are refusals;
+// package rpc turns them into statuses.
+type Service struct {
+	roomv1.UnimplementedRoomServiceServer
+	store Store
+	log   Log
+}
+
+// NewService makes a service over a store and the log beside it.
+func NewService(store Store, log Log) *Service { return &Service{store: store, log: log} }
+
+const (
+	defaultEmptyTimeout = 60 // s
+	defaultPageSize     = 20
+	maxPageSize         = 100
+	maxPageToken        = 256 // bytes
+	maxRenewals         = 10_000
+)
+
+// CreateRoom makes a room.
+func (s *Service) CreateRoom(ctx context.Context, req *roomv1.CreateRoomRequest) (*roomv1.CreateRoomResponse, error) {
+	spec, err := newSpec(req)
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.store.Create(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	return &roomv1.CreateRoomResponse{Room: r.proto()}, nil
+}
+
+// newSpec checks a request and fills in the defaults.
+func newSpec(req *roomv1.CreateRoomRequest) (Spec, error) {
+	empty, departure := int32(defaultEmptyTimeout), req.GetDepartureTimeoutSeconds()
+	if req.EmptyTimeoutSeconds != nil {
+		empty = req.GetEmptyTimeoutSeconds()
+	}
+	if err := firstError(
+		optionalID("roomId", req.GetRoomId()),
+		wire.CheckText("title", req.GetTitle(), wire.MaxTitleLen),
+		wire.CheckRange("capacity", int(req.GetCapacity()), 1, wire.MaxCapacity),
+		wire.CheckRange("emptyTimeoutSeconds", int(empty), 1, wire.MaxTimeoutSeconds),
+		wire.CheckRange("departureTimeoutSeconds", int(departure), 0, wire.MaxTimeoutSeconds),
+		optionalID("requestId", req.GetRequestId()),
+	); err != nil {
+		return Spec{}, err
+	}
+	presence, err := choosePresence(req.GetPresence(), int(req.GetCapacity()))
+	if err != nil {
+		return Spec{}, err
+	}
+	id := req.GetRoomId()
+	if id == "" {
+		if id = req.GetRequestId(); id == "" {
+			id = strings.ToLower(rand.Text())
+		}
+	}
+	return Spec{
+		ID: id, Epoch: rand.Text()[:16], Title: req.GetTitle(), Capacity: int(req.GetCapacity()), Presence: presence,
+		EmptyTimeout:     time.Duration(empty) * time.Second,
+		DepartureTimeout: time.Duration(departure) * time.Second,
+		RequestID:        req.GetRequestId(),
+	}, nil
+}
+
+func optionalID(field, s string) error {
+	if s == "" {
+		return nil
+	}
+	return wire.CheckID(field, s)
+}
+
+func choosePresence(p roomv1.Presence, capacity int) (Presence, error) {
+	switch p {
+	case roomv1.Presence_PRESENCE_UNSPECIFIED:
+		if capacity <= wire.DefaultFullUpTo {
+			return Full, nil
+		}
+		return Count, nil
+	case roomv1.Presence_PRESENCE_FULL:
+		if capacity > wire.MaxFullPresence {
+			return "", wire.Errorf(wire.BadRequest, "presence full goes up to capacity %d", wire.MaxFullPresence)
+		}
+		return Full, nil
+	case roomv1.Presence_PRESENCE_COUNT:
+		return Count, nil
+	}
+	return "", wire.Errorf(wire.BadRequest, "presence is full or count")
+}
+
+// GetRoom counts a room.
+func (s *Service) GetRoom(ctx context.Context, req *roomv1.GetRoomRequest) (*roomv1.GetRoomResponse, error) {
+	if err := wire.CheckID("roomId", req.GetRoomId()); err != nil {
+		return nil, err
+	}
+	r, err := s.store.Get(ctx, req.GetRoomId())
+	if err != nil {
+		return nil, err
+	}
+	return &roomv1.GetRoomResponse{Room: r.proto()}, nil
+}
+
+// ListRooms pages through the rooms.
+func (s *Service) ListRooms(ctx context.Context, req *roomv1.ListRoomsRequest) (*roomv1.ListRoomsResponse, error) {
+	size := int(req.GetPageSize())
+	if size == 0 {
+		size = defaultPageSize
+	}
+	if err := wire.CheckRange("pageSize", size, 1, maxPageSize); err != nil {
+		return nil, err
+	}
+	if len(req.GetPageToken()) > maxPageToken {
+		return nil, wire.Errorf(wire.BadRequest, "pageToken is not one that was given out")
+	}
+	rooms, next, err := s.store.List(ctx, size, req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	resp := &roomv1.ListRoomsResponse{NextPageToken: next}
+	for _, r := range rooms {
+		resp.Rooms = append(resp.Rooms, r.proto())
+	}
+	return resp, nil
+}
+
+// DeleteRoom drops a room.
+func (s *Service) DeleteRoom(ctx context.Context, req *roomv1.DeleteRoomRequest) (*roomv1.DeleteRoomResponse, error) {
+	if err := wire.CheckID("roomId", req.GetRoomId()); err != nil {
+		return nil, err
+	}
+	return &roomv1.DeleteRoomResponse{}, s.store.Delete(ctx, req.GetRoomId())
+}
+
+// ReservePermit reserves a seat.
+func (s *Service) ReservePermit(ctx context.Context, req *roomv1.ReservePermitRequest) (*roomv1.ReservePermitResponse, error) {
+	if err := firstError(
+		wire.CheckID("roomId", req.GetRoomId()),
+		wire.CheckUserID(req.GetUserId()),
+		wire.CheckText("nickname", req.GetNickname(), wire.MaxNicknameLen),
+	); err != nil {
+		return nil, err
+	}
+	p, err := s.store.Reserve(ctx, req.GetRoomId(), wire.Member{UserID: req.GetUserId(), Nickname: req.GetNickname()}, rand.Text())
+	if err != nil {
+		return nil, err
+	}
+	return &roomv1.ReservePermitResponse{
+		Permit: p.Token, RoomId: req.GetRoomId(), UserId: req.GetUserId(),
+		ExpireTime: timestamppb.New(p.ExpireTime), Ttl: durationpb.New(p.TTL),
+	}, nil
+}
+
+// CancelPermit gives a permit back.
+func (s *Service) CancelPermit(ctx context.Context, req *roomv1.CancelPermitRequest) (*roomv1.CancelPermitResponse, error) {
+	if err := wire.CheckID("roomId", req.GetRoomId()); err != nil {
+		return nil, err
+	}
+	roomID, secret, err := wire.SplitPermit(req.GetPermit())
+	if err != nil || roomID != req.GetRoomId() {
+		return &roomv1.CancelPermitResponse{}, nil // gone, as far as this room goes
+	}
+	return &roomv1.CancelPermitResponse{}, s.store.Cancel(ctx, roomID, secret)
+}
+
+// ConfirmJoin puts a session in a seat.
+func (s *Service) ConfirmJoin(ctx context.Context, req *roomv1.ConfirmJoinRequest) (*roomv1.ConfirmJoinResponse, error) {
+	join, err := newJoin(req)
+	if err != nil {
+		return nil, err
+	}
+	joined, err := s.store.Confirm(ctx, join)
+	if err != nil {
+		return nil, err
+	}
+	resp := &roomv1.ConfirmJoinResponse{
+		Room: joined.Room.proto(), Seq: joined.Room.Seq,
+		Member: memberProto(joined.Member), Lease: durationpb.New(wire.Lease),
+	}
+	for _, m := range joined.Members {
+		resp.Members = append(resp.Members, memberProto(m))
+	}
+	return resp, nil
+}
+
+func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
+	j := Join{
+		RoomID: req.GetRoomId(), Session: req.GetSessionId(), Gateway: req.GetGatewayId(),
+		Member:      wire.Member{UserID: req.GetUserId(), Nickname: req.GetNickname()},
+		OwnSeatOnly: req.GetOwnSeatOnly(),
+	}
+	if err := firstError(
+		wire.CheckID("roomId", j.RoomID),
+		wire.CheckID("sessionId", j.Session),
+		wire.CheckID("gatewayId", j.Gateway),
+		wire.CheckText("nickname", j.Member.Nickname, wire.MaxNicknameLen),
+	); err != nil {
+		return Join{}, err
+	}
+	if req.GetPermit() == "" || j.Member.UserID != "" {
+		if err := wire.CheckUserID(j.Member.UserID); err != nil {
+			return Join{}, err
+		}
+	}
+	if req.GetPermit() != "" {
+		roomID, secret, err := wire.SplitPermit(req.GetPermit())
+		if err != nil {
+			return Join{}, err
+		}
+		if roomID != j.RoomID {
+			return Join{}, wire.Errorf(wire.PermitExpired, "the permit is not of room %q", j.RoomID)
+		}
+		j.Permit = secret
+	}
+	return j, nil
+}
+
+// RenewLeases renews the leases of many sessions.
+func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesRequest) (*roomv1.RenewLeasesResponse, error) {
+	if err := firstError(
+		wire.CheckID("gatewayId", req.GetGatewayId()),
+		wire.CheckRange("number of sessions", len(req.GetSessions()), 0, maxRenewals),
+	); err != nil {
+		return nil, err
+	}
+	leases := make([]Lease, len(req.GetSessions()))
+	for i, ref := range req.GetSessions() {
+		if err := firstError(wire.CheckID("roomId", ref.GetRoomId()), wire.CheckID("sessionId", ref.GetSessionId())); err != nil {
+			return nil, err
+		}
+		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), User: ref.GetUserId()}
+	}
+	lost, err := s.store.Renew(ctx, leases)
+	if err != nil {
+		return nil, err
+	}
+	resp := &roomv1.RenewLeasesResponse{Lease: durationpb.New(wire.Lease)}
+	for _, l := range lost {
+		resp.Lost = append(resp.Lost, &roomv1.LostSession{
+			RoomId: leases[l.Index].RoomID, SessionId: leases[l.Index].Session, Cause: causes[l.Cause],
+		})
+	}
+	return resp, nil
+}
+
+var causes = map[Cause]roomv1.LostSession_Cause{
+	LeaseEnded: roomv1.LostSession_CAUSE_LEASE_ENDED,
+	Replaced:   roomv1.LostSession_CAUSE_REPLACED,
+	RoomGone:   roomv1.LostSession_CAUSE_ROOM_GONE,
+}
+
+// Leave gives a seat up.
+func (s *Service) Leave(ctx context.Context, req *roomv1.LeaveRequest) (*roomv1.LeaveResponse, error) {
+	if err := firstError(wire.CheckID("roomId", req.GetRoomId()), wire.CheckID("sessionId", req.GetSessionId())); err != nil {
+		return nil, err
+	}
+	reason := wire.ReasonLeft
+	switch req.GetReason() {
+	case roomv1.LeaveReason_LEAVE_REASON_UNSPECIFIED, roomv1.LeaveReason_LEAVE_REASON_LEFT:
+	case roomv1.LeaveReason_LEAVE_REASON_LOST:
+		reason = wire.ReasonLost
+	default:
+		return nil, wire.Errorf(wire.BadRequest, "reason is LEFT or LOST")
+	}
+	return &roomv1.LeaveResponse{}, s.store.Leave(ctx, req.GetRoomId(), req.GetSessionId(), reason)
+}
+
+// RemoveMember takes a user out of a room.
+func (s *Service) RemoveMember(ctx context.Context, req *roomv1.RemoveMemberRequest) (*roomv1.RemoveMemberResponse, error) {
+	if err := firstError(wire.CheckID("roomId", req.GetRoomId()), wire.CheckUserID(req.GetUserId())); err != nil {
+		return nil, err
+	}
+	return &roomv1.RemoveMemberResponse{}, s.store.Remove(ctx, req.GetRoomId(), req.GetUserId())
+}
+
+// Publish appends a message of the application.
+func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roomv1.PublishResponse, error) {
+	if err := firstError(
+		wire.CheckID("roomId", req.GetRoomId()),
+		wire.CheckText("messageId", req.GetMessageId(), wire.MaxMessageIDLen),
+	); err != nil {
+		return nil, err
+	}
+	if req.GetBody().GetKind() == nil {
+		return nil, wire.Errorf(wire.BadRequest, "body is required")
+	}
+	// Not protojson, whose output is spaced at random.
+	body, err := json.Marshal(req.GetBody().AsInterface())
+	if err != nil || !utf8.Valid(body) {
+		return nil, wire.Errorf(wire.BadRequest, "body is not a JSON value")
+	}
+	if len(body) > wire.DefaultFrameBytes {
+		return nil, wire.Errorf(wire.BadRequest, "body is larger than %d bytes", wire.DefaultFrameBytes)
+	}
+	r, err := s.log.PublishWait(ctx, roomlog.Message{
+		RoomID: req.GetRoomId(), User: wire.SystemUser, ID: req.GetMessageId(),
+		Tail: wire.MessageTail(wire.Member{UserID: wire.SystemUser}.Encode(), req.GetMessageId(), body),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &roomv1.PublishResponse{Seq: r.Seq}, nil
+}
+
+func (r Room) proto() *roomv1.Room {
+	presence := roomv1.Presence_PRESENCE_FULL
+	if r.Presence == Count {
+		presence = roomv1.Presence_PRESENCE_COUNT
+	}
+	return &roomv1.Room{
+		RoomId: r.ID, Epoch: r.Epoch, Title: r.Title, Capacity: int32(r.Capacity),
+		Reserved: int32(r.Reserved), Occupied: int32(r.Occupied),
+		Presence: presence, CreateTime: timestamppb.New(r.CreateTime),
+	}
+}
+
+func memberProto(m wire.Member) *roomv1.Member {
+	return &roomv1.Member{UserId: m.UserID, Nickname: m.Nickname}
+}
+
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,133 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/health" // client side of healthCheckConfig
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+)
+
+// Periods of a connection. A client pings less often than the server allows
+// (minPing), or it is cut off with ENHANCE_YOUR_CALM.
+const (
+	minPing     = 10 * time.Second
+	pingEvery   = 15 * time.Second
+	pingTimeout = 5 * time.Second
+)
+
+// DefaultTimeout is how long a call takes at most, its retries included, when the
+// caller's context has no deadline.
+const DefaultTimeout = 3 * time.Second
+
+// serviceConfig balances calls over every address that says SERVING and retries
+// what did not reach a server or was answered UNAVAILABLE: every call of the room
+// service can be repeated. Throttling ends retries while more than about every
+// tenth call fails, so an outage is not met by three times the calls.
+const serviceConfig = `{
+	"loadBalancingConfig": [{"round_robin": {}}],
+	"healthCheckConfig": {"serviceName": ""},
+	"retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
+	"methodConfig": [{
+		"name": [{}],
+		"waitForReady": false,
+		"retryPolicy": {
+			"maxAttempts": 3,
+			"initialBackoff": "0.05s",
+			"maxBackoff": "0.5s",
+			"backoffMultiplier": 3,
+			"retryableStatusCodes": ["UNAVAILABLE"]
+		}
+	}]
+}`
+
+// ClientConfig describes a connection; the zero value is a good one.
+type ClientConfig struct {
+	Timeout time.Duration         // of a call whose context has no deadline; default: DefaultTimeout
+	Metrics prometheus.Registerer // default: not registered
+	// Dialer replaces TCP: an in-memory listener in tests and in `anteroom dev`.
+	Dialer  func(ctx context.Context, address string) (net.Conn, error)
+	Options []grpc.DialOption // after ours
+}
+
+// Dial makes a connection to every server that target names; it does not wait for
+// any. target is a gRPC target (dns:///rooms:50051) or a comma-separated list of
+// host:port. Calls on the connection fail with *wire.Error (see FromStatus).
+func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
+	if cfg.Timeout == 0 {
+		cfg.Timeout = DefaultTimeout
+	}
+	options := []grpc.DialOption{
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithNoProxy(), // internal calls never leave by a proxy of the environment
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDisableServiceConfig(), // a TXT record does not configure us
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{
+			Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true,
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			// A restarted server is found again within 2 s.
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 2 * time.Second,
+		}),
+		grpc.WithDefaultCallOptions(
+			grpc.MaxCallRecvMsgSize(MaxMessageBytes), grpc.MaxCallSendMsgSize(MaxMessageBytes)),
+		grpc.WithChainUnaryInterceptor(callInterceptor(cfg.Timeout, newMetrics("client", cfg.Metrics))),
+	}
+	if cfg.Dialer != nil {
+		options = append(options, grpc.WithContextDialer(cfg.Dialer))
+	}
+	target, listed, err := parseTarget(target)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := grpc.NewClient(target, append(append(options, listed...), cfg.Options...)...)
+	if err != nil {
+		return nil, fmt.Errorf("gRPC target %q: %w", target, err)
+	}
+	return conn, nil
+}
+
+// parseTarget leaves gRPC targets as they are and makes a resolver for a list.
+func parseTarget(target string) (string, []grpc.DialOption, error) {
+	if strings.Contains(target, "://") {
+		return target, nil, nil
+	}
+	var endpoints []resolver.Endpoint
+	for item := range strings.SplitSeq(target, ",") {
+		address := strings.TrimSpace(item)
+		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
+			return "", nil, fmt.Errorf("gRPC target %q: %q is not host:port", target, address)
+		}
+		endpoints = append(endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: address}}})
+	}
+	list := manual.NewBuilderWithScheme("list")
+	list.InitialState(resolver.State{Endpoints: endpoints})
+	return "list:///rooms", []grpc.DialOption{grpc.WithResolvers(list)}, nil
+}
+
+// callInterceptor gives every call a deadline and translates its error.
+func callInterceptor(timeout time.Duration, m *metrics) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
+	) error {
+		if _, ok := ctx.Deadline(); !ok {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, timeout)
+			defer cancel()
+		}
+		start := time.Now()
+		err := FromStatus(invoke(ctx, method, req, resp, conn, options...))
+		m.observe(method, codeLabel(err, nil), start)
+		return err
+	}
+}

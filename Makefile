@@ -1,0 +1,124 @@
+# Anteroom. `make help` lists what there is.
+
+MODULES  := proto pkg services
+# golangci-lint does not take "work" for the workspace.
+PACKAGES := $(MODULES:%=./%/...)
+COMMANDS := room gateway anteroom
+
+# Tools are pinned in modules of their own under deploy/tools, so that the
+# project's modules carry none of their dependencies, and built once.
+TOOLS := .run/bin
+
+# How long each fuzz test of `make fuzz` runs.
+FUZZTIME ?= 30s
+# What `make bench` runs, as go test's -bench.
+BENCH ?= .
+# The address of `make run`.
+LISTEN ?= 127.0.0.1:8080
+
+export PATH := $(CURDIR)/$(TOOLS):$(PATH)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: ## run everything in one process on port 8080, nothing to install
+	go run ./services/cmd/anteroom dev --listen $(LISTEN)
+
+.PHONY: cluster
+cluster: build $(TOOLS)/goreman ## run Redis, 2 room services, 3 gateways and HAProxy on loopback
+	@deploy/local/install.sh redis-server haproxy
+	@exec deploy/local/cluster.sh up
+
+.PHONY: build
+build: ## build the binaries to bin/
+	@mkdir -p bin
+	go build -trimpath -o bin/ $(COMMANDS:%=./services/cmd/%)
+
+.PHONY: deps
+deps: ## install what the tests need (Debian and Ubuntu; elsewhere say what is missing)
+	@deploy/local/install.sh
+
+# The end-to-end tests run processes with deadlines of their own, so they come
+# last, alone and without the race detector.
+.PHONY: test
+test: deps build ## run every test, on real Redis and real processes
+	go test -race -timeout 5m $$(go list work | grep -v /services/e2e)
+	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m ./services/e2e/...
+
+.PHONY: e2e
+e2e: deps build ## run the end-to-end tests alone
+	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -v ./services/e2e/...
+
+.PHONY: bench
+bench: ## run the benchmarks (BENCH=regexp)
+	go test -run '^$$' -bench '$(BENCH)' -benchmem work
+
+.PHONY: fuzz
+fuzz: ## run every fuzz test for FUZZTIME (30s)
+	@go list -f '{{.ImportPath}} {{.Dir}}' work | while read -r pkg dir; do \
+	  for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$dir"/*_test.go 2>/dev/null); do \
+	    echo "$$pkg $$name" && go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$pkg" </dev/null || exit 1; \
+	  done; \
+	done
+
+# Cheap checks first, tools that have to be built last. Nothing here changes the
+# tree.
+.PHONY: lint
+lint: lint-modules lint-go lint-proto ## formatting, vet, linters, stale go.mod or generated code
+
+.PHONY: lint-modules
+lint-modules:
+	@files=$$(gofmt -l $(MODULES)); [ -z "$$files" ] || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
+	@for m in $(MODULES); do \
+	  echo "go mod tidy, go build without the workspace: $$m"; \
+	  (cd $$m && GOWORK=off go mod tidy -diff) || { echo "$$m/go.mod is not tidy (make tidy)"; exit 1; }; \
+	  (cd $$m && GOWORK=off go build ./...) || exit 1; \
+	done
+	go vet work
+
+.PHONY: lint-go
+lint-go: $(TOOLS)/golangci-lint
+	golangci-lint run $(PACKAGES)
+
+.PHONY: lint-proto
+lint-proto: $(TOOLS)/buf
+	cd proto && buf lint
+	deploy/tools/proto/breaking.sh
+	deploy/tools/proto/generate.sh --check
+
+.PHONY: gen
+gen: $(TOOLS)/buf ## rebuild the generated code
+	deploy/tools/proto/generate.sh
+
+.PHONY: fmt
+fmt: $(TOOLS)/buf ## format Go and proto files
+	gofmt -w $(MODULES)
+	cd proto && buf format -w
+
+.PHONY: tidy
+tidy: ## tidy every go.mod
+	@for m in $(MODULES) deploy/tools/*/; do echo "go mod tidy: $$m" && (cd $$m && GOWORK=off go mod tidy) || exit 1; done
+
+.PHONY: image
+image: ## build the container images
+	docker compose build
+
+.PHONY: clean
+clean: ## remove what was built and the cluster's data
+	rm -rf bin .run
+
+$(TOOLS)/buf: deploy/tools/proto/go.mod deploy/tools/proto/go.sum
+	GOWORK=off go build -C deploy/tools/proto -o $(CURDIR)/$(TOOLS)/ tool
+	@touch $@
+
+$(TOOLS)/golangci-lint: deploy/tools/lint/go.mod deploy/tools/lint/go.sum
+	GOWORK=off go build -C deploy/tools/lint -o $(CURDIR)/$(TOOLS)/ tool
+	@touch $@
+
+$(TOOLS)/goreman: deploy/tools/cluster/go.mod deploy/tools/cluster/go.sum
+	GOWORK=off go build -C deploy/tools/cluster -o $(CURDIR)/$(TOOLS)/ tool
+	@touch $@

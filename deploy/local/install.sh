@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# install.sh [PROGRAM...]
+#
+# Makes sure that the programs which tests and the cluster run are there:
+# redis-server, haproxy, chromium and cc (the race detector needs a C compiler).
+# Silent when they are. On Debian and Ubuntu it installs what is missing, with
+# sudo when not root, and leaves no service running; elsewhere it says what is
+# missing and how to get it.
+set -euo pipefail
+
+PATH=$PATH:/usr/sbin:/usr/local/sbin
+
+# have PROGRAM: whether it can be run, under any of the names it goes by.
+have() {
+	local name names=$1
+	if [[ $1 == chromium ]]; then
+		names="headless-shell headless_shell chromium chromium-browser google-chrome google-chrome-stable"
+		[[ -d "/Applications/Google Chrome.app" || -d "/Applications/Chromium.app" ]] && return
+	fi
+	for name in $names; do
+		command -v "$name" >/dev/null && return
+	done
+	return 1
+}
+
+# packages PROGRAM: the Debian or Ubuntu packages that bring it.
+packages() {
+	case $1 in
+	cc) echo gcc libc6-dev ;;
+	chromium) # Ubuntu has it under another name
+		if apt-cache show chromium >/dev/null 2>&1; then echo chromium; else echo chromium-browser; fi
+		;;
+	*) echo "$1" ;;
+	esac
+}
+
+as_root() {
+	if ((EUID == 0)); then
+		"$@"
+	elif ! command -v sudo >/dev/null; then
+		echo "install: missing: ${missing[*]}; run as root: $*" >&2
+		exit 1
+	elif [[ -t 0 ]]; then
+		sudo "$@"
+	else
+		sudo -n "$@"
+	fi
+}
+
+# install_debs PACKAGE... without starting the services that come with them.
+install_debs() {
+	# Debian asks this file before a package starts a service.
+	local policy=/usr/sbin/policy-rc.d
+	if [[ ! -e $policy ]]; then
+		trap "as_root rm -f $policy" EXIT
+		as_root sh -c "printf '#!/bin/sh\nexit 101\n' >$policy && chmod 755 $policy"
+	fi
+	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+		-o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
+	# Nor are they to start with the machine from now on.
+	local service
+	if [[ -d /run/systemd/system ]]; then
+		for service in redis-server haproxy; do
+			[[ " $* " != *" $service "* ]] || as_root systemctl disable --quiet --now "$service" || true
+		done
+	fi
+}
+
+wanted=("$@")
+((${#wanted[@]})) || wanted=(redis-server haproxy chromium cc)
+missing=()
+for program in "${wanted[@]}"; do
+	have "$program" || missing+=("$program")
+done
+((${#missing[@]})) || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "install: missing: ${missing[*]}" >&2
+	case $(uname -s) in
+	Darwin) echo "install: with Homebrew: brew install redis haproxy; brew install --cask chromium; xcode-select --install (cc)" >&2 ;;
+	*) echo "install: get redis (7 or newer), haproxy (2.6 or newer), chromium and gcc from your system's packages" >&2 ;;
+	esac
+	exit 1
+fi
+
+echo "install: ${missing[*]}" >&2
+as_root apt-get update -qq -o DPkg::Lock::Timeout=300 >&2
+debs=()
+for program in "${missing[@]}"; do
+	read -ra found <<<"$(packages "$program")"
+	debs+=("${found[@]}")
+done
+install_debs "${debs[@]}"
+
+for program in "${missing[@]}"; do
+	have "$program" || { echo "install: $program is still missing after installing ${debs[*]}" >&2; exit 1; }
+done

@@ -1,0 +1,160 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Bounds of the admin listener.
+const (
+	checkTimeout     = 2 * time.Second // of one readiness check
+	adminStopTimeout = 2 * time.Second
+	probeTimeout     = 4 * time.Second // of HealthCheck: above checkTimeout
+)
+
+// NewRegistry makes a metrics registry that has the process's own metrics.
+func NewRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// Check is one condition of readiness.
+type Check struct {
+	Name  string
+	Ready func(ctx context.Context) error // nil when ready; has 2 s
+}
+
+// Admin serves what operators need, apart from the users' port: /metrics,
+// /healthz (the process runs), /readyz (every check passes) and /debug/pprof/.
+type Admin struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+// ListenAdmin takes the address, so that a taken one stops the start; Run serves.
+func ListenAdmin(address string, metrics prometheus.Gatherer, checks ...Check) (*Admin, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("admin listener: %w", err)
+	}
+	return &Admin{listener: listener, server: &http.Server{
+		Handler:           adminHandler(metrics, checks),
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+	}}, nil
+}
+
+// Addr is the address that was taken; it tells the port when port 0 was asked for.
+func (a *Admin) Addr() string { return a.listener.Addr().String() }
+
+// Run serves until ctx ends.
+func (a *Admin) Run(ctx context.Context) error {
+	served := make(chan error, 1)
+	go func() { served <- a.server.Serve(a.listener) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("admin listener: %w", err)
+	case <-ctx.Done():
+	}
+	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminStopTimeout)
+	defer cancel()
+	if a.server.Shutdown(bound) != nil {
+		a.server.Close() // a profile under way is cut
+	}
+	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("admin listener: %w", err)
+	}
+	return nil
+}
+
+func adminHandler(metrics prometheus.Gatherer, checks []Check) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorLog: scrapeLog{}}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { serveReady(w, r, checks) })
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	return mux
+}
+
+// serveReady runs the checks at once and tells each one's result on a line.
+func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
+	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
+	defer cancel()
+	results := make([]chan error, len(checks))
+	for i, c := range checks {
+		results[i] = make(chan error, 1)
+		go func() { results[i] <- c.Ready(ctx) }()
+	}
+	status := http.StatusOK
+	var text strings.Builder
+	for i, c := range checks {
+		err := errors.New("no answer in time")
+		select {
+		case err = <-results[i]:
+		case <-ctx.Done(): // a check that ignores its context
+		}
+		if err != nil {
+			status = http.StatusServiceUnavailable
+			fmt.Fprintf(&text, "%s: %v\n", c.Name, err)
+			continue
+		}
+		fmt.Fprintf(&text, "%s: ok\n", c.Name)
+	}
+	w.WriteHeader(status)
+	io.WriteString(w, text.String())
+}
+
+// scrapeLog hands errors of a scrape to slog.
+type scrapeLog struct{}
+
+func (scrapeLog) Println(v ...any) { slog.Error("metrics scrape failed", "err", fmt.Sprint(v...)) }
+
+// HealthCheck is what --healthcheck does, for container health checks in images
+// without a shell: it asks /readyz on the process's own admin address and answers
+// nil or why the process is not ready. An address without a host (":9101", or one
+// that means every interface) is asked on loopback.
+func HealthCheck(ctx context.Context, address string) error {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("health check: %w", err)
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1"
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	url := "http://" + net.JoinHostPort(host, port) + "/readyz"
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return fmt.Errorf("health check: %w", err)
+	}
+	transport := &http.Transport{DisableKeepAlives: true} // and no proxy of the environment
+	resp, err := (&http.Client{Transport: transport}).Do(req)
+	if err != nil {
+		return fmt.Errorf("health check: %w", err)
+	}
+	defer resp.Body.Close()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", strings.TrimSpace(string(body)))
+	}
+	return nil
+}

@@ -1,0 +1,272 @@
+/**
+ * Anteroom's browser client: rooms with a fixed number of seats. An ES module
+ * without dependencies.
+ *
+ *     import { Anteroom } from '/anteroom.js';
+ *
+ *     const anteroom = new Anteroom();
+ *     const { roomId } = await anteroom.createRoom({ title: 'Tea', capacity: 4 });
+ *     const { permit } = await anteroom.reserve(roomId);      // a seat for 15 s
+ *     const room = anteroom.join(roomId, { permit, nickname: 'Ada' });
+ *     room.addEventListener('message', ({ detail }) => console.log(detail.body));
+ *     await room.send('Hello');                                // resolves with its echo
+ *     await room.leave();
+ *
+ * A RoomConnection comes back by itself after close codes 4500–4599, 1001,
+ * 1006, 1011, 1012 and 1013, with a random delay below 0.5 s that doubles to
+ * 20 s, and continues the log where it stopped. After any other code it ends
+ * with a `closed` event and leaves the next step to the application.
+ *
+ * @module anteroom
+ */
+import { AnteroomError } from './client/codes.js';
+import { RoomConnection } from './client/connection.js';
+import { messageId } from './client/outbox.js';
+
+export { AnteroomError, RoomConnection, messageId };
+
+const TIMEOUT_MS = 10_000;
+// An identity this close to its end is made anew before it is used.
+const EXPIRY_MARGIN_MS = 60_000;
+
+/**
+ * @typedef {object} Room
+ * @property {string} roomId
+ * @property {string} epoch a new one each time a room of this id is made
+ * @property {string} title
+ * @property {number} capacity seats
+ * @property {number} reserved seats held by permits
+ * @property {number} occupied seats held by members
+ * @property {'full'|'count'} presence
+ * @property {string} createTime RFC 3339
+ */
+
+/**
+ * @typedef {object} Permit
+ * @property {string} permit
+ * @property {string} roomId
+ * @property {string} userId
+ * @property {string} expireTime RFC 3339
+ * @property {number} ttlSeconds how long it holds the seat
+ * @property {string} url the path of a WebSocket that joins at once
+ */
+
+/**
+ * The service and who we are to it. Every method that calls the service
+ * rejects with an AnteroomError; UNAVAILABLE also stands for "no answer".
+ */
+export class Anteroom {
+  /** Bytes that a frame may have, 16 KiB unless given. */
+  maxFrameBytes;
+  #base;
+  #storage;
+  #key;
+  #made = null;
+
+  /**
+   * @param {object} [options]
+   * @param {string} [options.baseUrl] where the service is; the page's own origin unless given
+   * @param {Storage} [options.storage] where the anonymous identity is kept; sessionStorage unless given
+   * @param {string} [options.storageKey]
+   * @param {number} [options.maxFrameBytes] the server's MAX_FRAME_BYTES
+   */
+  constructor({
+    baseUrl = globalThis.location?.origin,
+    storage,
+    storageKey = 'anteroom.identity',
+    maxFrameBytes = 16_384,
+  } = {}) {
+    this.#base = new URL(baseUrl);
+    this.#storage = storage ?? browserStorage();
+    this.#key = storageKey;
+    this.maxFrameBytes = maxFrameBytes;
+  }
+
+  /**
+   * The identity of this tab, made when there is none or it is about to expire.
+   * @returns {Promise<{userId: string, identity: string}>}
+   */
+  async identity() {
+    const kept = this.#kept();
+    if (kept) return kept;
+    this.#made ??= this.#makeIdentity().finally(() => { this.#made = null; });
+    return this.#made;
+  }
+
+  /**
+   * Uses an identity from elsewhere: a JWT that the server was set up to trust.
+   * @param {{userId: string, identity: string, expireTime?: string}} identity
+   */
+  keepIdentity({ userId, identity, expireTime }) {
+    const until = expireTime ? Date.parse(expireTime) - EXPIRY_MARGIN_MS : Infinity;
+    // A new identity that seems expired means that this machine's clock is off:
+    // then only the server can say when it is.
+    const renewAt = until > Date.now() && Number.isFinite(until) ? until : null;
+    this.#storage.setItem(this.#key, JSON.stringify({ userId, identity, renewAt }));
+  }
+
+  /** Drops the identity: the next call is somebody new. */
+  forgetIdentity() {
+    this.#storage.removeItem(this.#key);
+  }
+
+  /**
+   * @param {{roomId?: string, title?: string, capacity: number, presence?: 'full'|'count',
+   *   emptyTimeoutSeconds?: number, departureTimeoutSeconds?: number}} room
+   * @returns {Promise<Room>} rejects with BAD_REQUEST, ROOM_EXISTS
+   */
+  createRoom(room) {
+    return this.#call('POST', '/v1/rooms', { body: room });
+  }
+
+  /**
+   * @param {string} roomId
+   * @returns {Promise<Room>} rejects with ROOM_NOT_FOUND
+   */
+  getRoom(roomId) {
+    return this.#call('GET', `/v1/rooms/${encodeURIComponent(roomId)}`);
+  }
+
+  /**
+   * A page of the rooms, newest first.
+   * @param {{pageSize?: number, pageToken?: string}} [page] pageSize 1–100, 20 unless given
+   * @returns {Promise<{rooms: Room[], nextPageToken: string}>}
+   */
+  async listRooms({ pageSize, pageToken } = {}) {
+    const query = new URLSearchParams();
+    if (pageSize) query.set('pageSize', String(pageSize));
+    if (pageToken) query.set('pageToken', pageToken);
+    const page = await this.#call('GET', `/v1/rooms?${query}`);
+    return { rooms: page.rooms ?? [], nextPageToken: page.nextPageToken ?? '' };
+  }
+
+  /**
+   * Reserves a seat; for a user who has one already, that same seat.
+   * @param {string} roomId
+   * @returns {Promise<Permit>} rejects with ROOM_FULL, ROOM_NOT_FOUND
+   */
+  reserve(roomId) {
+    return this.#call('POST', `/v1/rooms/${encodeURIComponent(roomId)}/permits`, { authorized: true });
+  }
+
+  /**
+   * Gives a reserved seat back. One that is used or gone already is no error.
+   * @param {Permit} permit
+   * @returns {Promise<void>}
+   */
+  cancel({ roomId, permit }) {
+    const path = `/v1/rooms/${encodeURIComponent(roomId)}/permits/${encodeURIComponent(permit)}`;
+    return this.#call('DELETE', path, { authorized: true });
+  }
+
+  /**
+   * Joins a room and stays in it until `leave()` or until it may not come back.
+   * @param {string} roomId
+   * @param {object} [options]
+   * @param {string} [options.nickname] at most 40 characters
+   * @param {string} [options.permit] from `reserve`; without one any free seat is taken, if there is one
+   * @param {{epoch: string, seq: number}} [options.after] `position` of an
+   *   earlier connection, to get what was missed since
+   * @returns {RoomConnection} connecting; its events tell the rest
+   */
+  join(roomId, options) {
+    return new RoomConnection(this, roomId, options);
+  }
+
+  /** The address of the WebSocket. */
+  socketUrl() {
+    const url = new URL('/chat', this.#base);
+    url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
+    return url.href;
+  }
+
+  #kept() {
+    try {
+      const kept = JSON.parse(this.#storage.getItem(this.#key));
+      if (!kept?.identity || (kept.renewAt !== null && Date.now() > kept.renewAt)) return null;
+      return kept;
+    } catch {
+      return null;
+    }
+  }
+
+  async #makeIdentity() {
+    const made = await this.#call('POST', '/v1/identities', { body: {} });
+    this.keepIdentity(made);
+    return made;
+  }
+
+  async #call(method, path, { body, authorized = false } = {}) {
+    const headers = { Accept: 'application/json' };
+    if (body) headers['Content-Type'] = 'application/json';
+    if (!authorized) return this.#request(method, path, headers, body);
+    const { identity } = await this.identity();
+    try {
+      return await this.#request(method, path, bearer(headers, identity), body);
+    } catch (error) {
+      if (error.code !== 'UNAUTHENTICATED') throw error;
+      this.forgetIdentity();
+      const renewed = await this.identity();
+      return this.#request(method, path, bearer(headers, renewed.identity), body);
+    }
+  }
+
+  async #request(method, path, headers, body) {
+    let response;
+    let answer;
+    try {
+      response = await fetch(new URL(path, this.#base), {
+        method,
+        headers,
+        body: body && JSON.stringify(body),
+        cache: 'no-store',
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+      });
+      answer = await response.text();
+    } catch {
+      throw new AnteroomError('UNAVAILABLE', 'the server did not answer');
+    }
+    if (!response.ok) throw problem(response, parsed(answer));
+    return parsed(answer);
+  }
+}
+
+function bearer(headers, identity) {
+  return { ...headers, Authorization: `Bearer ${identity}` };
+}
+
+function parsed(text) {
+  try {
+    return text === '' ? undefined : JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+// A proxy's own answers carry no code.
+const CODES_BY_STATUS = { 400: 'BAD_REQUEST', 401: 'UNAUTHENTICATED', 403: 'FORBIDDEN', 429: 'RATE_LIMITED', 502: 'UNAVAILABLE', 503: 'UNAVAILABLE', 504: 'UNAVAILABLE' };
+
+function problem(response, answer) {
+  const code = answer?.code ?? CODES_BY_STATUS[response.status] ?? 'INTERNAL';
+  const detail = answer?.detail ?? answer?.title ?? `the server answered ${response.status}`;
+  const seconds = Number(response.headers.get('Retry-After') ?? NaN);
+  return new AnteroomError(code, detail, {
+    status: response.status,
+    retryAfterSeconds: Number.isFinite(seconds) ? seconds : undefined,
+  });
+}
+
+/** sessionStorage, or memory where the browser keeps it from us. */
+function browserStorage() {
+  try {
+    globalThis.sessionStorage.getItem('');
+    return globalThis.sessionStorage;
+  } catch {
+    const values = new Map();
+    return {
+      getItem: (key) => values.get(key) ?? null,
+      setItem: (key, value) => values.set(key, value),
+      removeItem: (key) => values.delete(key),
+    };
+  }
+}

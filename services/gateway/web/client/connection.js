@@ -1,0 +1,343 @@
+import { AnteroomError, closeName, closeWords, fullJitter, mayReturn } from './codes.js';
+import { KEEP_SEAT, Link } from './link.js';
+import { Outbox, messageId } from './outbox.js';
+import { RoomLog } from './roomlog.js';
+
+// A connection that held this long was sound; shorter ones keep backing off.
+const SOUND_MS = 10_000;
+const LEAVE_DEADLINE_MS = 3_000;
+// After a hole in the log every member wants a fresh roster: not all at once.
+const REFRESH_SPREAD_MS = 5_000;
+
+/**
+ * A seat in a room, kept through broken connections and server restarts. Made
+ * by `Anteroom.join`.
+ *
+ * It is an EventTarget; each event is a CustomEvent with this `detail`:
+ *
+ * | event          | detail |
+ * |----------------|--------|
+ * | `state`        | `{state, reason, delayMs?}`: `connecting`, `open`, `reconnecting` (the next attempt comes in `delayMs`) or `closed`; `reason` is a sentence |
+ * | `joined`       | the JOINED frame and `rejoin` (not the first on this connection), `renewed` (the room was made anew since) |
+ * | `message`      | the MESSAGE frame and `own` |
+ * | `memberjoined` | the MEMBER_JOINED frame and `replayed` |
+ * | `memberleft`   | the MEMBER_LEFT frame and `replayed` |
+ * | `occupancy`    | `{occupied, capacity}` whenever it was told |
+ * | `gap`          | `{from, to}`: entries that will never come |
+ * | `error`        | `{code, detail, id?, retrying}`: an ERROR frame; `retrying` when its message is sent again by itself |
+ * | `closed`       | `{code, name, reason, detail?, joined}`: the end, no event follows; `joined` tells whether a seat was ever had |
+ *
+ * Entries come once each, in the order of `seq`. `replayed` marks those missed
+ * while away that the roster counts already.
+ */
+export class RoomConnection extends EventTarget {
+  #client;
+  #roomId;
+  #nickname;
+  #permit;
+  #log;
+  #outbox;
+
+  // At most one of each: the link that is read, the one that is to follow it,
+  // and the one that was read until the follower sent its JOIN.
+  #link = null;
+  #opening = null;
+  #retired = null;
+
+  #state = 'connecting';
+  #timer = null;
+  #attempt = 0;
+  #dialing = 0;
+  #moveAt = 0;
+  #joinedAt = 0;
+  #refusal = null;
+  #leaving = null;
+  #me = null;
+  #onOnline = () => this.#hurry();
+
+  /**
+   * @param {object} client what `Anteroom` gives: identity(), keepIdentity(), forgetIdentity(), socketUrl(), cancel()
+   * @param {string} roomId
+   * @param {{nickname?: string, permit?: string, after?: {epoch: string, seq: number}}} options
+   */
+  constructor(client, roomId, { nickname, permit, after } = {}) {
+    super();
+    this.#client = client;
+    this.#roomId = roomId;
+    this.#nickname = nickname || undefined;
+    this.#permit = permit;
+    this.#log = new RoomLog(after);
+    this.#outbox = new Outbox(({ id, body }) => this.#link?.send({ type: 'MESSAGE', id, body }));
+    globalThis.addEventListener?.('online', this.#onOnline);
+    // Listeners are added after the constructor returns, so nothing is told before.
+    queueMicrotask(() => {
+      if (this.#state === 'closed') return;
+      this.#tell('connecting', 'Joining the room.');
+      this.#dial();
+    });
+  }
+
+  get roomId() { return this.#roomId; }
+  /** `connecting`, `open`, `reconnecting` or `closed`. */
+  get state() { return this.#state; }
+  /** Seats of the room; 0 before the first `joined`. */
+  get capacity() { return this.#log.capacity; }
+  /** Seats that are occupied. */
+  get occupied() { return this.#log.occupied; }
+  /** @returns {Map<string, {userId: string, nickname?: string}>} empty in rooms that only count */
+  get members() { return this.#log.members; }
+  /** The own user's id, once joined. */
+  get userId() { return this.#me?.userId; }
+  get sessionId() { return this.#me?.sessionId; }
+  /** `{epoch, seq}` of the last entry, for `after` of a later join; undefined before the first. */
+  get position() { return this.#log.position; }
+
+  /**
+   * Sends a message. While there is no connection it waits for one.
+   * @param {any} body any JSON value; the frame may have 16 KiB unless the server allows more
+   * @param {{id?: string}} [options] the id that marks retries, at most 64 characters
+   * @returns {Promise<object>} the MESSAGE frame as the room got it, with `seq` and `time`
+   * @throws {AnteroomError} as rejection: BAD_REQUEST and the like when refused, CLOSED, UNCONFIRMED,
+   *   RATE_LIMITED when 1,000 messages are waiting already
+   */
+  send(body, { id = messageId() } = {}) {
+    if (this.#state === 'closed') return Promise.reject(ended('LEFT'));
+    const size = frameBytes(id, body);
+    if (size > this.#client.maxFrameBytes) {
+      const detail = `the message has ${size} bytes, ${this.#client.maxFrameBytes} are allowed`;
+      return Promise.reject(new AnteroomError('BAD_REQUEST', detail));
+    }
+    return this.#outbox.add(id, body);
+  }
+
+  /**
+   * Gives the seat up.
+   * @returns {Promise<void>} resolved when the connection is closed, after 3 s at the latest
+   */
+  leave() {
+    if (this.#leaving || this.#state === 'closed') return this.#leaving ?? Promise.resolve();
+    this.#leaving = new Promise((resolve) => {
+      this.addEventListener('closed', () => resolve(), { once: true });
+    });
+    this.#stopDialing(1000);
+    if (this.#link) {
+      this.#link.send({ type: 'LEAVE' });
+      this.#timer = setTimeout(() => this.#finish(1000), LEAVE_DEADLINE_MS);
+    } else {
+      if (this.#permit) this.#client.cancel({ roomId: this.#roomId, permit: this.#permit }).catch(() => {});
+      this.#finish(1000);
+    }
+    return this.#leaving;
+  }
+
+  async #dial() {
+    this.#timer = null;
+    const dialing = ++this.#dialing;
+    if (!this.#link && this.#state === 'reconnecting') {
+      this.#tell('reconnecting', 'Connecting again.', { delayMs: 0 });
+    }
+    let identity;
+    try {
+      ({ identity } = await this.#client.identity());
+    } catch (error) {
+      if (dialing === this.#dialing) this.#dialLater(`No identity: ${error.detail ?? error.message}.`);
+      return;
+    }
+    if (dialing !== this.#dialing) return;
+    const link = new Link(this.#client.socketUrl(), {
+      open: () => this.#opened(link, identity),
+      frame: (frame) => this.#receive(link, frame),
+      close: (code, reason) => this.#dropped(link, code, reason),
+    });
+    this.#opening = link;
+  }
+
+  #opened(link, identity) {
+    // The predecessor falls silent from here on: what it would still bring
+    // comes again behind JOINED. It stays open, so that the seat is transferred.
+    this.#retire();
+    this.#refusal = null;
+    link.send({
+      type: 'JOIN',
+      roomId: this.#roomId,
+      permit: this.#permit,
+      identity,
+      nickname: this.#nickname,
+      after: this.#log.position,
+    });
+  }
+
+  #receive(link, frame) {
+    if (link === this.#link) this.#read(frame);
+    else if (link !== this.#opening) return;
+    else if (frame.type === 'JOINED') this.#joined(link, frame);
+    else if (frame.type === 'ERROR') this.#refusal = frame;
+  }
+
+  #joined(link, frame) {
+    this.#retired?.drop(KEEP_SEAT);
+    this.#retired = this.#opening = null;
+    this.#link = link;
+    link.watch();
+    this.#permit = undefined;
+    this.#joinedAt = Date.now();
+    if (frame.identity) this.#client.keepIdentity({ userId: frame.userId, identity: frame.identity });
+    const rejoin = this.#me !== null;
+    const sameUser = !rejoin || this.#me.userId === frame.userId;
+    const renewed = this.#log.join(frame);
+    this.#me = { userId: frame.userId, sessionId: frame.sessionId, sameUser };
+    this.#tell('open', 'Connected.');
+    this.#emit('joined', { ...frame, rejoin, renewed });
+    this.#emitOccupancy();
+    this.#catchUp();
+  }
+
+  /** Messages wait until the replay is read: it may hold their echoes. */
+  #catchUp() {
+    if (this.#link && this.#log.caughtUp) this.#outbox.resume(this.#me.sameUser);
+  }
+
+  #read(frame) {
+    switch (frame.type) {
+      case 'MESSAGE':
+      case 'MEMBER_JOINED':
+      case 'MEMBER_LEFT':
+        return this.#entry(frame);
+      case 'OCCUPANCY':
+        this.#log.occupied = frame.occupied;
+        return this.#emitOccupancy();
+      case 'GAP':
+        return this.#gap(this.#log.skip(frame));
+      case 'ERROR':
+        return this.#error(frame);
+      case 'DRAINING':
+        return this.#move(frame.reconnectAfterMs ?? 0, 'This server is restarting; moving to another.');
+    }
+  }
+
+  #entry(frame) {
+    // Before doubles are dropped: the answer to a retry is the first delivery's entry.
+    if (frame.type === 'MESSAGE' && frame.id) this.#outbox.echo(frame.id, frame);
+    const news = this.#log.accept(frame);
+    if (!news) return;
+    this.#gap(news.gap);
+    if (frame.type === 'MESSAGE') {
+      this.#emit('message', { ...frame, own: frame.from.userId === this.userId });
+    } else {
+      this.#emit(frame.type === 'MEMBER_JOINED' ? 'memberjoined' : 'memberleft', { ...frame, replayed: news.replayed });
+      if (!news.replayed) this.#emitOccupancy();
+    }
+    this.#catchUp();
+  }
+
+  #gap(gap) {
+    if (!gap) return;
+    this.#emit('gap', gap);
+    this.#catchUp();
+    // Joins and leaves may be among what is lost: a rejoin brings the roster anew.
+    if (gap.to > this.#log.rosterSeq) this.#move(Math.random() * REFRESH_SPREAD_MS, 'Connected.');
+  }
+
+  #error({ code, detail, id }) {
+    const retrying = id !== undefined && this.#outbox.refuse(id, new AnteroomError(code, detail ?? code));
+    if (id === undefined) this.#refusal = { code, detail };
+    this.#emit('error', { code, detail, id, retrying });
+  }
+
+  /** Opens a second connection after a while and lets the first go once that is joined. */
+  #move(delayMs, reason) {
+    if (this.#leaving || this.#opening || this.#timer) return;
+    this.#moveAt = Date.now() + delayMs;
+    this.#timer = setTimeout(() => this.#dial(), delayMs);
+    this.#tell('open', reason);
+  }
+
+  #dropped(link, code) {
+    if (link === this.#retired) {
+      this.#retired = null;
+    } else if (link === this.#opening) {
+      this.#opening = null;
+      this.#retired?.drop(KEEP_SEAT);
+      this.#retired = null;
+      this.#returnOrEnd(code);
+    } else if (link === this.#link) {
+      this.#link = null;
+      this.#outbox.pause();
+      if (Date.now() - this.#joinedAt > SOUND_MS) this.#attempt = 0;
+      this.#returnOrEnd(code);
+    }
+  }
+
+  #returnOrEnd(code) {
+    if (this.#leaving || !mayReturn(code)) this.#finish(code);
+    else if (this.#timer) this.#tell('reconnecting', closeWords(code), { delayMs: Math.max(0, this.#moveAt - Date.now()) });
+    else if (this.#opening) this.#tell('reconnecting', closeWords(code), { delayMs: 0 });
+    else this.#dialLater(closeWords(code));
+  }
+
+  #dialLater(reason) {
+    const delayMs = fullJitter(this.#attempt++);
+    this.#moveAt = Date.now() + delayMs;
+    this.#timer = setTimeout(() => this.#dial(), delayMs);
+    if (!this.#link) this.#tell('reconnecting', reason, { delayMs });
+  }
+
+  /** The network is back: no need to sit out the rest of the delay. */
+  #hurry() {
+    if (this.#state !== 'reconnecting' || !this.#timer) return;
+    clearTimeout(this.#timer);
+    this.#dial();
+  }
+
+  #retire() {
+    if (!this.#link) return;
+    this.#retired = this.#link;
+    this.#link = null;
+    this.#outbox.pause();
+  }
+
+  /** @param {number} code for the links that are not the one read */
+  #stopDialing(code) {
+    this.#dialing++;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#opening?.drop(code);
+    this.#retired?.drop(code);
+    this.#opening = this.#retired = null;
+  }
+
+  #finish(code) {
+    this.#stopDialing(code === 1000 ? 1000 : KEEP_SEAT);
+    this.#link?.drop(1000);
+    this.#link = null;
+    globalThis.removeEventListener?.('online', this.#onOnline);
+    const name = this.#leaving ? 'LEFT' : closeName(code);
+    const reason = this.#leaving ? closeWords(1000) : closeWords(code);
+    if (name === 'UNAUTHENTICATED') this.#client.forgetIdentity();
+    this.#outbox.close(ended(name));
+    this.#tell('closed', reason);
+    this.#emit('closed', { code, name, reason, detail: this.#refusal?.detail, joined: this.#me !== null });
+  }
+
+  #tell(state, reason, more) {
+    this.#state = state;
+    this.#emit('state', { state, reason, ...more });
+  }
+
+  #emitOccupancy() {
+    this.#emit('occupancy', { occupied: this.occupied, capacity: this.capacity });
+  }
+
+  #emit(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}
+
+function ended(name) {
+  return new AnteroomError('CLOSED', name);
+}
+
+function frameBytes(id, body) {
+  const text = JSON.stringify({ type: 'MESSAGE', id, body: body ?? null });
+  return new TextEncoder().encode(text).length;
+}

@@ -1,0 +1,172 @@
+import { AnteroomError } from './codes.js';
+
+// The server recognises an id for 2 minutes. Past 110 s a retry might arrive
+// later than that and be delivered twice.
+const RETRY_WINDOW_MS = 110_000;
+const HOLD_MS = 1_000;
+const HOLD_MAX_MS = 8_000;
+// 10 messages a second after a refusal: half of the server's default rate, so
+// that its bucket fills again while the backlog drains.
+const PACE_MS = 100;
+const MAX_WAITING = 1_000;
+
+/**
+ * Messages that were not echoed yet, in the order they were given. Each is
+ * sent again, under its id, until it is echoed, refused for good, or too old
+ * to be retried without the danger of a double.
+ */
+export class Outbox {
+  /** @type {Map<string, object>} id → {id, body, inFlight, sentAt, unsure, resolve, reject} */
+  #waiting = new Map();
+  #transmit;
+  #open = false;
+  #paced = false;
+  #held = false;
+  #holdMs = HOLD_MS;
+  #timer = null;
+
+  /** @param {(message: {id: string, body: any}) => void} transmit */
+  constructor(transmit) {
+    this.#transmit = transmit;
+  }
+
+  /**
+   * @param {string} id
+   * @param {any} body
+   * @returns {Promise<object>} the echoed MESSAGE frame
+   */
+  add(id, body) {
+    if (this.#waiting.size >= MAX_WAITING) {
+      const full = `${MAX_WAITING} messages are waiting already`;
+      return Promise.reject(new AnteroomError('RATE_LIMITED', full));
+    }
+    return new Promise((resolve, reject) => {
+      const fate = { inFlight: false, sentAt: null, unsure: false, resolve, reject };
+      this.#waiting.set(id, { id, body, ...fate });
+      this.#pump();
+    });
+  }
+
+  /** A MESSAGE came back: the one of that id, if it is ours, has arrived. */
+  echo(id, frame) {
+    const message = this.#waiting.get(id);
+    if (!message) return;
+    this.#waiting.delete(id);
+    this.#holdMs = HOLD_MS;
+    message.resolve(frame);
+  }
+
+  /**
+   * An ERROR about one message.
+   * @param {string} id
+   * @param {AnteroomError} error
+   * @returns {boolean} whether the message is sent again by itself
+   */
+  refuse(id, error) {
+    const message = this.#waiting.get(id);
+    if (!message) return false;
+    if (error.code !== 'RATE_LIMITED' && error.code !== 'UNAVAILABLE') {
+      this.#giveUp(message, error);
+      return false;
+    }
+    message.inFlight = false;
+    // A limited message was certainly not taken; an unavailable store may have
+    // taken it and lost only the answer.
+    if (error.code === 'UNAVAILABLE') message.unsure = true;
+    else if (!message.unsure) message.sentAt = null;
+    this.#hold();
+    return true;
+  }
+
+  /**
+   * The connection is joined and has read what it missed.
+   * @param {boolean} sameUser whether the ids sent before still protect from doubles
+   */
+  resume(sameUser) {
+    if (this.#open) return;
+    this.#open = true;
+    if (!sameUser) this.#disown();
+    this.#pump();
+  }
+
+  /** The connection is gone: what was on its way may or may not have arrived. */
+  pause() {
+    this.#open = false;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#held = false;
+    for (const message of this.#waiting.values()) {
+      if (message.inFlight) message.unsure = true;
+      message.inFlight = false;
+    }
+  }
+
+  /** The connection ended for good. */
+  close(error) {
+    this.pause();
+    for (const message of this.#waiting.values()) this.#giveUp(message, error);
+  }
+
+  #pump() {
+    if (!this.#open || this.#timer !== null) return;
+    for (const message of this.#waiting.values()) {
+      if (message.inFlight) continue;
+      if (message.sentAt !== null && Date.now() - message.sentAt > RETRY_WINDOW_MS) {
+        this.#giveUp(message, unconfirmed());
+        continue;
+      }
+      message.inFlight = true;
+      message.sentAt ??= Date.now();
+      this.#transmit(message);
+      if (this.#paced) return this.#wait(PACE_MS);
+    }
+    this.#paced = false;
+  }
+
+  #hold() {
+    // A burst is refused frame by frame; only its first refusal sets the pause.
+    if (this.#held) return;
+    clearTimeout(this.#timer);
+    this.#held = true;
+    this.#paced = true;
+    this.#wait(this.#holdMs * (0.75 + Math.random() / 2));
+    this.#holdMs = Math.min(HOLD_MAX_MS, this.#holdMs * 2);
+  }
+
+  #wait(ms) {
+    this.#timer = setTimeout(() => {
+      this.#timer = null;
+      this.#held = false;
+      this.#pump();
+    }, ms);
+  }
+
+  #disown() {
+    for (const message of this.#waiting.values()) {
+      if (message.unsure) this.#giveUp(message, unconfirmed());
+    }
+  }
+
+  #giveUp(message, error) {
+    this.#waiting.delete(message.id);
+    message.reject(error);
+  }
+}
+
+function unconfirmed() {
+  return new AnteroomError('UNCONFIRMED', 'it may or may not have been delivered');
+}
+
+/**
+ * A new id for a message: a random UUID. `crypto.randomUUID` is missing on
+ * http origins other than localhost.
+ * @returns {string}
+ */
+export function messageId() {
+  if (crypto.randomUUID) return crypto.randomUUID();
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  bytes[6] = (bytes[6] & 0x0f) | 0x40;
+  bytes[8] = (bytes[8] & 0x3f) | 0x80;
+  const hex = Array.from(bytes, (b) => b.toString(16).padStart(2, '0')).join('');
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+}

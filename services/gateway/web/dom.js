@@ -1,0 +1,79 @@
+/** Small pieces of DOM work. Text from outside only ever becomes text nodes. */
+
+/** @returns {HTMLElement} the element of that id, which index.html has */
+export const byId = (id) => document.getElementById(id);
+
+/**
+ * @param {string} tag
+ * @param {Record<string, string>} [attributes] `class` and the like
+ * @param {...(Node|string)} children
+ */
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  made.append(...children);
+  return made;
+}
+
+/** Sets the text only when it differs, so that live regions do not repeat themselves. */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/**
+ * Makes the children of `list` those of `items`, in their order, keeping
+ * elements that are there already (and the focus within them).
+ * @template T
+ * @param {HTMLElement} list
+ * @param {Iterable<T>} items
+ * @param {{key: (item: T) => string, make: (item: T) => HTMLElement, update: (node: HTMLElement, item: T) => void}} how
+ */
+export function reconcile(list, items, { key, make, update }) {
+  const old = new Map(Array.from(list.children, (node) => [node.dataset.key, node]));
+  let place = list.firstElementChild;
+  for (const item of items) {
+    const name = key(item);
+    let node = old.get(name);
+    old.delete(name);
+    if (!node) {
+      node = make(item);
+      node.dataset.key = name;
+    }
+    update(node, item);
+    if (node === place) place = place.nextElementSibling;
+    else list.insertBefore(node, place);
+  }
+  for (const node of old.values()) node.remove();
+}
+
+const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
+
+/** @param {string} time RFC 3339 */
+export function timeElement(time) {
+  const date = new Date(time);
+  const words = Number.isNaN(date.getTime()) ? '' : clock.format(date);
+  return element('time', { datetime: time, title: words && date.toLocaleString() }, words);
+}
+
+/** What a user is called: the nickname, or a guest told apart by the end of the id. */
+export function nameOf({ userId, nickname }) {
+  return nickname || `Guest ${userId.slice(-4)}`;
+}
+
+const NICKNAME = 'anteroom.nickname';
+
+export function loadNickname() {
+  try {
+    return sessionStorage.getItem(NICKNAME) ?? '';
+  } catch {
+    return '';
+  }
+}
+
+export function saveNickname(nickname) {
+  try {
+    sessionStorage.setItem(NICKNAME, nickname.trim());
+  } catch {
+    // Storage is off: the field itself still holds it until the page goes.
+  }
+}

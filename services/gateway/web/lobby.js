@@ -1,0 +1,142 @@
+import { byId, element, loadNickname, reconcile, saveNickname, setText } from './dom.js';
+import { drawSeats } from './seats.js';
+import { createFailure } from './words.js';
+
+const POLL_MS = 2_000;
+const POLL_MAX_MS = 20_000;
+const PAGE = 20;
+const PAGE_MAX = 100;
+
+/** The list of rooms, kept live by polling, and the form that opens one. */
+export class Lobby {
+  #anteroom;
+  #enter;
+  #shown = false;
+  #wanted = PAGE;
+  #timer = null;
+  #failures = 0;
+  // Polls overlap when "more" is asked for; only the newest may draw.
+  #poll = 0;
+
+  /**
+   * @param {import('./anteroom.js').Anteroom} anteroom
+   * @param {(roomId: string) => void} enter
+   */
+  constructor(anteroom, enter) {
+    this.#anteroom = anteroom;
+    this.#enter = enter;
+    const nickname = byId('nickname');
+    nickname.value = loadNickname();
+    nickname.addEventListener('input', () => saveNickname(nickname.value));
+    byId('create-form').addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.#create(event.target);
+    });
+    byId('more').addEventListener('click', () => {
+      this.#wanted += PAGE;
+      this.#refresh();
+    });
+    document.addEventListener('visibilitychange', () => this.#refresh());
+  }
+
+  show() {
+    this.#shown = true;
+    this.#refresh();
+  }
+
+  hide() {
+    this.#shown = false;
+    clearTimeout(this.#timer);
+  }
+
+  async #refresh() {
+    clearTimeout(this.#timer);
+    if (!this.#shown || document.hidden) return;
+    const poll = ++this.#poll;
+    try {
+      const { rooms, more } = await this.#fetchRooms();
+      if (poll !== this.#poll) return;
+      this.#failures = 0;
+      this.#draw(rooms, more);
+    } catch (error) {
+      if (poll !== this.#poll) return;
+      this.#failures++;
+      setText(byId('lobby-status'), failureWords(error));
+    }
+    if (this.#shown) this.#timer = setTimeout(() => this.#refresh(), this.#pause());
+  }
+
+  #pause() {
+    return Math.min(POLL_MAX_MS, POLL_MS * 2 ** Math.min(this.#failures, 5));
+  }
+
+  async #fetchRooms() {
+    const rooms = new Map();
+    let pageToken = '';
+    do {
+      const pageSize = Math.min(PAGE_MAX, this.#wanted - rooms.size);
+      const page = await this.#anteroom.listRooms({ pageSize, pageToken });
+      // Rooms that come and go between two pages can show up on both.
+      for (const room of page.rooms) rooms.set(room.roomId, room);
+      pageToken = page.nextPageToken;
+    } while (pageToken && rooms.size < this.#wanted);
+    return { rooms: [...rooms.values()], more: Boolean(pageToken) };
+  }
+
+  #draw(rooms, more) {
+    reconcile(byId('room-list'), rooms, { key: (room) => room.roomId, make: makeCard, update: updateCard });
+    byId('more').hidden = !more;
+    setText(byId('lobby-status'), rooms.length === 0 ? 'No room is open. Yours can be the first.' : '');
+  }
+
+  async #create(form) {
+    const problem = byId('create-error');
+    const button = byId('create');
+    // An invalid field that is folded away could not be pointed at.
+    if (!form.elements.roomId.validity.valid) form.querySelector('details').open = true;
+    if (!form.reportValidity()) return;
+    setText(problem, '');
+    button.disabled = true;
+    try {
+      const { roomId } = await this.#anteroom.createRoom(roomOf(form));
+      form.elements.title.value = '';
+      form.elements.roomId.value = '';
+      this.#enter(roomId);
+    } catch (error) {
+      setText(problem, createFailure(error));
+    } finally {
+      button.disabled = false;
+    }
+  }
+}
+
+function roomOf(form) {
+  const { title, capacity, roomId, departure } = form.elements;
+  const room = { capacity: Number(capacity.value) };
+  if (title.value.trim()) room.title = title.value.trim();
+  if (roomId.value) room.roomId = roomId.value;
+  if (departure.value !== '0') room.departureTimeoutSeconds = Number(departure.value);
+  return room;
+}
+
+function makeCard({ roomId }) {
+  const link = element('a', { class: 'enter', href: `#/room/${encodeURIComponent(roomId)}` });
+  const head = element('div', { class: 'room-card-head' }, link, element('span', { class: 'badge' }));
+  const code = element('code', {}, roomId);
+  return element('li', { class: 'card room-card', 'data-room-id': roomId }, head, code, element('div', { class: 'seats' }));
+}
+
+function updateCard(card, room) {
+  const free = Math.max(0, room.capacity - room.occupied - room.reserved);
+  const link = card.querySelector('.enter');
+  setText(link, room.title || room.roomId);
+  setText(card.querySelector('.badge'), free === 0 ? 'full' : `${free.toLocaleString()} free`);
+  card.classList.toggle('full', free === 0);
+  drawSeats(card.querySelector('.seats'), room);
+}
+
+function failureWords({ code, detail }) {
+  return code === 'UNAVAILABLE'
+    ? 'The server cannot be reached just now. Trying again by itself; the list may be old.'
+    : `The list could not be read (${detail ?? code}). Trying again by itself.`;
+}

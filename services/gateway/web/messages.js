@@ -1,0 +1,131 @@
+import { byId, element, nameOf, timeElement } from './dom.js';
+import { departure, sendFailure } from './words.js';
+
+// Older lines leave the page: a talk of days must not slow it down.
+const MAX_LINES = 500;
+const NEAR_BOTTOM_PX = 48;
+
+/** The conversation: messages, quiet lines for who comes and goes, and gaps. */
+export class Messages {
+  #list = byId('messages');
+  #newest = byId('newest');
+  /** @type {Map<string, HTMLElement>} own messages without an echo, by id, in the order sent */
+  #pending = new Map();
+
+  constructor() {
+    this.#newest.addEventListener('click', () => this.#toBottom());
+    this.#list.addEventListener('scroll', () => {
+      if (this.#atBottom()) this.#newest.hidden = true;
+    });
+  }
+
+  clear() {
+    this.#list.replaceChildren();
+    this.#pending.clear();
+    this.#newest.hidden = true;
+  }
+
+  /** A message that is on its way. */
+  pend(id, body) {
+    const line = messageLine({ body, own: true });
+    line.classList.add('pending');
+    line.querySelector('.when').textContent = 'sending…';
+    this.#pending.set(id, line);
+    this.#list.append(line);
+    this.#toBottom();
+  }
+
+  /** A MESSAGE from the room, perhaps the echo of a pending one. */
+  message(frame) {
+    const waiting = frame.own && this.#pending.get(frame.id);
+    if (!waiting) {
+      this.#insert(messageLine(frame));
+      return;
+    }
+    this.#pending.delete(frame.id);
+    waiting.classList.remove('pending');
+    waiting.querySelector('.when').replaceChildren(timeElement(frame.time));
+    // Echoes come in the order of the log, which need not be the order sent.
+    const next = this.#firstPending();
+    if (next && next.compareDocumentPosition(waiting) & Node.DOCUMENT_POSITION_FOLLOWING) next.before(waiting);
+  }
+
+  /** A pending message failed; `again` sends it once more. */
+  fail(id, error, again) {
+    const line = this.#pending.get(id);
+    if (!line) return;
+    this.#pending.delete(id);
+    line.classList.replace('pending', 'failed');
+    const button = element('button', { class: 'link', type: 'button' }, 'Send again');
+    button.addEventListener('click', () => {
+      line.remove();
+      again();
+    });
+    line.querySelector('.when').replaceChildren(sendFailure(error), ' · ', button);
+  }
+
+  memberJoined({ member, time }) {
+    this.#insert(quietLine(`${nameOf(member)} joined`, time));
+  }
+
+  memberLeft({ member, reason, time }) {
+    this.#insert(quietLine(`${nameOf(member)} ${departure(reason)}`, time));
+  }
+
+  gap({ from, to }) {
+    const missing = from === to ? 'One entry of the log is' : `${(to - from + 1).toLocaleString()} entries of the log are`;
+    this.#insert(element('li', { class: 'gap' }, `${missing} no longer kept.`));
+  }
+
+  note(text) {
+    this.#insert(quietLine(text));
+  }
+
+  #insert(line) {
+    const stay = !this.#atBottom();
+    const next = this.#firstPending();
+    if (next) next.before(line);
+    else this.#list.append(line);
+    line.classList.toggle('same', sameAuthor(line.previousElementSibling, line));
+    while (this.#list.childElementCount > MAX_LINES) this.#list.firstElementChild.remove();
+    if (stay) this.#newest.hidden = false;
+    else this.#toBottom();
+  }
+
+  #firstPending() {
+    return this.#pending.values().next().value;
+  }
+
+  #atBottom() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#list;
+    return scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
+  }
+
+  #toBottom() {
+    this.#list.scrollTop = this.#list.scrollHeight;
+    this.#newest.hidden = true;
+  }
+}
+
+function messageLine({ from, body, time, own, seq }) {
+  const line = element('li', { class: own ? 'message own' : 'message' });
+  if (seq !== undefined) line.dataset.seq = String(seq);
+  line.dataset.from = own ? 'own' : from.userId;
+  const name = own ? 'You' : nameOf(from);
+  line.append(
+    element('span', { class: own ? 'author visually-hidden' : 'author' }, name),
+    element('p', { class: 'body', dir: 'auto' }, typeof body === 'string' ? body : JSON.stringify(body)),
+    element('span', { class: 'when' }, time ? timeElement(time) : ''),
+  );
+  return line;
+}
+
+function quietLine(text, time) {
+  const line = element('li', { class: 'quiet-line' }, text);
+  if (time) line.append(' ', timeElement(time));
+  return line;
+}
+
+function sameAuthor(before, line) {
+  return before !== null && line.dataset.from !== undefined && before.dataset.from === line.dataset.from;
+}

@@ -1,0 +1,254 @@
+import { messageId } from './anteroom.js';
+import { byId, element, loadNickname, nameOf, reconcile, setText } from './dom.js';
+import { Messages } from './messages.js';
+import { drawSeats } from './seats.js';
+import { ending } from './words.js';
+
+// Reservations are not in the room's log; they are asked for now and then.
+const ROOM_POLL_MS = 4_000;
+const MAX_NAMES = 200;
+
+/** One room, from asking for a seat to giving it up. */
+export class RoomView {
+  #anteroom;
+  #exited;
+  #messages = new Messages();
+  #connection = null;
+  #roomId = null;
+  // Where the last connection stopped, for one that follows in the same view.
+  #after;
+  // Counts the visits, so that a late answer does not meet the next room.
+  #visit = 0;
+  #reserved = 0;
+  #pollTimer = null;
+  #countdown = null;
+
+  /**
+   * @param {import('./anteroom.js').Anteroom} anteroom
+   * @param {() => void} exited called when the member left by the button
+   */
+  constructor(anteroom, exited) {
+    this.#anteroom = anteroom;
+    this.#exited = exited;
+    byId('leave').addEventListener('click', () => this.#leave());
+    byId('notice-again').addEventListener('click', () => this.#takeSeat());
+    byId('copy-link').addEventListener('click', (event) => copyLink(event.target));
+    byId('message-form').addEventListener('submit', (event) => {
+      event.preventDefault();
+      this.#submit(byId('message-input'));
+    });
+    document.addEventListener('visibilitychange', () => this.#pollRoom());
+  }
+
+  /** @param {string} roomId */
+  enter(roomId) {
+    this.#roomId = roomId;
+    this.#after = undefined;
+    this.#reserved = 0;
+    this.#messages.clear();
+    byId('members').replaceChildren();
+    byId('room-seats').replaceChildren();
+    delete byId('room-seats').dataset.kind;
+    setText(byId('room-code'), roomId);
+    this.#showTitle(roomId);
+    byId('room-name').focus();
+    this.#takeSeat();
+  }
+
+  /** Goes out of the room, if in one; the seat is given up behind the scenes. */
+  exit() {
+    this.#visit++;
+    clearTimeout(this.#pollTimer);
+    this.#showCountdown(0);
+    const connection = this.#connection;
+    this.#connection = null;
+    this.#roomId = null;
+    return connection?.leave();
+  }
+
+  async #leave() {
+    byId('leave').disabled = true;
+    await this.#connection?.leave();
+    this.#exited();
+  }
+
+  /** Reserves, then joins; one lapsed permit or identity is made good in silence. */
+  async #takeSeat({ again = true } = {}) {
+    const visit = ++this.#visit;
+    this.#after = this.#connection?.position ?? this.#after;
+    this.#connection = null;
+    byId('notice').hidden = true;
+    byId('leave').disabled = false;
+    this.#showState('connecting', 'Reserving a seat');
+    this.#pollRoom();
+    try {
+      const permit = await this.#anteroom.reserve(this.#roomId);
+      if (visit === this.#visit) this.#join(permit, again);
+      else await this.#anteroom.cancel(permit);
+    } catch (error) {
+      if (visit === this.#visit) this.#showEnding(error.code, error.detail);
+    }
+  }
+
+  #join({ permit }, again) {
+    const connection = this.#anteroom.join(this.#roomId, { permit, after: this.#after, nickname: loadNickname() });
+    this.#connection = connection;
+    const on = (type, handle) => {
+      connection.addEventListener(type, ({ detail }) => {
+        if (connection === this.#connection) handle(detail);
+      });
+    };
+    on('state', ({ state, reason, delayMs }) => this.#showState(state, reason, delayMs));
+    on('joined', (detail) => this.#joined(detail));
+    on('occupancy', () => this.#showSeats());
+    on('message', (detail) => this.#messages.message(detail));
+    on('memberjoined', (detail) => this.#showMove(() => this.#messages.memberJoined(detail)));
+    on('memberleft', (detail) => this.#showMove(() => this.#messages.memberLeft(detail)));
+    on('gap', (detail) => this.#messages.gap(detail));
+    on('error', ({ id, detail }) => id === undefined && this.#messages.note(`The server says: ${detail}`));
+    on('closed', (detail) => this.#closed(detail, again));
+  }
+
+  #joined({ rejoin, renewed }) {
+    if (renewed) this.#messages.note('This room was opened anew; what was said before is gone.');
+    else if (!rejoin) this.#messages.note('You are in the room.');
+    this.#showMembers();
+    byId('message-input').disabled = byId('send').disabled = false;
+    // Only from where enter() put it: nobody is torn away from what they do.
+    if (document.activeElement === byId('room-name')) byId('message-input').focus({ preventScroll: true });
+    this.#pollRoom();
+  }
+
+  #closed({ name, detail, joined }, again) {
+    if (name === 'LEFT') return;
+    const mend = name === 'PERMIT_EXPIRED' || name === 'UNAUTHENTICATED';
+    if (again && mend && !joined) this.#takeSeat({ again: false });
+    else this.#showEnding(name, detail);
+  }
+
+  #submit(input) {
+    const body = input.value.trim();
+    if (body === '' || !this.#connection) return;
+    input.value = '';
+    this.#send(body);
+  }
+
+  #send(body) {
+    const id = messageId();
+    this.#messages.pend(id, body);
+    this.#connection.send(body, { id }).catch((error) => {
+      this.#messages.fail(id, error, () => this.#connection && this.#send(body));
+    });
+  }
+
+  async #pollRoom() {
+    clearTimeout(this.#pollTimer);
+    if (this.#roomId === null || document.hidden) return;
+    const visit = this.#visit;
+    try {
+      const room = await this.#anteroom.getRoom(this.#roomId);
+      if (visit !== this.#visit) return;
+      this.#reserved = room.reserved;
+      this.#showTitle(room.title || room.roomId);
+      this.#showSeats(room);
+    } catch {
+      // The connection tells what is wrong, and better.
+    }
+    if (visit !== this.#visit) return;
+    clearTimeout(this.#pollTimer);
+    this.#pollTimer = setTimeout(() => this.#pollRoom(), ROOM_POLL_MS);
+  }
+
+  /** @param {{capacity: number, occupied: number}} [polled] used while there is nothing newer */
+  #showSeats(polled) {
+    const live = this.#connection?.state === 'open' && this.#connection.capacity > 0;
+    const { capacity, occupied } = live || !polled ? this.#connection ?? {} : polled;
+    if (!capacity) return;
+    drawSeats(byId('room-seats'), { capacity, occupied, reserved: Math.min(this.#reserved, capacity - occupied) });
+  }
+
+  #showMove(draw) {
+    draw();
+    this.#showMembers();
+  }
+
+  #showMembers() {
+    const { members, userId } = this.#connection;
+    const own = (member) => member.userId === userId;
+    const sorted = [...members.values()].sort((a, b) => own(b) - own(a) || nameOf(a).localeCompare(nameOf(b)));
+    reconcile(byId('members'), sorted.slice(0, MAX_NAMES), {
+      key: (member) => member.userId,
+      make: () => element('li', {}, element('span', { class: 'avatar', 'aria-hidden': 'true' }), element('span', { class: 'name' }), element('span', { class: 'you' })),
+      update: (node, member) => showMember(node, member, own(member)),
+    });
+    const hint = byId('members-hint');
+    hint.hidden = members.has(userId) && members.size <= MAX_NAMES;
+    const more = `and ${(members.size - MAX_NAMES).toLocaleString()} more`;
+    setText(hint, members.has(userId) ? more : 'This room counts its members without naming them.');
+  }
+
+  #showTitle(title) {
+    setText(byId('room-name'), title);
+    document.title = `${title} · Anteroom`;
+  }
+
+  #showState(state, reason, delayMs = 0) {
+    const words = { open: 'Live', connecting: 'Joining', reconnecting: 'Reconnecting', closed: 'Not connected' };
+    const node = byId('state');
+    node.dataset.state = state;
+    node.title = reason;
+    setText(byId('state-words'), words[state]);
+    this.#showCountdown(delayMs);
+    if (state === 'closed' || (state === 'connecting' && !this.#connection)) {
+      byId('message-input').disabled = byId('send').disabled = true;
+    }
+  }
+
+  /** Apart from the words, which are read aloud: a new number each second is not. */
+  #showCountdown(delayMs) {
+    clearInterval(this.#countdown);
+    const until = Date.now() + delayMs;
+    const draw = () => {
+      const seconds = Math.ceil((until - Date.now()) / 1000);
+      if (seconds <= 0) clearInterval(this.#countdown);
+      setText(byId('state-countdown'), seconds > 0 ? ` in ${seconds} s` : '');
+    };
+    draw();
+    if (delayMs > 0) this.#countdown = setInterval(draw, 250);
+  }
+
+  #showEnding(code, detail) {
+    const { title, text, again } = ending(code, detail);
+    this.#showState('closed', title);
+    setText(byId('state-words'), code === 'REPLACED' ? 'Replaced' : 'Not connected');
+    setText(byId('notice-title'), title);
+    setText(byId('notice-text'), text);
+    const button = byId('notice-again');
+    button.hidden = again === null;
+    setText(button, again ?? '');
+    byId('leave').disabled = true;
+    byId('notice').dataset.code = code;
+    byId('notice').hidden = false;
+    if (again !== null) button.focus();
+  }
+}
+
+function showMember(node, member, own) {
+  const name = nameOf(member);
+  node.toggleAttribute('data-self', own);
+  node.dataset.userId = member.userId;
+  setText(node.querySelector('.avatar'), [...name][0].toUpperCase());
+  setText(node.querySelector('.name'), name);
+  setText(node.querySelector('.you'), own ? 'you' : '');
+}
+
+async function copyLink(button) {
+  try {
+    await navigator.clipboard.writeText(location.href);
+    setText(button, 'Copied');
+  } catch {
+    // Without https there is no clipboard; the address bar has the same link.
+    setText(button, 'Copy it from the address bar');
+  }
+  setTimeout(() => setText(button, 'Copy link'), 2_000);
+}

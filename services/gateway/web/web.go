@@ -1,0 +1,106 @@
+// Package web serves the demo page and the browser client, anteroom.js, from
+// the binary itself. There is no build step: what stands here is what browsers
+// get.
+//
+//	/                 the page (lobby; #/room/<id> opens a room)
+//	/anteroom.js      the browser client, with /client/*.js behind it
+//	/app.js …         the page's own modules, style and icon
+package web
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"path"
+	"time"
+)
+
+//go:embed index.html style.css favicon.svg *.js client/*.js
+var files embed.FS
+
+// contentTypes is a table of our own because mime.TypeByExtension answers from
+// the machine's files, and a module with the wrong type is not run.
+var contentTypes = map[string]string{
+	".html": "text/html; charset=utf-8",
+	".css":  "text/css; charset=utf-8",
+	".js":   "text/javascript; charset=utf-8",
+	".svg":  "image/svg+xml",
+}
+
+// contentSecurityPolicy lets nothing inline and no other host in. WebSockets
+// are named by scheme, since 'self' does not cover ws: in every browser.
+const contentSecurityPolicy = "default-src 'self'; connect-src 'self' ws: wss:; " +
+	"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+
+type asset struct {
+	body        []byte
+	contentType string
+	etag        string
+}
+
+// Handler serves the page at "/" and its files beside it, for GET and HEAD;
+// any other path is 404. Browsers revalidate each file by its ETag, so a new
+// binary is seen at the next load.
+func Handler() http.Handler {
+	assets, err := load(files)
+	if err != nil {
+		panic(err) // the embedded files are wrong, which the package's test would have found
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		setSecurityHeaders(w.Header())
+		file, ok := assets[r.URL.Path]
+		if !ok {
+			http.NotFound(w, r)
+			return
+		}
+		if r.Method != http.MethodGet && r.Method != http.MethodHead {
+			w.Header().Set("Allow", "GET, HEAD")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		w.Header().Set("Content-Type", file.contentType)
+		w.Header().Set("Cache-Control", "no-cache")
+		w.Header().Set("ETag", file.etag)
+		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.body))
+	})
+}
+
+// load reads every file into memory, keyed by the path it is served at.
+func load(fsys fs.FS) (map[string]asset, error) {
+	assets := make(map[string]asset)
+	err := fs.WalkDir(fsys, ".", func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		body, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		contentType, ok := contentTypes[path.Ext(name)]
+		if !ok {
+			return fmt.Errorf("no content type for %s", name)
+		}
+		sum := sha256.Sum256(body)
+		assets[servedAt(name)] = asset{body, contentType, `"` + hex.EncodeToString(sum[:16]) + `"`}
+		return nil
+	})
+	return assets, err
+}
+
+func servedAt(name string) string {
+	if name == "index.html" {
+		return "/"
+	}
+	return "/" + name
+}
+
+func setSecurityHeaders(h http.Header) {
+	h.Set("Content-Security-Policy", contentSecurityPolicy)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cross-Origin-Opener-Policy", "same-origin")
+}

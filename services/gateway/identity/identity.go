@@ -1,0 +1,112 @@
+// Package identity makes and verifies the tokens that prove who a user is: JWTs
+// signed with HS256 whose `sub` is the user's id and whose optional `nickname` is
+// the name to show. A service that has the key can make them for its own users;
+// `exp` is required.
+package identity
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// Limits of keys and tokens.
+const (
+	MinKeyBytes   = 32      // RFC 7518, 3.2: a key as long as HS256's output
+	MaxTokenBytes = 4 << 10 // more is refused unread
+	DefaultTTL    = 24 * time.Hour
+)
+
+// Identity is who a user is.
+type Identity struct {
+	UserID   string
+	Nickname string // may be empty
+	Expires  time.Time
+}
+
+// Signer makes and verifies identities with one key.
+type Signer struct {
+	key    []byte
+	ttl    time.Duration
+	parser *jwt.Parser
+}
+
+type claims struct {
+	Nickname string `json:"nickname,omitempty"`
+	jwt.RegisteredClaims
+}
+
+// NewSigner makes a Signer. The key has at least 32 bytes; ttl is how long the
+// identities live that it makes, 24 h when 0.
+func NewSigner(key []byte, ttl time.Duration) (*Signer, error) {
+	if len(key) < MinKeyBytes {
+		return nil, fmt.Errorf("identity key has %d bytes, needs at least %d (openssl rand -base64 48 makes one)", len(key), MinKeyBytes)
+	}
+	if ttl == 0 {
+		ttl = DefaultTTL
+	}
+	if ttl < time.Second {
+		return nil, fmt.Errorf("identity TTL is %v, needs at least 1s", ttl)
+	}
+	return &Signer{key: key, ttl: ttl, parser: jwt.NewParser(
+		jwt.WithValidMethods([]string{jwt.SigningMethodHS256.Alg()}),
+		jwt.WithExpirationRequired(),
+		jwt.WithStrictDecoding(),
+	)}, nil
+}
+
+// Make makes a new anonymous user. nickname may be empty; BAD_REQUEST when it
+// breaks the rules of nicknames.
+func (s *Signer) Make(nickname string) (token string, id Identity, err error) {
+	if err := wire.CheckText("nickname", nickname, wire.MaxNicknameLen); err != nil {
+		return "", Identity{}, err
+	}
+	now := time.Now()
+	id = Identity{
+		UserID:   "u_" + rand.Text(), // 26 characters, 130 bits
+		Nickname: nickname,
+		Expires:  now.Add(s.ttl).Truncate(time.Second), // JWT counts seconds
+	}
+	token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
+		Nickname: nickname,
+		RegisteredClaims: jwt.RegisteredClaims{
+			Subject:   id.UserID,
+			IssuedAt:  jwt.NewNumericDate(now),
+			ExpiresAt: jwt.NewNumericDate(id.Expires),
+		},
+	}).SignedString(s.key)
+	if err != nil {
+		return "", Identity{}, fmt.Errorf("sign identity: %w", err)
+	}
+	return token, id, nil
+}
+
+// Verify answers with who token says the user is, or UNAUTHENTICATED.
+func (s *Signer) Verify(token string) (Identity, error) {
+	if token == "" {
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "an identity is needed")
+	}
+	if len(token) > MaxTokenBytes {
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity is longer than %d bytes", MaxTokenBytes)
+	}
+	var c claims
+	_, err := s.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return s.key, nil })
+	if errors.Is(err, jwt.ErrTokenExpired) {
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity has expired")
+	}
+	if err != nil { // why, is of use to an attacker only
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity is not valid")
+	}
+	if err := wire.CheckUserID(c.Subject); err != nil {
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity's sub is no user id")
+	}
+	if err := wire.CheckText("nickname", c.Nickname, wire.MaxNicknameLen); err != nil {
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity's nickname breaks the rules of nicknames")
+	}
+	return Identity{UserID: c.Subject, Nickname: c.Nickname, Expires: c.ExpiresAt.Time}, nil
+}

@@ -1,0 +1,103 @@
+// Package origin decides which browser pages may use the service: the same rule
+// for the WebSocket and for CORS on /v1.
+package origin
+
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"strings"
+)
+
+// Policy is the set of allowed origins. The page's own host is always allowed, and
+// a request without Origin, which does not come from a browser's page. The zero
+// value allows nothing else.
+type Policy struct {
+	patterns []string // lower case
+}
+
+// Parse reads ALLOWED_ORIGINS: patterns separated by commas. A pattern matches the
+// origin's host, with its port if it has one (app.example.com, *.example.com,
+// localhost:*), or, when it has a scheme, the whole origin
+// (https://app.example.com). Wildcards are those of path.Match, case does not
+// count, and * allows every origin.
+func Parse(list string) (*Policy, error) {
+	p := new(Policy)
+	for item := range strings.SplitSeq(list, ",") {
+		pattern := strings.ToLower(strings.TrimSpace(item))
+		if pattern == "" {
+			continue
+		}
+		if err := checkPattern(pattern); err != nil {
+			return nil, fmt.Errorf("allowed origins: %q: %w", strings.TrimSpace(item), err)
+		}
+		p.patterns = append(p.patterns, pattern)
+	}
+	return p, nil
+}
+
+func checkPattern(pattern string) error {
+	if _, err := path.Match(pattern, ""); err != nil {
+		return fmt.Errorf("the pattern is malformed (an open bracket or a lone backslash)")
+	}
+	host := pattern
+	if scheme, rest, ok := strings.Cut(pattern, "://"); ok {
+		if host = rest; scheme == "" {
+			return fmt.Errorf("the scheme is missing")
+		}
+	}
+	switch {
+	case host == "":
+		return fmt.Errorf("the host is missing")
+	case strings.ContainsAny(host, "/?#@ \t") && !strings.Contains(host, "["):
+		return fmt.Errorf("an origin has a host and a port, no path, query, user or blank")
+	case pattern == "null":
+		return fmt.Errorf("null is the origin of any sandboxed page and is never allowed")
+	}
+	return nil
+}
+
+// Allows reports whether the page that sent r may use the service.
+func (p *Policy) Allows(r *http.Request) bool {
+	switch origins := r.Header.Values("Origin"); len(origins) {
+	case 0:
+		return true
+	case 1:
+		return p.AllowsOrigin(origins[0], r.Host)
+	default:
+		return false
+	}
+}
+
+// AllowsOrigin reports whether a page of this origin may use the service at host.
+func (p *Policy) AllowsOrigin(origin, host string) bool {
+	u, ok := parse(origin)
+	if !ok {
+		return false
+	}
+	if strings.EqualFold(u.Host, host) {
+		return true
+	}
+	for _, pattern := range p.patterns {
+		target := u.Host
+		if strings.Contains(pattern, "://") {
+			target = u.Scheme + "://" + u.Host
+		}
+		if matched, err := path.Match(pattern, strings.ToLower(target)); matched && err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// parse accepts what a browser sends: scheme, host and port, nothing else. "null"
+// has neither.
+func parse(origin string) (*url.URL, bool) {
+	u, err := url.Parse(origin)
+	if err != nil || u.Scheme == "" || u.Host == "" {
+		return nil, false
+	}
+	plain := url.URL{Scheme: u.Scheme, Host: u.Host}
+	return u, strings.EqualFold(plain.String(), origin)
+}

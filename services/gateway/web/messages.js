@@ -9,20 +9,25 @@ const NEAR_BOTTOM_PX = 48;
 export class Messages {
   #list = byId('messages');
   #newest = byId('newest');
+  #following = true;
   /** @type {Map<string, HTMLElement>} own messages without an echo, by id, in the order sent */
   #pending = new Map();
 
   constructor() {
     this.#newest.addEventListener('click', () => this.#toBottom());
     this.#list.addEventListener('scroll', () => {
-      if (this.#atBottom()) this.#newest.hidden = true;
+      this.#following = this.#atBottom();
+      if (this.#following) this.#newest.hidden = true;
     });
+    // A notice or the telephone's keyboard takes room from the list.
+    new ResizeObserver(() => this.#following && this.#toBottom()).observe(this.#list);
   }
 
   clear() {
     this.#list.replaceChildren();
     this.#pending.clear();
     this.#newest.hidden = true;
+    this.#following = true;
   }
 
   /** A message that is on its way. */
@@ -32,6 +37,7 @@ export class Messages {
     line.querySelector('.when').textContent = 'sending…';
     this.#pending.set(id, line);
     this.#list.append(line);
+    line.classList.toggle('same', sameAuthor(line.previousElementSibling, line));
     this.#toBottom();
   }
 
@@ -44,10 +50,12 @@ export class Messages {
     }
     this.#pending.delete(frame.id);
     waiting.classList.remove('pending');
+    waiting.dataset.seq = String(frame.seq);
     waiting.querySelector('.when').replaceChildren(timeElement(frame.time));
     // Echoes come in the order of the log, which need not be the order sent.
     const next = this.#firstPending();
     if (next && next.compareDocumentPosition(waiting) & Node.DOCUMENT_POSITION_FOLLOWING) next.before(waiting);
+    waiting.classList.toggle('same', sameAuthor(waiting.previousElementSibling, waiting));
   }
 
   /** A pending message failed; `again` sends it once more. */
@@ -82,7 +90,7 @@ export class Messages {
   }
 
   #insert(line) {
-    const stay = !this.#atBottom();
+    const stay = !this.#following;
     const next = this.#firstPending();
     if (next) next.before(line);
     else this.#list.append(line);
@@ -102,6 +110,7 @@ export class Messages {
   }
 
   #toBottom() {
+    this.#following = true;
     this.#list.scrollTop = this.#list.scrollHeight;
     this.#newest.hidden = true;
   }

@@ -45,6 +45,7 @@ export class RoomView {
     this.#roomId = roomId;
     this.#after = undefined;
     this.#reserved = 0;
+    delete byId('room').dataset.joined;
     this.#messages.clear();
     byId('members').replaceChildren();
     byId('room-seats').replaceChildren();
@@ -112,6 +113,7 @@ export class RoomView {
   #joined({ rejoin, renewed }) {
     if (renewed) this.#messages.note('This room was opened anew; what was said before is gone.');
     else if (!rejoin) this.#messages.note('You are in the room.');
+    byId('room').dataset.joined = '';
     this.#showMembers();
     byId('message-input').disabled = byId('send').disabled = false;
     // Only from where enter() put it: nobody is torn away from what they do.
@@ -211,7 +213,7 @@ export class RoomView {
     const draw = () => {
       const seconds = Math.ceil((until - Date.now()) / 1000);
       if (seconds <= 0) clearInterval(this.#countdown);
-      setText(byId('state-countdown'), seconds > 0 ? ` in ${seconds} s` : '');
+      setText(byId('state-countdown'), seconds > 0 ? `in ${seconds} s` : '');
     };
     draw();
     if (delayMs > 0) this.#countdown = setInterval(draw, 250);

@@ -2,6 +2,7 @@ import { setText, element } from './dom.js';
 
 // More chairs than this are no longer counted at a glance.
 const MAX_CHAIRS = 48;
+const MANY_CHAIRS = 16;
 const SVG = 'http://www.w3.org/2000/svg';
 
 const number = new Intl.NumberFormat();
@@ -33,7 +34,7 @@ function countWords({ capacity, reserved, occupied }) {
 }
 
 function makeChairs(capacity) {
-  const chairs = element('div', { class: 'chairs', 'aria-hidden': 'true' });
+  const chairs = element('div', { class: capacity > MANY_CHAIRS ? 'chairs many' : 'chairs', 'aria-hidden': 'true' });
   for (let i = 0; i < capacity; i++) {
     const chair = svg('svg', { class: 'seat free' });
     chair.append(svg('use', { href: '#chair' }));

@@ -69,9 +69,19 @@ func NewSubscriber(rdb *redis.Client, layout Layout, reader Reader) *Subscriber 
 }
 
 // Subscribe follows a room and waits until Redis has confirmed it: whatever is
-// published from then on reaches the reader. Every call is undone by one call of
-// Unsubscribe with the same room, also when it failed.
+// published from then on reaches the reader.
 func (s *Subscriber) Subscribe(ctx context.Context, roomID string) error {
+	select {
+	case <-s.Follow(roomID):
+		return nil
+	case <-ctx.Done():
+		return Fault("subscribe", ctx.Err())
+	}
+}
+
+// Follow is Subscribe for a caller that waits by itself: the channel is closed once
+// Redis has confirmed. It does not block.
+func (s *Subscriber) Follow(roomID string) <-chan struct{} {
 	name := s.layout.Keys(roomID).Channel()
 	s.mu.Lock()
 	c := s.channels[name]
@@ -84,15 +94,11 @@ func (s *Subscriber) Subscribe(ctx context.Context, roomID string) error {
 	live := c.live
 	s.mu.Unlock()
 	s.wake()
-	select {
-	case <-live:
-		return nil
-	case <-ctx.Done():
-		return Fault("subscribe", ctx.Err())
-	}
+	return live
 }
 
-// Unsubscribe stops following a room. The caller counts its members: one call ends it.
+// Unsubscribe stops following a room, however often it was subscribed: the caller
+// counts its members. It does not block.
 func (s *Subscriber) Unsubscribe(roomID string) {
 	name := s.layout.Keys(roomID).Channel()
 	s.mu.Lock()
@@ -287,13 +293,15 @@ func (s *Subscriber) message(m *redis.Message) {
 	}
 }
 
-// watch publishes probes and gives the connection up when none comes back.
+// watch publishes probes and gives the connection up when none comes back, or when ctx
+// ends, which Receive does not notice.
 func (s *Subscriber) watch(ctx context.Context, ps *redis.PubSub) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
+			_ = ps.Close()
 			return
 		case <-tick.C:
 		}

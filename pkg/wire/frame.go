@@ -101,7 +101,7 @@ func ParseClientFrame(data []byte, f *ClientFrame) error {
 			return Errorf(BadRequest, "MESSAGE needs a body")
 		}
 	case TypeJoin:
-		return f.checkJoin()
+		return f.CheckJoin()
 	case TypeLeave, TypePing:
 	case "":
 		return Errorf(BadRequest, "a frame needs a type")
@@ -111,7 +111,8 @@ func ParseClientFrame(data []byte, f *ClientFrame) error {
 	return nil
 }
 
-func (f *ClientFrame) checkJoin() error {
+// CheckJoin checks the fields of a JOIN.
+func (f *ClientFrame) CheckJoin() error {
 	if err := CheckID("roomId", f.RoomID); err != nil {
 		return err
 	}
@@ -240,6 +241,12 @@ func MessageTail(from []byte, id string, body []byte) []byte {
 		tail = append(append(tail, `,"id":`...), Quote(id)...)
 	}
 	return append(append(append(tail, `,"body":`...), body...), '}')
+}
+
+// MessageFrame puts a MESSAGE together as the log does.
+func MessageFrame(seq int64, at time.Time, tail []byte) []byte {
+	head := `{"type":"MESSAGE","seq":` + strconv.FormatInt(seq, 10) + `,"time":"` + FormatTime(at) + `"`
+	return append([]byte(head), tail...)
 }
 
 // Quote encodes s as a JSON string.

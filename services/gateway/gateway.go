@@ -1,0 +1,210 @@
+// Package gateway is the stateless WebSocket gateway: it holds nothing that matters,
+// so it can be killed at any moment, and its members come back through another one.
+//
+// A socket's life, one goroutine that reads, and nobody who waits for a write:
+//
+//	upgrade ─▶ JOIN (frame or query) ─▶ follow the room's channel ─▶ ConfirmJoin
+//	  ─▶ JOINED, what was missed ─▶ live entries, in order, each once
+//	  ─▶ LEAVE, close, break, takeover, removal, deletion, drain, lost lease
+//
+// Limits of one socket: frames of 16 KiB, 20 messages/s with a burst of 40, 10
+// malformed frames, 256 KiB waiting to be sent, 10 s to JOIN, 35 s of silence.
+//
+//	redis ──subscriber──▶ hub ──▶ shard (one goroutine) ──▶ localRoom ──▶ socket
+//	socket ──▶ session ──▶ publisher ──▶ redis
+//	session ──▶ room service: ConfirmJoin, Leave; keeper: RenewLeases in batches
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/gateway/identity"
+	"github.com/anteroom-chat/anteroom/services/gateway/origin"
+)
+
+// Config is what a gateway is made of. The caller closes what it brings.
+type Config struct {
+	ID         string // unique among gateways: 1 to 64 of A-Z a-z 0-9 _ -
+	Redis      *redis.Client
+	Layout     roomlog.Layout
+	Rooms      roomv1.RoomServiceClient // answers *wire.Error (package rpc)
+	Identities *identity.Signer
+	Origins    *origin.Policy
+
+	MaxFrameBytes int     // of a client's frame; 0 means 16 KiB
+	MessageRate   float64 // messages/s of a session; 0 is no limit
+	MessageBurst  int     // messages that may come at once
+	WalkIn        bool    // a join without a permit may take a free seat
+
+	Registry prometheus.Registerer // nil: no metrics
+}
+
+// Gateway serves /chat.
+type Gateway struct {
+	cfg        Config
+	hub        *hub
+	keeper     *keeper
+	publisher  *roomlog.Publisher
+	metrics    *metrics
+	stop       context.CancelFunc
+	draining   atomic.Bool
+	background sync.WaitGroup // what serves all sockets
+
+	mu      sync.Mutex // held to count sockets: none begins once closed
+	closed  bool
+	sockets sync.WaitGroup // sessions and writers
+}
+
+// New starts a gateway; Close ends it.
+func New(cfg Config) (*Gateway, error) {
+	if err := wire.CheckID("gateway id", cfg.ID); err != nil {
+		return nil, err
+	}
+	if cfg.MaxFrameBytes == 0 {
+		cfg.MaxFrameBytes = wire.DefaultFrameBytes
+	}
+	if cfg.MaxFrameBytes < 256 || cfg.MaxFrameBytes > 1<<20 {
+		return nil, fmt.Errorf("max frame bytes is %d, outside 256 to 1048576", cfg.MaxFrameBytes)
+	}
+	if cfg.MessageRate < 0 || (cfg.MessageRate > 0 && cfg.MessageBurst < 1) {
+		return nil, errors.New("message rate is negative, or its burst is less than 1")
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop}
+	g.hub = newHub(ctx, cfg, g.metrics)
+	g.keeper = newKeeper(g)
+	g.hub.after = g.keeper.kick
+	g.publisher = roomlog.NewPublisher(cfg.Redis, cfg.Layout)
+	g.background.Go(g.hub.serve)
+	g.background.Go(func() { g.keeper.serve(ctx) })
+	return g, nil
+}
+
+// Close ends every socket that is left, at once, and then what served them: senders
+// before receivers. Drain comes first where members are to move.
+func (g *Gateway) Close() {
+	g.draining.Store(true)
+	g.mu.Lock()
+	g.closed = true
+	g.mu.Unlock()
+	for _, s := range g.keeper.all() {
+		s.close(wire.CloseRestart)
+		s.sock.abort()
+	}
+	g.sockets.Wait()
+	g.publisher.Close()
+	g.stop()
+	g.background.Wait()
+}
+
+// Draining reports whether this gateway is going away: it is not ready any more.
+func (g *Gateway) Draining() bool { return g.draining.Load() }
+
+// begin counts a socket, unless the gateway is closed.
+func (g *Gateway) begin() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.closed {
+		return false
+	}
+	g.sockets.Add(1)
+	return true
+}
+
+// ServeHTTP upgrades a request of /chat to a WebSocket.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !g.cfg.Origins.Allows(r) {
+		http.Error(w, "this origin may not open a WebSocket here", http.StatusForbidden)
+		return
+	}
+	if !g.begin() {
+		http.Error(w, "this gateway is going away", http.StatusServiceUnavailable)
+		return
+	}
+	s := &session{g: g}
+	h := &hijacker{ResponseWriter: w, ended: &g.sockets}
+	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // the origin was checked above
+		OnPingReceived:     func(context.Context, []byte) bool { s.hear(); return true },
+		OnPongReceived:     func(context.Context, []byte) { s.hear() },
+	})
+	if err != nil {
+		g.sockets.Done()
+		return // it has answered
+	}
+	ws.SetReadLimit(-1) // the session limits what it reads
+	s.ws, s.sock = ws, h.socket
+	s.init(joinOf(r))
+	// A goroutine of its own, which holds neither the request nor the server's buffers.
+	go s.run()
+}
+
+// abandon gives up the seat that a join may have got though its answer was lost. The
+// room service then refuses that session's join, should it still be on its way.
+func (g *Gateway) abandon(roomID, sessionID string) {
+	if err := g.leave(roomID, sessionID); err != nil {
+		slog.Warn("cannot give a seat up, its lease will end", "room", roomID, "err", err)
+	}
+}
+
+// leave gives a seat up in a session's name.
+func (g *Gateway) leave(roomID, sessionID string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.hub.ctx), leaveTimeout)
+	defer cancel()
+	_, err := g.cfg.Rooms.Leave(ctx, &roomv1.LeaveRequest{
+		RoomId: roomID, SessionId: sessionID, Reason: roomv1.LeaveReason_LEAVE_REASON_LEFT,
+	})
+	return err
+}
+
+// Drain moves the members away: each is asked to come back elsewhere after a delay of
+// its own, so that the other gateways get an even stream, and is closed with 1012 a
+// little later. Seats are kept. It returns when nobody is left, or ctx ends.
+func (g *Gateway) Drain(ctx context.Context) {
+	g.draining.Store(true)
+	sessions := g.keeper.all()
+	spread := drainSpread(ctx, len(sessions))
+	for i, s := range sessions {
+		delay := spread * time.Duration(i) / time.Duration(len(sessions))
+		s.sock.send(appendFrame(nil, wire.DrainingFrame(delay)))
+		time.AfterFunc(delay+drainGrace, func() { s.close(wire.CloseRestart) })
+	}
+	gone := time.NewTicker(50 * time.Millisecond)
+	defer gone.Stop()
+	for len(g.keeper.all()) > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-gone.C:
+		}
+	}
+}
+
+const (
+	drainPerSecond = 1_000            // members asked to move in a second
+	drainMost      = 15 * time.Second // however many there are
+	drainGrace     = 2 * time.Second  // to move in before the socket is closed
+)
+
+// drainSpread is the time over which so many sessions move, within ctx's deadline.
+func drainSpread(ctx context.Context, sessions int) time.Duration {
+	spread := min(time.Duration(sessions)*time.Second/drainPerSecond, drainMost)
+	if deadline, ok := ctx.Deadline(); ok {
+		spread = min(spread, time.Until(deadline)-2*drainGrace)
+	}
+	return max(spread, 0)
+}

@@ -1,0 +1,149 @@
+package gateway
+
+import (
+	"context"
+	"hash/fnv"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+)
+
+// spreadAfter is how many members of a room stay together on one shard: one write of a
+// frame into its inbox serves them all, and a larger room uses every core.
+const spreadAfter = 64
+
+// hub knows which rooms have members on this gateway, follows their channels, and hands
+// what comes to the shards that serve them.
+type hub struct {
+	ctx    context.Context // ends with the gateway
+	start  time.Time
+	rdb    *redis.Client
+	layout roomlog.Layout
+	subs   *roomlog.Subscriber
+	shards []*shard
+	after  func() // called when subscriptions were broken: notices may be lost
+
+	mu    sync.RWMutex
+	rooms map[string]*presence // those followed: exactly those with presence.total > 0
+}
+
+// presence is how many sessions of a room each shard has, those joining included.
+type presence struct {
+	total   int
+	byShard []int
+}
+
+func newHub(ctx context.Context, cfg Config, m *metrics) *hub {
+	h := &hub{
+		ctx: ctx, start: time.Now(), rdb: cfg.Redis, layout: cfg.Layout,
+		rooms: make(map[string]*presence),
+	}
+	h.subs = roomlog.NewSubscriber(cfg.Redis, cfg.Layout, h)
+	for range runtime.GOMAXPROCS(0) {
+		h.shards = append(h.shards, newShard(h, m))
+	}
+	return h
+}
+
+// clock is the time since the gateway's start: it never goes backwards.
+func (h *hub) clock() time.Duration { return time.Since(h.start) }
+
+// wait reports false when the gateway ends before d is over.
+func (h *hub) wait(d time.Duration) bool {
+	if d == 0 {
+		return h.ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-h.ctx.Done():
+		return false
+	}
+}
+
+func (h *hub) readLog(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error) {
+	return roomlog.Read(ctx, h.rdb, h.layout, roomID, first, last)
+}
+
+// enter prepares for a session's join: its room is followed once the channel that comes
+// back is closed, and its shard remembers what is published. Undone by exit.
+func (h *hub) enter(roomID string) (*shard, <-chan struct{}) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.rooms[roomID]
+	if p == nil {
+		p = &presence{byShard: make([]int, len(h.shards))}
+		h.rooms[roomID] = p
+	}
+	hash := fnv.New32a()
+	hash.Write([]byte(roomID))
+	i := (int(hash.Sum32()) + p.total/spreadAfter) % len(h.shards)
+	p.total++
+	p.byShard[i]++
+	s := h.shards[i]
+	s.run(func(s *shard) { s.open(roomID) })
+	return s, h.subs.Follow(roomID)
+}
+
+// exit undoes enter: with the last session the room is followed no more.
+func (h *hub) exit(roomID string, s *shard) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	p := h.rooms[roomID]
+	for i := range h.shards {
+		if h.shards[i] == s {
+			p.byShard[i]--
+		}
+	}
+	if p.total--; p.total == 0 {
+		delete(h.rooms, roomID)
+		h.subs.Unsubscribe(roomID)
+	}
+}
+
+// Event hands an event to the shards that have the room's members.
+func (h *hub) Event(roomID string, e roomlog.Event) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	if p := h.rooms[roomID]; p != nil {
+		for i, n := range p.byShard {
+			if n > 0 {
+				h.shards[i].event(roomID, e)
+			}
+		}
+	}
+}
+
+// Resubscribed makes the shards read what was published while nobody listened.
+func (h *hub) Resubscribed(roomID string) {
+	h.mu.RLock()
+	if p := h.rooms[roomID]; p != nil {
+		for i, n := range p.byShard {
+			if n > 0 {
+				h.shards[i].run(func(s *shard) {
+					if r := s.rooms[roomID]; r != nil {
+						r.read()
+					}
+				})
+			}
+		}
+	}
+	h.mu.RUnlock()
+	h.after()
+}
+
+// serve works until the gateway ends.
+func (h *hub) serve() {
+	var all sync.WaitGroup
+	for _, s := range h.shards {
+		all.Go(func() { s.serve(h.ctx) })
+	}
+	all.Go(func() { h.subs.Run(h.ctx) })
+	all.Wait()
+}

@@ -1,0 +1,186 @@
+package gateway
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+)
+
+const (
+	keeperTick   = 500 * time.Millisecond
+	renewTurns   = int(wire.RenewEvery / keeperTick) // each session belongs to one turn of so many
+	pingTurns    = int(wire.PingEvery / keeperTick)
+	renewChunk   = 5_000 // sessions in one call
+	renewTimeout = 2 * time.Second
+	// fence is how long before its lease ends a session is closed: two ticks, so that
+	// none is overlooked by a tick that comes late.
+	fence = 2 * keeperTick
+)
+
+// keeper keeps what is alive alive, and ends what is not: it renews the leases of the
+// sessions in batches, pings them, drops peers that are silent, and closes a session
+// whose lease cannot be renewed before that lease ends.
+type keeper struct {
+	g *Gateway
+
+	mu       sync.Mutex
+	sessions [pingTurns]map[*session]struct{} // by turn
+	next     int                              // turn of the next session
+	kicked   bool                             // renew all, notices may be lost
+
+	calls sync.WaitGroup
+}
+
+func newKeeper(g *Gateway) *keeper {
+	k := &keeper{g: g}
+	for i := range k.sessions {
+		k.sessions[i] = make(map[*session]struct{})
+	}
+	return k
+}
+
+// add takes care of a socket from its start; its lease counts once it has one.
+func (k *keeper) add(s *session) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s.turn = k.next
+	k.next = (k.next + 1) % pingTurns
+	k.sessions[s.turn][s] = struct{}{}
+}
+
+func (k *keeper) remove(s *session) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.sessions[s.turn], s)
+}
+
+// all answers with every socket.
+func (k *keeper) all() []*session {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var all []*session
+	for _, turn := range k.sessions {
+		for s := range turn {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// kick renews every lease at the next tick: notices of takeovers may have been lost.
+func (k *keeper) kick() {
+	k.mu.Lock()
+	k.kicked = true
+	k.mu.Unlock()
+}
+
+// serve works until ctx ends.
+func (k *keeper) serve(ctx context.Context) {
+	defer k.calls.Wait()
+	tick := time.NewTicker(keeperTick)
+	defer tick.Stop()
+	for turn := 0; ; turn++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		k.tick(ctx, turn)
+	}
+}
+
+func (k *keeper) tick(ctx context.Context, turn int) {
+	now := k.g.hub.clock()
+	var due []*session
+	k.mu.Lock()
+	for i, sessions := range k.sessions {
+		ping, renew := i == turn%pingTurns, i%renewTurns == turn%renewTurns || k.kicked
+		for s := range sessions {
+			if s.endedBy(now) {
+				continue
+			}
+			if ping {
+				s.sock.send(pingFrame)
+			}
+			if renew && s.leased() {
+				due = append(due, s)
+			}
+		}
+	}
+	k.kicked = false
+	k.mu.Unlock()
+	for ; len(due) > 0; due = due[min(len(due), renewChunk):] {
+		chunk := due[:min(len(due), renewChunk)]
+		k.calls.Go(func() { k.renew(ctx, chunk) })
+	}
+}
+
+// renew renews leases until it works, or the sessions' next turn has come.
+func (k *keeper) renew(ctx context.Context, sessions []*session) {
+	ctx, cancel := context.WithTimeout(ctx, wire.RenewEvery-keeperTick)
+	defer cancel()
+	for {
+		sent := k.g.hub.clock()
+		lost, err := k.call(ctx, sessions)
+		if err == nil {
+			k.renewed(sessions, lost, sent)
+			return
+		}
+		k.g.metrics.renewals.WithLabelValues("failed").Add(float64(len(sessions)))
+		slog.Warn("cannot renew leases", "sessions", len(sessions), "err", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(keeperTick):
+		}
+	}
+}
+
+func (k *keeper) call(ctx context.Context, sessions []*session) (map[string]roomv1.LostSession_Cause, error) {
+	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
+	defer cancel()
+	req := &roomv1.RenewLeasesRequest{GatewayId: k.g.cfg.ID, Sessions: make([]*roomv1.SessionRef, len(sessions))}
+	for i, s := range sessions {
+		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, UserId: s.joined.UserID}
+	}
+	resp, err := k.g.cfg.Rooms.RenewLeases(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	lost := make(map[string]roomv1.LostSession_Cause, len(resp.GetLost()))
+	for _, l := range resp.GetLost() {
+		lost[l.GetSessionId()] = l.GetCause()
+	}
+	return lost, nil
+}
+
+// renewed counts the leases from when the call was sent: Redis, which counts from when
+// it came, ends them no earlier.
+func (k *keeper) renewed(sessions []*session, lost map[string]roomv1.LostSession_Cause, sent time.Duration) {
+	for _, s := range sessions {
+		cause, gone := lost[s.id]
+		if !gone {
+			s.renewedAt(sent)
+			continue
+		}
+		switch cause {
+		case roomv1.LostSession_CAUSE_REPLACED:
+			s.close(wire.CloseReplaced)
+		case roomv1.LostSession_CAUSE_ROOM_GONE:
+			s.close(wire.CloseRoomDeleted)
+		default:
+			s.close(wire.CloseLeaseLost)
+		}
+	}
+	k.g.metrics.renewals.WithLabelValues("lost").Add(float64(len(lost)))
+	k.g.metrics.renewals.WithLabelValues("renewed").Add(float64(len(sessions) - len(lost)))
+}
+
+// verify asks why a session's message was refused for want of a seat, and closes it.
+func (k *keeper) verify(s *session) {
+	k.calls.Go(func() { k.renew(k.g.hub.ctx, []*session{s}) })
+}

@@ -1,0 +1,414 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+const (
+	maxRecent     = 4096 // entries that a local room remembers for those who are joining
+	readTimeout   = 3 * time.Second
+	readRetry     = 200 * time.Millisecond
+	occupancyRate = time.Second // at most one OCCUPANCY in this time
+)
+
+// localRoom is a room on one shard: its members here, and where they are in its log.
+type localRoom struct {
+	shard   *shard
+	id      string
+	epoch   string // of the members; "" before the first
+	last    int64  // seq of the last entry given to the members
+	members []*session
+	joining int // sessions between subscription and joining
+
+	recent []roomlog.Entry           // given while somebody was joining, who may lack them
+	gone   map[string]wire.CloseCode // sessions and epochs that ended while somebody was joining
+
+	waiting []roomlog.Entry // to be given: they wait for a read, or for a first member
+	reading int             // number of the read under way; 0 for none
+	reads   int             // number of the last read
+	again   bool            // something was lost while a read was under way
+	mixed   bool            // members disagree about the epoch; a read will tell
+
+	batch   []byte // frames of this batch
+	offsets []offset
+	dirty   bool // is in shard.dirty
+
+	counted      bool // presence is count: members see occupied
+	occupied     int  // last told, or to be told
+	occupancyDue bool
+	occupancyAt  time.Duration // when one was sent last
+}
+
+// offset says where in batch an entry begins: members that joined in the middle of a
+// batch begin behind what they have.
+type offset struct {
+	seq int64
+	at  int
+}
+
+func (r *localRoom) dropIfEmpty() {
+	if len(r.members) == 0 && r.joining == 0 && r.shard.rooms[r.id] == r {
+		delete(r.shard.rooms, r.id)
+	}
+}
+
+// add makes a session a member that has got everything up to seq. It reports false
+// when what came behind seq is not remembered any more: the session reads on and
+// tries again.
+func (r *localRoom) add(m *session, seq int64) bool {
+	for _, id := range []string{m.id, m.joined.Epoch} {
+		if code, ok := r.gone[id]; ok {
+			m.close(code)
+			return true
+		}
+	}
+	m.since, m.slot = seq, len(r.members)
+	switch {
+	case len(r.members) == 0:
+		r.addFirst(m)
+		return true
+	case r.epoch != m.joined.Epoch:
+		// One of the two lives of the room is over; the log tells which.
+		r.members = append(r.members, m)
+		r.mixed = true
+		r.read()
+		return true
+	case seq < r.last:
+		if len(r.recent) == 0 || r.recent[0].Seq > seq+1 {
+			return false
+		}
+		var missed []byte
+		for _, e := range r.recent[seq+1-r.recent[0].Seq:] {
+			missed = appendFrame(missed, e.Frame)
+		}
+		m.sock.send(missed)
+		m.since = r.last
+	}
+	// Where seq is ahead of last, what is on its way up to seq is skipped for this member.
+	r.members = append(r.members, m)
+	return true
+}
+
+func (r *localRoom) addFirst(m *session) {
+	entries := append(r.recent, r.waiting...)
+	if r.epoch != m.joined.Epoch {
+		entries = nil
+	}
+	r.epoch, r.last = m.joined.Epoch, m.since
+	r.counted, r.occupied = m.counted, m.joined.Occupied
+	r.recent, r.waiting, r.reading, r.mixed = nil, nil, 0, false
+	r.members = append(r.members, m)
+	for _, e := range entries {
+		r.entry(e)
+	}
+}
+
+// remove takes a session out of the room, if it is in it.
+func (r *localRoom) remove(m *session) {
+	if m.slot >= len(r.members) || r.members[m.slot] != m {
+		return
+	}
+	end := len(r.members) - 1
+	r.members[m.slot] = r.members[end]
+	r.members[m.slot].slot = m.slot
+	r.members[end] = nil
+	r.members = r.members[:end]
+	r.dropIfEmpty()
+}
+
+// event takes what was published.
+func (r *localRoom) event(e roomlog.Event) {
+	if e.Epoch != r.epoch {
+		if len(r.members) == 0 {
+			r.epoch, r.recent, r.waiting = e.Epoch, nil, nil
+		} else if e.Kind != roomlog.KindDeleted {
+			r.read() // tells whether the members' life of the room is over; it covers this entry
+			return
+		}
+	}
+	switch e.Kind {
+	case roomlog.KindMessage, roomlog.KindJoined, roomlog.KindLeft:
+		r.entry(roomlog.Entry{Seq: e.Seq, Frame: e.Data})
+	case roomlog.KindReplaced:
+		r.closeSession(string(e.Data), wire.CloseReplaced)
+	case roomlog.KindRemoved:
+		r.closeSession(string(e.Data), wire.CloseRemoved)
+	case roomlog.KindDeleted:
+		r.closeEpoch(e.Epoch, wire.CloseRoomDeleted)
+	case roomlog.KindOccupancy:
+		if n, err := strconv.Atoi(string(e.Data)); err == nil {
+			r.occupancy(n)
+		}
+	}
+}
+
+// entry gives the next entry to the members; a hole before it is read from the log.
+func (r *localRoom) entry(e roomlog.Entry) {
+	switch {
+	case r.reading != 0 || len(r.members) == 0:
+		r.waiting = remember(r.waiting, e)
+	case e.Seq <= r.last: // known
+	case e.Seq > r.last+1:
+		r.waiting = remember(r.waiting, e)
+		r.read()
+	default:
+		r.give(e)
+	}
+}
+
+// remember appends an entry, and forgets the older half where there are too many: what
+// is missing then is read from the log.
+func remember(entries []roomlog.Entry, e roomlog.Entry) []roomlog.Entry {
+	if n := len(entries); n >= maxRecent {
+		entries = append(entries[:0], entries[n/2:]...)
+	}
+	return append(entries, e)
+}
+
+// give appends an entry to what the members get at the end of this batch.
+func (r *localRoom) give(e roomlog.Entry) {
+	r.touch()
+	r.last = e.Seq
+	r.offsets = append(r.offsets, offset{e.Seq, len(r.batch)})
+	r.batch = appendFrame(r.batch, e.Frame)
+	if r.joining > 0 {
+		r.recent = remember(r.recent, e)
+	}
+}
+
+func (r *localRoom) touch() {
+	if !r.dirty {
+		r.dirty = true
+		r.shard.dirty = append(r.shard.dirty, r)
+	}
+}
+
+// flush sends the batch. A session whose lease has ended gets nothing any more.
+func (r *localRoom) flush(now time.Duration) {
+	r.dirty = false
+	for i := 0; i < len(r.members); {
+		m := r.members[i]
+		if m.leaseEnded(now) {
+			m.close(wire.CloseLeaseLost)
+		}
+		if !r.sendBatch(m) {
+			r.remove(m)
+			continue
+		}
+		i++
+	}
+	r.shard.metrics.deliveries.Add(float64(len(r.offsets) * len(r.members)))
+	r.batch, r.offsets = r.batch[:0], r.offsets[:0]
+	if cap(r.batch) > pieceSize {
+		r.batch = nil
+	}
+}
+
+func (r *localRoom) sendBatch(m *session) bool {
+	batch := r.batch
+	if len(r.offsets) > 0 && m.since >= r.offsets[0].seq {
+		from := len(batch)
+		for _, o := range r.offsets {
+			if o.seq > m.since {
+				from = o.at
+				break
+			}
+		}
+		batch = batch[from:]
+	}
+	return len(batch) == 0 || m.sock.send(batch)
+}
+
+func (r *localRoom) closeSession(id string, code wire.CloseCode) {
+	for _, m := range r.members {
+		if m.id == id {
+			r.sendNow()
+			m.close(code)
+			r.remove(m)
+			return
+		}
+	}
+	r.remember(id, code)
+}
+
+// remember keeps the end of what may be on its way into the room.
+func (r *localRoom) remember(id string, code wire.CloseCode) {
+	if r.joining == 0 {
+		return
+	}
+	if r.gone == nil {
+		r.gone = make(map[string]wire.CloseCode)
+	}
+	r.gone[id] = code
+}
+
+func (r *localRoom) closeEpoch(epoch string, code wire.CloseCode) {
+	r.remember(epoch, code)
+	r.closeWhere(code, func(m *session) bool { return m.joined.Epoch == epoch })
+}
+
+func (r *localRoom) closeWhere(code wire.CloseCode, end func(*session) bool) {
+	r.sendNow()
+	for i := 0; i < len(r.members); {
+		if m := r.members[i]; end(m) {
+			m.close(code)
+			r.remove(m)
+			continue
+		}
+		i++
+	}
+}
+
+// sendNow sends what came before a close.
+func (r *localRoom) sendNow() {
+	if len(r.batch) > 0 {
+		r.flush(r.shard.hub.clock())
+		r.touch()
+	}
+}
+
+// occupancy tells a number at most once a second, the last one always.
+func (r *localRoom) occupancy(n int) {
+	r.occupied = n
+	if r.occupancyDue || len(r.members) == 0 {
+		return
+	}
+	now := r.shard.hub.clock()
+	if wait := r.occupancyAt + occupancyRate - now; r.occupancyAt > 0 && wait > 0 {
+		r.occupancyDue = true
+		time.AfterFunc(wait, func() { r.shard.run(func(*shard) { r.tellOccupancy() }) })
+		return
+	}
+	r.tellOccupancy()
+}
+
+func (r *localRoom) tellOccupancy() {
+	r.occupancyDue = false
+	r.occupancyAt = r.shard.hub.clock()
+	r.touch()
+	r.batch = appendFrame(r.batch, wire.OccupancyFrame(r.occupied))
+}
+
+// read reads from the log what may be missing: what comes meanwhile waits.
+func (r *localRoom) read() {
+	if r.reading != 0 {
+		r.again = true
+		return
+	}
+	if len(r.members) == 0 {
+		return
+	}
+	r.again = false
+	r.shard.metrics.catchUps.Inc()
+	r.startRead(0)
+}
+
+func (r *localRoom) startRead(delay time.Duration) {
+	r.reads++
+	r.reading = r.reads
+	s, number, first := r.shard, r.reads, r.last+1
+	s.reads.Go(func() {
+		if !s.hub.wait(delay) {
+			return
+		}
+		ctx, cancel := context.WithTimeout(s.hub.ctx, readTimeout)
+		defer cancel()
+		found, err := s.hub.readLog(ctx, r.id, first, 0)
+		s.run(func(*shard) {
+			if r.reading == number { // else nobody waits for it any more
+				r.readDone(found, err)
+			}
+		})
+	})
+}
+
+func (r *localRoom) readDone(found roomlog.Range, err error) {
+	r.reading = 0
+	switch {
+	case len(r.members) == 0:
+		r.waiting = nil
+		return
+	case errors.Is(err, &wire.Error{Code: wire.RoomNotFound}):
+		r.closeWhere(wire.CloseRoomDeleted, func(*session) bool { return true })
+		return
+	case err != nil:
+		slog.Warn("cannot read a room's log, trying again", "room", r.id, "err", err)
+		r.startRead(readRetry)
+		return
+	case found.Epoch != r.epoch:
+		r.adopt(found.Epoch)
+		return
+	case found.Last < r.last:
+		// Redis has lost acknowledged writes: seqs that the members know will be given
+		// to other entries. They come back, and JOINED tells them where the log is.
+		r.closeWhere(wire.CloseUnavailable, func(*session) bool { return true })
+		return
+	}
+	if r.mixed {
+		r.mixed = false
+		r.closeOthers()
+	}
+	again := r.again
+	r.catchUp(found)
+	if again {
+		r.read()
+	}
+}
+
+// adopt goes over to the life of the room that the log tells, with those members that
+// belong to it, and reads again from where the first of them is.
+func (r *localRoom) adopt(epoch string) {
+	r.epoch, r.mixed = epoch, false
+	r.waiting, r.recent = nil, nil
+	r.closeOthers()
+	if len(r.members) == 0 {
+		return
+	}
+	r.last = r.members[0].since
+	for _, m := range r.members {
+		r.last = min(r.last, m.since)
+	}
+	r.startRead(0)
+}
+
+func (r *localRoom) closeOthers() {
+	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch != r.epoch })
+}
+
+func (r *localRoom) catchUp(found roomlog.Range) {
+	for _, e := range found.Entries {
+		if e.Seq > r.last+1 {
+			r.gap(e.Seq - 1)
+		}
+		if e.Seq == r.last+1 {
+			r.give(e)
+		}
+	}
+	if found.Last > r.last {
+		r.gap(found.Last)
+	}
+	if r.counted && found.Occupied != r.occupied {
+		r.occupancy(found.Occupied)
+	}
+	waiting := r.waiting
+	r.waiting = nil
+	for _, e := range waiting {
+		r.entry(e)
+	}
+}
+
+// gap tells the members that the entries up to seq will not come.
+func (r *localRoom) gap(seq int64) {
+	r.touch()
+	r.offsets = append(r.offsets, offset{seq, len(r.batch)})
+	r.batch = appendFrame(r.batch, wire.GapFrame(r.last+1, seq))
+	r.last = seq
+	r.recent = nil // has to be without a hole
+}

@@ -1,0 +1,114 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// maxInflight is how many messages of a session may be on their way to Redis: one who
+// sends faster than Redis takes is read more slowly.
+const maxInflight = 64
+
+// inflight counts messages on their way.
+type inflight struct {
+	mu   sync.Mutex
+	n    int
+	room chan struct{} // closed when there is room again; nil while nobody waits
+}
+
+func (f *inflight) begin() {
+	f.mu.Lock()
+	for f.n >= maxInflight {
+		if f.room == nil {
+			f.room = make(chan struct{})
+		}
+		room := f.room
+		f.mu.Unlock()
+		<-room
+		f.mu.Lock()
+	}
+	f.n++
+	f.mu.Unlock()
+}
+
+func (f *inflight) done() {
+	f.mu.Lock()
+	f.n--
+	if f.room != nil {
+		close(f.room)
+		f.room = nil
+	}
+	f.mu.Unlock()
+}
+
+// message puts a MESSAGE on its way into the room's log. Its echo is the answer.
+func (s *session) message(f *wire.ClientFrame) {
+	if !s.leased() {
+		s.malform(wire.Errorf(wire.BadRequest, "JOIN comes before MESSAGE"), f.ID)
+		return
+	}
+	if !s.allowed(f.ID) {
+		return
+	}
+	if s.leaseEnded(s.g.hub.clock()) {
+		s.close(wire.CloseLeaseLost)
+		return
+	}
+	id := f.ID
+	tail := wire.MessageTail(s.from, id, f.Body)
+	s.inflight.begin()
+	s.g.publisher.Publish(&roomlog.Message{
+		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail,
+		Done: func(r roomlog.Result) {
+			s.inflight.done()
+			s.published(id, tail, r)
+		},
+	})
+}
+
+// published answers where the log will not.
+func (s *session) published(id string, tail []byte, r roomlog.Result) {
+	result := "ok"
+	switch {
+	case errors.Is(r.Err, roomlog.ErrNoSeat):
+		result = "no_seat"
+		s.g.keeper.verify(s)
+	case r.Err != nil:
+		e := wire.AsError(r.Err)
+		if e.Code == wire.Internal {
+			slog.Error("message failed", "room", s.joined.RoomID, "err", r.Err)
+		}
+		result = string(e.Code)
+		s.refuse(e, id)
+	case r.Duplicate:
+		result = "duplicate"
+		if r.Seq < s.first {
+			s.g.sockets.Go(func() { s.echo(r.Seq, tail) })
+		}
+	}
+	s.g.metrics.messages.WithLabelValues(result).Inc()
+}
+
+// echo acknowledges a message that stands in the log before anything that this socket
+// carries, so that its sender, who repeats it, hears of it.
+func (s *session) echo(seq int64, tail []byte) {
+	ctx, cancel := context.WithTimeout(s.g.hub.ctx, readTimeout)
+	defer cancel()
+	found, err := s.g.hub.readLog(ctx, s.joined.RoomID, seq, seq)
+	if err != nil {
+		s.close(wire.CloseUnavailable)
+		return
+	}
+	if len(found.Entries) == 1 && found.Epoch == s.joined.Epoch {
+		s.sock.send(appendFrame(nil, found.Entries[0].Frame))
+		return
+	}
+	// History does not reach back to it any more: what is known of it is enough.
+	s.sock.send(appendFrame(nil, wire.MessageFrame(seq, time.Now(), tail)))
+}

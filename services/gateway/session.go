@@ -1,0 +1,287 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/time/rate"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+const (
+	leaveTimeout = 3 * time.Second
+	floodPause   = 3 * time.Second // without a RATE_LIMITED, a flood is over
+	lingerBytes  = 1 << 20         // read of a peer that goes on after our close frame
+)
+
+// session is one WebSocket: before its join was confirmed, and after.
+type session struct {
+	g    *Gateway
+	ws   *websocket.Conn
+	sock *socket
+	id   string
+	turn int // of the keeper
+
+	heardAt    atomic.Int64 // clock when something came last
+	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
+
+	// Set before the join is complete, never changed after.
+	joined  wire.Joined // without members and identity
+	from    []byte      // this member's JSON
+	counted bool        // presence is count
+	shard   *shard
+	first   int64 // the first seq that this socket carries
+
+	// Owned by the shard.
+	slot  int   // index among the members of the local room
+	since int64 // seqs up to this one are not for this member
+
+	// Owned by the reading goroutine.
+	ask        *wire.ClientFrame // the join that the URL asked for
+	malformed  int
+	limit      *rate.Limiter
+	floodBegan time.Duration
+	floodLast  time.Duration
+	left       bool // the seat was given up
+
+	inflight inflight
+}
+
+// joinOf reads the join that a URL asks for, nil for none.
+func joinOf(r *http.Request) *wire.ClientFrame {
+	q := r.URL.Query()
+	f := &wire.ClientFrame{
+		Type: wire.TypeJoin, RoomID: q.Get("roomId"), Permit: q.Get("permit"),
+		Identity: q.Get("identity"), Nickname: q.Get("nickname"),
+	}
+	if f.RoomID == "" && f.Permit == "" {
+		return nil
+	}
+	return f
+}
+
+func (s *session) init(ask *wire.ClientFrame) {
+	s.id = rand.Text()
+	s.ask = ask
+	limit := rate.Limit(s.g.cfg.MessageRate)
+	if limit == 0 {
+		limit = rate.Inf
+	}
+	s.limit = rate.NewLimiter(limit, s.g.cfg.MessageBurst)
+	s.hear()
+}
+
+func (s *session) hear() { s.heardAt.Store(int64(s.g.hub.clock())) }
+
+func (s *session) renewedAt(sent time.Duration) { s.leaseUntil.Store(int64(sent + wire.Lease)) }
+
+func (s *session) leased() bool { return s.leaseUntil.Load() != 0 }
+
+func (s *session) leaseEnded(now time.Duration) bool {
+	until := s.leaseUntil.Load()
+	return until != 0 && int64(now) >= until
+}
+
+// endedBy closes the session when its lease is about to end without a renewal, or its
+// peer has been silent for too long.
+func (s *session) endedBy(now time.Duration) bool {
+	switch {
+	case s.leased() && s.leaseEnded(now+fence):
+		s.close(wire.CloseLeaseLost)
+		return true
+	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
+		s.sock.abort()
+		return true
+	}
+	return false
+}
+
+// close ends the session with a code, from any goroutine.
+func (s *session) close(code wire.CloseCode) { s.sock.closeWith(code) }
+
+// run is the session's life.
+func (s *session) run() {
+	s.g.metrics.sessions.Inc()
+	s.g.keeper.add(s)
+	err := s.talk()
+	s.end(err)
+	s.g.keeper.remove(s)
+	s.sock.end()
+	_ = s.ws.CloseNow()
+	s.g.metrics.sessions.Dec()
+	s.g.sockets.Done()
+}
+
+// talk reads until the socket ends.
+func (s *session) talk() error {
+	_ = s.sock.nc.SetReadDeadline(time.Now().Add(wire.JoinTimeout))
+	if s.g.Draining() {
+		s.close(wire.CloseRestart)
+	}
+	if s.ask != nil && s.sock.closed() == 0 {
+		s.joinAsked()
+	}
+	for {
+		err := s.readFrame()
+		if err == nil {
+			continue
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && !s.leased() {
+			s.close(wire.CloseJoinTimeout)
+		}
+		return err
+	}
+}
+
+// frames keeps buffers for what is being read: a socket that is silent holds none.
+var frames = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// readFrame reads one frame and carries it out. Once this side has closed, it only
+// waits for the peer to do so too.
+func (s *session) readFrame() error {
+	kind, r, err := s.ws.Reader(context.Background())
+	if err != nil {
+		return err
+	}
+	s.hear()
+	if s.sock.closed() != 0 {
+		return discard(r)
+	}
+	if kind != websocket.MessageText {
+		s.close(wire.CloseUnsupported)
+		return discard(r)
+	}
+	buf := frames.Get().(*bytes.Buffer)
+	defer frames.Put(buf)
+	buf.Reset()
+	switch n, err := buf.ReadFrom(io.LimitReader(r, int64(s.g.cfg.MaxFrameBytes)+1)); {
+	case err != nil:
+		return err
+	case n > int64(s.g.cfg.MaxFrameBytes):
+		s.close(wire.CloseTooBig)
+		return discard(r)
+	}
+	return s.handle(buf.Bytes())
+}
+
+// discard reads what is left of a message, within reason.
+func discard(r io.Reader) error {
+	n, err := io.Copy(io.Discard, io.LimitReader(r, lingerBytes))
+	if err == nil && n == lingerBytes {
+		return errors.New("the peer sends on and on after the close")
+	}
+	return err
+}
+
+// handle carries out one text frame. data is the caller's again afterwards.
+func (s *session) handle(data []byte) error {
+	var f wire.ClientFrame
+	if err := wire.ParseClientFrame(data, &f); err != nil {
+		if errors.Is(err, wire.ErrNotUTF8) {
+			s.close(wire.CloseInvalidText)
+			return nil
+		}
+		if f.Type == wire.TypeJoin && !s.leased() {
+			s.refuseJoin(err)
+			return nil
+		}
+		s.malform(err, f.ID)
+		return nil
+	}
+	switch f.Type {
+	case wire.TypeJoin:
+		if s.leased() {
+			s.malform(wire.Errorf(wire.BadRequest, "this socket has joined room %s already", s.joined.RoomID), "")
+			return nil
+		}
+		s.join(&f)
+	case wire.TypeMessage:
+		s.message(&f)
+	case wire.TypePing:
+		if s.allowed("") {
+			s.sock.send(appendFrame(nil, wire.PongFrame()))
+		}
+	case wire.TypeLeave:
+		s.leave()
+	}
+	return nil
+}
+
+// malform answers to a frame that could not be understood; the tenth ends the socket.
+func (s *session) malform(err error, id string) {
+	s.refuse(err, id)
+	if s.malformed++; s.malformed >= wire.MaxMalformedFrames {
+		s.close(wire.CloseBadRequest)
+	}
+}
+
+// refuse tells the client of an error.
+func (s *session) refuse(err error, id string) {
+	s.sock.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
+}
+
+// allowed takes one frame from the session's allowance; it closes one who floods on.
+func (s *session) allowed(id string) bool {
+	if s.limit.Allow() {
+		return true
+	}
+	now := s.g.hub.clock()
+	if s.floodBegan == 0 || now-s.floodLast > floodPause {
+		s.floodBegan = now
+	}
+	s.floodLast = now
+	s.refuse(wire.Errorf(wire.RateLimited, "more than %v messages/s", s.g.cfg.MessageRate), id)
+	if now-s.floodBegan >= wire.FloodPatience {
+		s.close(wire.CloseRateLimited)
+	}
+	return false
+}
+
+// leave gives the seat up before it says so.
+func (s *session) leave() {
+	if s.leased() {
+		if err := s.g.leave(s.joined.RoomID, s.id); err != nil {
+			s.refuse(err, "")
+			s.close(wire.CloseUnavailable)
+			return
+		}
+		s.left = true
+	}
+	s.close(wire.CloseNormal)
+}
+
+// end takes the session out of its room. A peer that closed by itself gives the seat
+// up, and hears our answer only then; one that broke off keeps it until the lease ends.
+func (s *session) end(err error) {
+	peer := websocket.CloseStatus(err)
+	switch peer {
+	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
+		if s.leased() && !s.left && s.sock.closed() == 0 {
+			s.g.abandon(s.joined.RoomID, s.id)
+		}
+	}
+	s.sock.answerClose()
+	label := "BROKEN"
+	if code := s.sock.closed(); code != 0 {
+		label = code.String()
+	}
+	s.g.metrics.closes.WithLabelValues(label).Inc()
+	if s.shard != nil {
+		s.shard.run(func(sh *shard) {
+			if r := sh.rooms[s.joined.RoomID]; r != nil {
+				r.remove(s)
+			}
+		})
+		s.g.hub.exit(s.joined.RoomID, s.shard)
+	}
+}

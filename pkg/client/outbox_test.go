@@ -1,0 +1,242 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// drain reads events that the test does not look at.
+func drain(m *client.Member) {
+	for range m.Events() {
+	}
+}
+
+func dropAll(int, wire.ClientFrame) verdict { return verdict{drop: true} }
+
+func TestSendAnswersWithItsSeq(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.say(`1`)
+		m := enter(t, srv, client.MemberOptions{})
+		go drain(m)
+		for want := int64(2); want < 5; want++ {
+			if seq, err := m.Send(t.Context(), "hi"); err != nil || seq != want {
+				t.Errorf("seq %d, %v, want %d", seq, err, want)
+			}
+		}
+	})
+}
+
+// What was not echoed is sent again with the same id, whatever became of it: never
+// accepted, or accepted with the echo lost.
+func TestWhatWasNotEchoedIsSentAgain(t *testing.T) {
+	for name, v := range map[string]verdict{"never accepted": {drop: true}, "accepted, echo lost": {mute: true}} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, srv *fake) {
+				srv.onMessage = func(n int, _ wire.ClientFrame) verdict {
+					if n == 1 {
+						return v
+					}
+					return verdict{}
+				}
+				m := enter(t, srv, client.MemberOptions{})
+				go drain(m)
+				go func() { time.Sleep(time.Second); srv.cutAll() }()
+				if seq, err := m.Send(t.Context(), "hi"); err != nil || seq != 1 {
+					t.Errorf("seq %d, %v", seq, err)
+				}
+				if len(srv.log) != 1 {
+					t.Errorf("the log has %d entries", len(srv.log))
+				}
+				_, messages := srv.seen()
+				if v.mute && len(messages) != 1 {
+					t.Errorf("sent again, though the replay had the echo")
+				}
+				if v.drop && (len(messages) != 2 || messages[0].ID != messages[1].ID || messages[0].ID == "") {
+					t.Errorf("the service got %v", messages)
+				}
+				time.Sleep(2 * time.Second)
+			})
+		})
+	}
+}
+
+func TestUnavailableOnlyDelays(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onMessage = func(n int, _ wire.ClientFrame) verdict {
+			if n < 4 {
+				return verdict{refuse: wire.Errorf(wire.Unavailable, "later")}
+			}
+			return verdict{}
+		}
+		m := enter(t, srv, client.MemberOptions{})
+		go drain(m)
+		began := time.Now()
+		if seq, err := m.Send(t.Context(), "hi"); err != nil || seq != 1 {
+			t.Errorf("seq %d, %v", seq, err)
+		}
+		if got := time.Since(began); got != 3500*time.Millisecond { // 0.5 + 1 + 2
+			t.Errorf("took %v", got)
+		}
+	})
+}
+
+// A service with PROTOCOL.md's default limits, a token bucket of 40 refilled at 20 a
+// second, takes 300 messages from a Member in bounded time; refusals never go on for
+// long, which would end the connection with 4429.
+func TestRateLimitedSlowsDown(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		tokens, filled, refusals := 40.0, time.Now(), 0
+		var lastRefusal time.Time
+		srv.onMessage = func(int, wire.ClientFrame) verdict {
+			tokens = min(40, tokens+20*time.Since(filled).Seconds())
+			filled = time.Now()
+			if tokens < 1 {
+				refusals++
+				lastRefusal = time.Now()
+				return verdict{refuse: wire.Errorf(wire.RateLimited, "20 a second")}
+			}
+			tokens--
+			return verdict{}
+		}
+		m := enter(t, srv, client.MemberOptions{})
+		go drain(m)
+		began := time.Now()
+		var all sync.WaitGroup
+		for range 300 {
+			all.Go(func() {
+				if _, err := m.Send(t.Context(), "hi"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		if took := time.Since(began); took > 25*time.Second || len(srv.log) != 300 {
+			t.Errorf("%d delivered in %v", len(srv.log), took)
+		}
+		if lastRefusal.Sub(began) > wire.FloodPatience/2 || refusals > 40 {
+			t.Errorf("%d refusals, the last after %v", refusals, lastRefusal.Sub(began))
+		}
+	})
+}
+
+func TestARefusedBodyIsAnErrorOfItsSend(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onMessage = func(int, wire.ClientFrame) verdict {
+			return verdict{refuse: wire.Errorf(wire.BadRequest, "no")}
+		}
+		m := enter(t, srv, client.MemberOptions{})
+		want(t, m, "JOINED")
+		_, err := m.Send(t.Context(), "hi")
+		wantCode(t, err, wire.BadRequest)
+		id, err := m.Post("hi")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e := want(t, m, "ERROR BAD_REQUEST")[0]; e.ID != id || e.Cause == nil {
+			t.Errorf("got %+v, want it about %s", e, id)
+		}
+		_, err = m.Send(t.Context(), strings.Repeat("x", wire.DefaultFrameBytes))
+		wantCode(t, err, wire.BadRequest)
+		if _, err = m.Send(t.Context(), make(chan int)); err == nil {
+			t.Error("a channel was encoded")
+		}
+	})
+}
+
+func TestPostEchoesAmongTheEvents(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		m := enter(t, srv, client.MemberOptions{Buffer: 1})
+		want(t, m, "JOINED")
+		srv.say(`1`, `2`, `3`, `4`)
+		posted := map[string]bool{}
+		for e := range m.Events() { // a bot that answers from the loop, with a buffer that is full
+			if e.ID == "" {
+				id, err := m.Post("re")
+				if err != nil {
+					t.Fatal(err)
+				}
+				posted[id] = true
+			} else if delete(posted, e.ID); e.Seq == 8 {
+				break
+			}
+		}
+		if len(posted) != 0 {
+			t.Errorf("%d were not echoed", len(posted))
+		}
+	})
+}
+
+func TestPostRefusesWhenTooMuchWaits(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onMessage = dropAll
+		m := enter(t, srv, client.MemberOptions{Outbox: 3})
+		for range 3 {
+			if _, err := m.Post(1); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := m.Post(1); !errors.Is(err, client.ErrOutboxFull) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestASendThatGivesUpSaysWhetherItMayHaveArrived(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onMessage = dropAll
+		m := enter(t, srv, client.MemberOptions{})
+		want(t, m, "JOINED")
+		_, err := m.Send(within(t, time.Second), 1)
+		if !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, client.ErrUnconfirmed) {
+			t.Errorf("written: %v", err)
+		}
+		srv.set(func() { srv.onJoin = func(int, attempt) *wire.Error { return wire.Errorf(wire.Unavailable, "") } })
+		srv.cutAll()
+		want(t, m, "DISCONNECTED")
+		_, err = m.Send(within(t, time.Second), 1)
+		if !errors.Is(err, context.DeadlineExceeded) || errors.Is(err, client.ErrUnconfirmed) {
+			t.Errorf("not written: %v", err)
+		}
+		go func() { time.Sleep(time.Second); m.Abort() }()
+		if _, err = m.Send(t.Context(), 1); !errors.Is(err, client.ErrClosed) || errors.Is(err, client.ErrUnconfirmed) {
+			t.Errorf("the member ended: %v", err)
+		}
+	})
+}
+
+// An id is known for 2 minutes: later, a repetition would be delivered twice.
+func TestNothingIsSentAgainAfterItsIDIsForgotten(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onMessage = func(int, wire.ClientFrame) verdict { return verdict{refuse: wire.Errorf(wire.Unavailable, "")} }
+		m := enter(t, srv, client.MemberOptions{})
+		want(t, m, "JOINED")
+		id, err := m.Post(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if _, err := m.Send(t.Context(), 1); !errors.Is(err, client.ErrUnconfirmed) {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took >= wire.MessageIDAge || took < wire.MessageIDAge-15*time.Second {
+			t.Errorf("after %v", took)
+		}
+		if e := want(t, m, "ERROR UNAVAILABLE")[0]; e.ID != id || !errors.Is(e.Cause, client.ErrUnconfirmed) {
+			t.Errorf("got %+v", e)
+		}
+		_, before := srv.seen()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if _, after := srv.seen(); len(after) != len(before) {
+			t.Errorf("%d more were sent", len(after)-len(before))
+		}
+	})
+}

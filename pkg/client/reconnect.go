@@ -1,0 +1,265 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+const (
+	firstDelay = 500 * time.Millisecond
+	maxDelay   = 20 * time.Second
+	// settled is how long a connection lives before the next loss counts as the first.
+	// Shorter, and a service that takes members in and drops them is asked twice a second.
+	settled = 5 * time.Second
+	// attemptTimeout bounds one dial and join; the service gives a join as long.
+	attemptTimeout = wire.JoinTimeout
+)
+
+// backoff makes the delays between attempts: anything up to a limit that doubles.
+type backoff struct {
+	jitter   func(time.Duration) time.Duration
+	failures int
+}
+
+func (b *backoff) next() time.Duration {
+	limit := maxDelay
+	if b.failures < 6 { // 0.5 s << 6 is 32 s
+		limit = min(maxDelay, firstDelay<<b.failures)
+	}
+	b.failures++
+	return b.jitter(limit)
+}
+
+// run follows one session after the other. Order of the end: no more writes, then no
+// more events, then done.
+func (m *Member) run(s *Session) {
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
+		m.write()
+	}()
+	err := m.stay(s)
+	if m.quitting.Err() != nil {
+		m.out.close(ErrClosed)
+	} else {
+		m.err = err
+		m.out.close(err)
+	}
+	m.quit()
+	m.cut()
+	<-written
+	close(m.events)
+	close(m.done)
+}
+
+// stay goes from session to session and answers with what ended the last.
+func (m *Member) stay(s *Session) error {
+	for {
+		began := time.Now()
+		err := m.follow(s)
+		m.detach(s)
+		if m.quitting.Err() != nil || !errors.As(err, new(*CloseError)) || !transient(err) {
+			return err
+		}
+		m.emit(Event{ServerFrame: wire.ServerFrame{Type: TypeDisconnected}, Cause: err})
+		if time.Since(began) >= settled {
+			m.backoff.failures = 0
+		}
+		m.at++
+		if s, err = m.join(m.quitting, m.comeback()); err != nil {
+			return err
+		}
+		if !m.attach(s) {
+			return s.Close(wire.CloseGoingAway) // the application left meanwhile
+		}
+	}
+}
+
+// comeback is the delay before the first attempt. A gateway that drains has spread
+// its members by itself.
+func (m *Member) comeback() time.Duration {
+	if m.drainAt.IsZero() {
+		return m.backoff.next()
+	}
+	delay := time.Until(m.drainAt)
+	m.drainAt = time.Time{}
+	return delay
+}
+
+// join tries until the service confirms or refuses, or ctx ends. The first attempt
+// comes after delay.
+func (m *Member) join(ctx context.Context, delay time.Duration) (*Session, error) {
+	var last error
+	for {
+		if !sleep(ctx, delay) {
+			if last == nil {
+				return nil, fmt.Errorf("client: enter: %w", ctx.Err())
+			}
+			return nil, fmt.Errorf("client: enter: %w: %w", ctx.Err(), last)
+		}
+		s, err := m.attempt(ctx)
+		if err == nil {
+			return s, nil
+		}
+		if !transient(err) {
+			return nil, err
+		}
+		last = err
+		m.at++
+		delay = retryAfter(err) + m.backoff.next()
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// attempt joins once, at one of the addresses.
+func (m *Member) attempt(ctx context.Context) (*Session, error) {
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	c := m.clients[m.at%len(m.clients)]
+	if m.identity == "" {
+		id, err := c.Identity(ctx, m.opts.Nickname)
+		if err != nil {
+			return nil, err
+		}
+		m.identity = id.Identity
+	}
+	s, err := m.show(ctx, c)
+	// The permit was shown before, and that answer was lost: it may have been
+	// confirmed, and then the user's own seat waits for a walk-in.
+	if m.tried && errors.Is(err, &wire.Error{Code: wire.PermitExpired}) {
+		m.permit, m.tried = "", false
+		s, err = m.show(ctx, c)
+	}
+	if err != nil {
+		m.tried = m.permit != ""
+		return nil, err
+	}
+	m.permit, m.tried = "", false
+	if made := s.joined.Identity; made != "" {
+		m.identity = made
+	}
+	return s, nil
+}
+
+func (m *Member) show(ctx context.Context, c *Client) (*Session, error) {
+	m.mu.Lock()
+	after := m.pos
+	m.mu.Unlock()
+	return c.Join(ctx, JoinOptions{
+		RoomID: m.opts.RoomID, Permit: m.permit, Identity: m.identity, Nickname: m.opts.Nickname, After: after,
+	})
+}
+
+// attach makes s the present connection, unless the application wants out.
+func (m *Member) attach(s *Session) bool {
+	pos := s.Position()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.quitting.Err() != nil {
+		return false
+	}
+	m.session, m.userID, m.pos = s, s.joined.UserID, &pos
+	return true
+}
+
+func (m *Member) detach(s *Session) {
+	m.out.detach()
+	m.mu.Lock()
+	m.session = nil
+	m.mu.Unlock()
+	s.Abort()
+}
+
+// follow turns one session's frames into events until it ends.
+func (m *Member) follow(s *Session) error {
+	stop := context.AfterFunc(m.hard, s.Abort)
+	defer stop()
+	m.emit(Event{ServerFrame: s.joined})
+	m.unconfirmed(m.out.enter(s.joined.Epoch))
+	drain := time.AfterFunc(time.Hour, s.Abort)
+	drain.Stop()
+	defer drain.Stop()
+	written := false
+	for {
+		// What was not echoed may come with the replay; until then nothing is resent.
+		if !written && (!s.joined.Recovered || m.Position().Seq >= s.joined.Seq) {
+			written = true
+			m.out.attach(s)
+		}
+		f, err := s.Receive(context.Background())
+		if err != nil {
+			return err
+		}
+		if f.Type == wire.TypeDraining {
+			delay := time.Duration(f.ReconnectAfterMs) * time.Millisecond
+			m.drainAt = time.Now().Add(delay)
+			drain.Reset(delay)
+			continue
+		}
+		m.take(s, f)
+	}
+}
+
+func (m *Member) take(s *Session, f wire.ServerFrame) {
+	switch f.Type {
+	case wire.TypeMessage, wire.TypeMemberJoined, wire.TypeMemberLeft:
+		if f.Type == wire.TypeMessage && f.ID != "" && f.From != nil && f.From.UserID == s.joined.UserID {
+			m.out.echoed(f.ID, f.Seq) // also in a double: an answer to a repetition
+		}
+		m.advance(f.Seq, f)
+	case wire.TypeGap:
+		m.advance(f.GapTo+1, f)
+	case wire.TypeError:
+		refusal := &wire.Error{Code: f.Code, Detail: f.Detail}
+		if !m.out.refused(f.ID, refusal) {
+			m.emit(Event{ServerFrame: f, Cause: refusal})
+		}
+	case wire.TypeOccupancy:
+		m.emit(Event{ServerFrame: f})
+	}
+}
+
+// advance emits f, whose seq is the first that is not missing: an entry's own, or the
+// one behind a GAP. Entries that a server left out without a word are told as a GAP too.
+func (m *Member) advance(seq int64, f wire.ServerFrame) {
+	last := m.Position().Seq
+	if seq > last+1 {
+		m.move(seq - 1)
+		m.emit(Event{ServerFrame: wire.ServerFrame{Type: wire.TypeGap, GapFrom: last + 1, GapTo: seq - 1}})
+	}
+	if f.Type != wire.TypeGap && seq > last {
+		m.move(seq)
+		m.emit(Event{ServerFrame: f})
+	}
+}
+
+func (m *Member) move(seq int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.pos.Seq = seq
+}
+
+// emit waits until the application has room for e: meanwhile nobody reads the socket.
+func (m *Member) emit(e Event) {
+	select {
+	case m.events <- e:
+	case <-m.quitting.Done():
+	}
+}

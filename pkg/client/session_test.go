@@ -1,0 +1,296 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/coder/websocket"
+)
+
+func join(t *testing.T, srv *fake, o client.JoinOptions) *client.Session {
+	t.Helper()
+	o.RoomID = "r"
+	s, err := srv.client(t).Join(within(t, time.Minute), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Abort)
+	return s
+}
+
+func wantClose(t *testing.T, err error, code wire.CloseCode) {
+	t.Helper()
+	if end, ok := errors.AsType[*client.CloseError](err); !ok || end.Code != code {
+		t.Fatalf("got %v, want close code %d", err, code)
+	}
+}
+
+func TestEachWayToJoin(t *testing.T) {
+	for name, tc := range map[string]struct {
+		o    client.JoinOptions
+		path string
+	}{
+		"JOIN frame":  {client.JoinOptions{Permit: "r.p", Identity: "i", Nickname: "Ann"}, "/chat"},
+		"permit":      {client.JoinOptions{Via: client.ViaPermit, Permit: "r.p&x"}, "/chat?permit=r.p%26x"},
+		"room":        {client.JoinOptions{Via: client.ViaQuery}, "/chat?roomId=r"},
+		"room, names": {client.JoinOptions{Via: client.ViaQuery, Identity: "i", Nickname: "Ann B"}, "/chat?identity=i&nickname=Ann+B&roomId=r"},
+		"one gateway": {client.JoinOptions{BaseURL: "ws://gw2/"}, "/chat"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T, srv *fake) {
+				s := join(t, srv, tc.o)
+				joins, _ := srv.seen()
+				if j := joins[0]; j.path != tc.path || j.Permit != tc.o.Permit || j.Identity != tc.o.Identity || j.Nickname != tc.o.Nickname {
+					t.Errorf("the service saw %+v", j)
+				}
+				if j := s.Joined(); j.RoomID != "r" || j.Epoch != "e1" || j.UserID != "u1" || j.Capacity != 8 {
+					t.Errorf("joined %+v", j)
+				}
+				if tc.o.BaseURL != "" && srv.dials[0] != "gw2:80" {
+					t.Errorf("dialled %v", srv.dials)
+				}
+			})
+		})
+	}
+}
+
+func TestAPositionNeedsAJoinFrame(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		if _, err := srv.client(t).Join(t.Context(), client.JoinOptions{Via: client.ViaQuery, After: &wire.Position{}}); err == nil {
+			t.Error("accepted")
+		}
+	})
+}
+
+func TestARefusedJoinHasCodeAndCloseCode(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onJoin = func(int, attempt) *wire.Error { return wire.Errorf(wire.RoomFull, "8 of 8") }
+		_, err := srv.client(t).Join(t.Context(), client.JoinOptions{RoomID: "r"})
+		wantCode(t, err, wire.RoomFull)
+		wantClose(t, err, wire.CloseRoomFull)
+		if e, ok := errors.AsType[*client.JoinError](err); !ok || e.Err.Detail != "8 of 8" {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestARefusalWithoutACloseEndsTheJoin(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		_, err := srv.client(t).Join(t.Context(), client.JoinOptions{RoomID: "no such id"})
+		wantCode(t, err, wire.BadRequest)
+	})
+}
+
+func TestACloseAloneTellsWhy(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onJoin = func(int, attempt) *wire.Error {
+			go srv.closeAll(wire.ClosePermitExpired)
+			return &wire.Error{Code: wire.PermitExpired}
+		}
+		_, err := srv.client(t).Join(t.Context(), client.JoinOptions{Via: client.ViaPermit, Permit: "x"})
+		wantCode(t, err, wire.PermitExpired)
+		wantClose(t, err, wire.ClosePermitExpired)
+	})
+}
+
+func TestJoinEndsWithItsContext(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		block := make(chan struct{})
+		defer close(block)
+		srv.onJoin = func(int, attempt) *wire.Error { <-block; return nil }
+		_, err := srv.client(t).Join(within(t, time.Second), client.JoinOptions{RoomID: "r"})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	})
+}
+
+func TestFramesAndPosition(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.say(`1`, `2`)
+		s := join(t, srv, client.JoinOptions{})
+		if got := s.Position(); got != (wire.Position{Epoch: "e1", Seq: 2}) {
+			t.Errorf("position at first: %v", got)
+		}
+		if err := s.Send(t.Context(), "id1", map[string]string{"text": "<hi>"}); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Ping(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var types []string
+		for f, err := range s.Frames(t.Context()) {
+			if err != nil {
+				wantClose(t, err, wire.CloseReplaced)
+				break
+			}
+			types = append(types, f.Type+f.ID)
+			if f.Type == wire.TypePong {
+				go srv.closeAll(wire.CloseReplaced)
+			}
+		}
+		if len(types) != 2 || types[0] != "MESSAGEid1" || types[1] != "PONG" {
+			t.Errorf("got %v", types)
+		}
+		if got := s.Position().Seq; got != 3 {
+			t.Errorf("position %d, want 3", got)
+		}
+		_, err := s.Receive(t.Context())
+		wantClose(t, err, wire.CloseReplaced)
+	})
+}
+
+func TestAReceiveThatGivesUpLosesNothing(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		s := join(t, srv, client.JoinOptions{})
+		for range 3 {
+			if _, err := s.Receive(within(t, time.Second)); !errors.Is(err, context.DeadlineExceeded) {
+				t.Fatalf("got %v", err)
+			}
+		}
+		srv.say(`1`, `2`)
+		synctest.Wait()
+		for seq := int64(1); seq <= 2; seq++ {
+			if f, err := s.Receive(context.Background()); err != nil || f.Seq != seq {
+				t.Fatalf("got %v, %v", f, err)
+			}
+		}
+	})
+}
+
+func TestLeaveWaitsForTheClose(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		s := join(t, srv, client.JoinOptions{})
+		srv.say(`1`)
+		if err := s.Leave(within(t, time.Second)); err != nil {
+			t.Error(err)
+		}
+		_, err := s.Receive(t.Context())
+		wantClose(t, err, wire.CloseNormal)
+	})
+}
+
+func TestLeaveBesideAReader(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		s := join(t, srv, client.JoinOptions{})
+		ends := make(chan error, 1)
+		go func() {
+			for {
+				if _, err := s.Receive(context.Background()); err != nil {
+					ends <- err
+					return
+				}
+			}
+		}()
+		synctest.Wait()
+		if err := s.Leave(within(t, time.Second)); err != nil {
+			t.Error(err)
+		}
+		wantClose(t, <-ends, wire.CloseNormal)
+	})
+}
+
+// endings lets a test see how the other side of a connection ended.
+func endings(t *testing.T) (*client.Session, chan error) {
+	srv, ends := newFake(t, "gw1:80"), make(chan error, 1)
+	srv.HandleFunc("GET /watched/chat", watch(ends))
+	s, err := srv.client(t).Open(t.Context(), client.JoinOptions{BaseURL: "http://gw1/watched"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, ends
+}
+
+func TestAbortSendsNoCloseFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ends := endings(t)
+		s.Abort()
+		s.Abort()
+		if err := <-ends; websocket.CloseStatus(err) != -1 {
+			t.Errorf("the other side got %v", err)
+		}
+		_, err := s.Receive(t.Context())
+		wantClose(t, err, client.CloseAbnormal)
+	})
+}
+
+func TestCloseSendsItsCode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ends := endings(t)
+		if err := s.Close(4000); err != nil {
+			t.Error(err)
+		}
+		if err := <-ends; websocket.CloseStatus(err) != 4000 {
+			t.Errorf("the other side got %v", err)
+		}
+	})
+}
+
+func TestASilentServerIsLeft(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		s := join(t, srv, client.JoinOptions{})
+		began := time.Now()
+		ctx, cancel := context.WithCancel(t.Context())
+		pinged := make(chan struct{})
+		go func() { // five minutes of pings, then silence
+			defer close(pinged)
+			for range 12 {
+				time.Sleep(wire.PingEvery)
+				srv.each(func(s *socket) { _ = s.Conn.Ping(ctx) })
+			}
+		}()
+		_, err := s.Receive(context.Background())
+		wantClose(t, err, client.CloseAbnormal)
+		if got, want := time.Since(began), 12*wire.PingEvery+wire.PeerSilence; got != want {
+			t.Errorf("left after %v, want %v", got, want)
+		}
+		cancel()
+		<-pinged
+	})
+}
+
+func TestJOINEDOfAThousandMembersFits(t *testing.T) {
+	members := make([]wire.Member, wire.MaxFullPresence)
+	for i := range members {
+		id, nick := make([]byte, wire.MaxUserIDLen), make([]rune, wire.MaxNicknameLen)
+		for j := range id {
+			id[j] = '"'
+		}
+		for j := range nick {
+			nick[j] = '😀'
+		}
+		members[i] = wire.Member{UserID: string(id), Nickname: string(nick)}
+	}
+	if size := len(wire.Joined{Members: members}.Encode()); size > client.ReadLimit/2 {
+		t.Errorf("JOINED has %d bytes", size)
+	}
+}
+
+func TestOnARealSocket(t *testing.T) {
+	srv := newFake(t)
+	web := httptest.NewServer(srv)
+	defer web.Close()
+	c, err := client.New(web.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.CloseIdleConnections()
+	m, err := c.Enter(within(t, 10*time.Second), client.MemberOptions{RoomID: "r"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want := range 3 {
+		if seq, err := m.Send(within(t, 10*time.Second), want); err != nil || seq != int64(want+1) {
+			t.Fatalf("seq %d, %v", seq, err)
+		}
+	}
+	if err := m.Leave(within(t, 10*time.Second)); err != nil {
+		t.Error(err)
+	}
+}

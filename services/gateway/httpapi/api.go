@@ -1,0 +1,140 @@
+// Package httpapi serves /v1, the JSON interface for browsers: identities, rooms
+// and permits; and /healthz and /readyz.
+//
+// A request passes, in this order: panic, no-store, metrics, CORS, rate limit,
+// deadline, path and query text, route, body, handler. Every error on the way is
+// an RFC 9457 problem with the code of the error table; huma's own validation is
+// off, since the rules are the room service's and a second copy here would drift
+// from them. What the schema says of limits is documentation, with the numbers of
+// package wire.
+package httpapi
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/gateway/identity"
+	"github.com/anteroom-chat/anteroom/services/gateway/origin"
+)
+
+// Limits of requests.
+const (
+	MaxBodyBytes   = 16 << 10
+	RequestTimeout = 5 * time.Second // the answer included
+	readyTimeout   = 2 * time.Second
+)
+
+// Config is what the interface needs.
+type Config struct {
+	Rooms      roomv1.RoomServiceClient        // required; its errors are *wire.Error (rpc.Dial)
+	Identities *identity.Signer                // required
+	Origins    *origin.Policy                  // default: the page's own host only
+	Ready      func(ctx context.Context) error // why no traffic is wanted, nil if it is; default: always ready
+	Rate       RateLimit                       // default: none
+	Logger     *slog.Logger                    // default: slog.Default()
+	Metrics    prometheus.Registerer           // default: not registered
+}
+
+type api struct {
+	Config
+	mux  *http.ServeMux
+	spec []byte // the OpenAPI document
+}
+
+// New makes the handler of /v1/, /healthz and /readyz.
+func New(cfg Config) http.Handler {
+	if cfg.Origins == nil {
+		cfg.Origins = new(origin.Policy)
+	}
+	if cfg.Ready == nil {
+		cfg.Ready = func(context.Context) error { return nil }
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	a := &api{Config: cfg, mux: http.NewServeMux()}
+	a.mux.HandleFunc("GET /healthz", a.healthz)
+	a.mux.HandleFunc("GET /readyz", a.readyz)
+	a.mux.HandleFunc("GET /v1/openapi.json", a.openapi)
+	docs := humago.New(a.mux, humaConfig())
+	a.addIdentities(docs)
+	a.addRooms(docs)
+	a.addPermits(docs)
+	a.spec = finishSpec(docs.OpenAPI())
+	return a.chain()
+}
+
+// chain puts what every request passes around the routes; the last is the outermost.
+func (a *api) chain() http.Handler {
+	var h http.Handler = a.routes(checkBody(a.mux))
+	h = checkText(h)
+	h = withDeadline(h)
+	h = onlyV1(a.Rate.limit, h)
+	h = onlyV1(a.cors().Handler, h)
+	h = newMetrics(a.Metrics).count(a.mux, h)
+	h = noStore(h)
+	return a.recover(h)
+}
+
+// humaConfig is huma's without its routes for documents, its $schema links and its
+// other formats.
+func humaConfig() huma.Config {
+	return huma.Config{
+		OpenAPI: newSpec(),
+		Formats: map[string]huma.Format{
+			"application/json": {Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decodeBody},
+			"json":             {Marshal: huma.DefaultJSONFormat.Marshal, Unmarshal: decodeBody},
+		},
+		DefaultFormat: "application/json",
+	}
+}
+
+func (a *api) openapi(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/vnd.oai.openapi+json;version=3.1")
+	w.Write(a.spec)
+}
+
+// healthz says that the process runs, whatever it depends on.
+func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	io.WriteString(w, `{"status":"ok"}`+"\n")
+}
+
+// readyz tells load balancers whether to send traffic.
+func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
+	defer cancel()
+	if err := a.Ready(ctx); err != nil {
+		a.Logger.Debug("not ready", "err", err)
+		writeProblem(w, problemOf(wire.Errorf(wire.Unavailable, "not ready: %v", err)))
+		return
+	}
+	a.healthz(w, r)
+}
+
+// refuse makes the problem that answers err, and logs what is a defect of ours.
+func (a *api) refuse(ctx context.Context, operation string, err error) error {
+	p := problemOf(err)
+	if p.Code == wire.Internal {
+		a.Logger.ErrorContext(ctx, "request failed", "operation", operation, "err", causeOf(err))
+	}
+	return p
+}
+
+func mustJSON(v any) []byte {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("httpapi: " + err.Error())
+	}
+	return b
+}

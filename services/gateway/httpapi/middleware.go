@@ -1,0 +1,189 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/cors"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// isV1 tells the users' interface from the probes.
+func isV1(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/") }
+
+// onlyV1 applies a middleware to /v1 and leaves the probes alone.
+func onlyV1(wrap func(http.Handler) http.Handler, next http.Handler) http.Handler {
+	wrapped := wrap(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if isV1(r) {
+			wrapped.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func (a *api) recover(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch p := recover(); p {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(p) // net/http's own way to end a connection
+			default:
+				a.Logger.Error("request panicked", "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				writeProblem(w, problemOf(nil))
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// noStore keeps occupancies, permits and identities out of caches.
+func noStore(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		next.ServeHTTP(w, r)
+	})
+}
+
+// cors answers preflights and marks answers for the allowed origins, no others.
+// Credentials stay off: identities travel in Authorization, never in cookies.
+func (a *api) cors() *cors.Cors {
+	return cors.New(cors.Options{
+		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) {
+			return a.Origins.AllowsOrigin(origin, r.Host), nil
+		},
+		AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodDelete},
+		AllowedHeaders: []string{"Authorization", "Content-Type"},
+		ExposedHeaders: []string{"Location", "Retry-After"},
+		MaxAge:         600, // s
+	})
+}
+
+func withDeadline(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// checkText refuses paths and queries that are not UTF-8: they could not be asked
+// for over gRPC, whose strings are.
+func checkText(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		query, err := url.QueryUnescape(r.URL.RawQuery)
+		if _, malformed := url.ParseQuery(r.URL.RawQuery); err != nil || malformed != nil {
+			writeProblem(w, badRequest("the query is malformed"))
+			return
+		}
+		if !utf8.ValidString(r.URL.Path) || !utf8.ValidString(query) {
+			writeProblem(w, badRequest("the address is not UTF-8"))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// routes answers what has no route with a problem, where the mux would with text.
+func (a *api) routes(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h, pattern := a.mux.Handler(r)
+		if pattern != "" {
+			next.ServeHTTP(w, r)
+			return
+		}
+		answer := &headOnly{header: http.Header{}}
+		h.ServeHTTP(answer, r)
+		if answer.status == http.StatusMethodNotAllowed {
+			allow := answer.header.Get("Allow")
+			w.Header().Set("Allow", allow)
+			writeProblem(w, problemOfStatus(answer.status, "this address allows "+allow))
+			return
+		}
+		writeProblem(w, problemOfStatus(http.StatusNotFound, "there is nothing at this address"))
+	})
+}
+
+// headOnly keeps the status and the header of an answer.
+type headOnly struct {
+	header http.Header
+	status int
+}
+
+func (h *headOnly) Header() http.Header         { return h.header }
+func (h *headOnly) WriteHeader(status int)      { h.status = status }
+func (h *headOnly) Write(p []byte) (int, error) { return len(p), nil }
+
+// metrics counts requests by route, never by path: paths are the users' to choose.
+type metrics struct {
+	requests *prometheus.CounterVec
+	duration *prometheus.HistogramVec
+}
+
+func newMetrics(registry prometheus.Registerer) *metrics {
+	m := &metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "anteroom", Subsystem: "http", Name: "requests_total",
+			Help: "Requests by route and status.",
+		}, []string{"route", "status"}),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: "anteroom", Subsystem: "http", Name: "duration_seconds",
+			Help:    "How long requests took, by route.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
+		}, []string{"route"}),
+	}
+	if registry != nil {
+		registry.MustRegister(m.requests, m.duration)
+	}
+	return m
+}
+
+func (m *metrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, route := mux.Handler(r)
+		if route == "" {
+			route = "none"
+		}
+		start, counted := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(counted, r)
+		m.requests.WithLabelValues(route, strconv.Itoa(counted.status)).Inc()
+		m.duration.WithLabelValues(route).Observe(time.Since(start).Seconds())
+	})
+}
+
+// statusWriter remembers the status.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// bearer reads the identity in Authorization.
+func bearer(header string) (string, error) {
+	scheme, token, _ := strings.Cut(header, " ")
+	if header == "" {
+		return "", wire.Errorf(wire.Unauthenticated, "an identity is needed: Authorization: Bearer <identity>")
+	}
+	if !strings.EqualFold(scheme, "Bearer") {
+		return "", wire.Errorf(wire.Unauthenticated, "Authorization must be of the scheme Bearer")
+	}
+	return strings.TrimSpace(token), nil
+}

@@ -1,0 +1,107 @@
+package httpapi
+
+import (
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/time/rate"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// maxClients bounds the addresses that are remembered: about 10 MB. The one seen
+// longest ago is forgotten first, and would start with a full burst again.
+const maxClients = 65_536
+
+// RateLimit bounds each client address's requests to /v1 at this gateway.
+type RateLimit struct {
+	PerSecond float64 // 0: no limit
+	Burst     int     // requests at once; default: PerSecond, rounded up
+	// TrustProxy takes the client's address from the last entry of X-Forwarded-For:
+	// the one that the proxy in front wrote. Without such a proxy anyone could name
+	// any address.
+	TrustProxy bool
+}
+
+func (l RateLimit) limit(next http.Handler) http.Handler {
+	if l.PerSecond <= 0 {
+		return next
+	}
+	if l.Burst <= 0 {
+		l.Burst = max(1, int(math.Ceil(l.PerSecond)))
+	}
+	clients := newClients(l)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if wait := clients.take(l.clientOf(r)); wait > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
+			writeProblem(w, problemOf(wire.Errorf(wire.RateLimited, "more than %g requests per second from your address", l.PerSecond)))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// clients holds a token bucket for each client address.
+type clients struct {
+	limit RateLimit
+
+	mu      sync.Mutex // an address has one bucket
+	buckets *lru.Cache[string, *rate.Limiter]
+}
+
+func newClients(l RateLimit) *clients {
+	buckets, err := lru.New[string, *rate.Limiter](maxClients)
+	if err != nil {
+		panic("httpapi: " + err.Error()) // only a size below 1 does that
+	}
+	return &clients{limit: l, buckets: buckets}
+}
+
+// take takes a token, or says how long until there is one.
+func (c *clients) take(client string) (wait time.Duration) {
+	c.mu.Lock()
+	bucket, ok := c.buckets.Get(client)
+	if !ok {
+		bucket = rate.NewLimiter(rate.Limit(c.limit.PerSecond), c.limit.Burst)
+		c.buckets.Add(client, bucket)
+	}
+	c.mu.Unlock()
+	now := time.Now()
+	taken := bucket.ReserveN(now, 1)
+	if wait = taken.DelayFrom(now); wait > 0 {
+		taken.CancelAt(now)
+	}
+	return wait
+}
+
+// clientOf names who sent r: an IPv4 address, or the /64 of an IPv6 one, which a
+// single client can have all to itself.
+func (l RateLimit) clientOf(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	if l.TrustProxy {
+		forwarded := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
+		last := strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
+		if _, err := netip.ParseAddr(last); err == nil {
+			host = last
+		}
+	}
+	ip, err := netip.ParseAddr(host)
+	if err != nil {
+		return host
+	}
+	if ip = ip.Unmap().WithZone(""); ip.Is6() {
+		prefix, _ := ip.Prefix(64) // 64 fits
+		return prefix.String()
+	}
+	return ip.String()
+}

@@ -228,7 +228,11 @@ func (o *outbox) refused(id string, refusal *wire.Error) bool {
 		if msg.done == nil {
 			return false
 		}
-		msg.done <- outcome{err: refusal}
+		var err error = refusal
+		if refusal.Code == wire.Internal { // it does not say how far the message came
+			err = fmt.Errorf("%w: %w", ErrUnconfirmed, refusal)
+		}
+		msg.done <- outcome{err: err}
 	}
 	o.look()
 	return true

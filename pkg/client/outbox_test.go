@@ -145,6 +145,14 @@ func TestARefusedBodyIsAnErrorOfItsSend(t *testing.T) {
 		}
 		_, err = m.Send(t.Context(), strings.Repeat("x", wire.DefaultFrameBytes))
 		wantCode(t, err, wire.BadRequest)
+		srv.set(func() {
+			srv.onMessage = func(int, wire.ClientFrame) verdict { return verdict{refuse: wire.Errorf(wire.Internal, "")} }
+		})
+		_, err = m.Send(t.Context(), "hi")
+		wantCode(t, err, wire.Internal)
+		if !errors.Is(err, client.ErrUnconfirmed) {
+			t.Errorf("INTERNAL says nothing about the log, but: %v", err)
+		}
 		if _, err = m.Send(t.Context(), make(chan int)); err == nil {
 			t.Error("a channel was encoded")
 		}

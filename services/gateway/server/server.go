@@ -1,0 +1,109 @@
+// Package server puts a gateway's public port together: /chat, /v1, health and the
+// demo page; and it moves the members away before the port closes.
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/gateway"
+	"github.com/anteroom-chat/anteroom/services/gateway/httpapi"
+	"github.com/anteroom-chat/anteroom/services/gateway/web"
+)
+
+// stopTimeout is how long requests under way may take once the members are gone.
+const stopTimeout = 2 * time.Second
+
+// Config describes a gateway process, apart from what its address is.
+type Config struct {
+	Gateway      gateway.Config // Rooms is made from RoomsConn
+	RoomsConn    *grpc.ClientConn
+	Rate         httpapi.RateLimit
+	DrainTimeout time.Duration // to move the members away: 30 s at most
+}
+
+// Server is a gateway with its public port.
+type Server struct {
+	cfg     Config
+	gateway *gateway.Gateway
+	http    *http.Server
+}
+
+// New starts a gateway; Run serves it and ends it.
+func New(cfg Config) (*Server, error) {
+	if cfg.DrainTimeout < 0 || cfg.DrainTimeout > 30*time.Second {
+		return nil, fmt.Errorf("drain timeout is %v, outside 0 to 30s", cfg.DrainTimeout)
+	}
+	cfg.Gateway.Rooms = roomv1.NewRoomServiceClient(cfg.RoomsConn)
+	g, err := gateway.New(cfg.Gateway)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, gateway: g}
+	mux := http.NewServeMux()
+	mux.Handle("/chat", g)
+	api := httpapi.New(httpapi.Config{
+		Rooms: cfg.Gateway.Rooms, Identities: cfg.Gateway.Identities, Origins: cfg.Gateway.Origins,
+		Ready: s.Ready, Rate: cfg.Rate, Metrics: cfg.Gateway.Registry,
+	})
+	for _, path := range []string{"/v1/", "/healthz", "/readyz"} {
+		mux.Handle(path, api)
+	}
+	mux.Handle("/", web.Handler())
+	s.http = httpapi.NewServer(mux, slog.Default())
+	return s, nil
+}
+
+// Ready says why this gateway wants no traffic: nil when Redis and the room service
+// answer and it is not draining.
+func (s *Server) Ready(ctx context.Context) error {
+	if s.gateway.Draining() {
+		return wire.Errorf(wire.Unavailable, "this gateway is draining")
+	}
+	if err := s.cfg.Gateway.Redis.Ping(ctx).Err(); err != nil {
+		return wire.Errorf(wire.Unavailable, "Redis does not answer")
+	}
+	answer, err := grpc_health_v1.NewHealthClient(s.cfg.RoomsConn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
+	if err != nil || answer.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+		return wire.Errorf(wire.Unavailable, "the room service does not answer")
+	}
+	return nil
+}
+
+// Run serves until ctx ends; then it asks the members to go elsewhere, waits for them,
+// and closes: first who sends, then who receives.
+func (s *Server) Run(ctx context.Context, listener net.Listener) error {
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(listener) }()
+	var failed error
+	select {
+	case err := <-served:
+		failed = fmt.Errorf("public port: %w", err)
+	case <-ctx.Done():
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+		s.gateway.Drain(drain) // not ready from here on, but still serving
+		cancel()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		if err := s.http.Shutdown(stop); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			failed = fmt.Errorf("public port: %w", err)
+		}
+		_ = s.http.Close()
+	}
+	s.gateway.Close()
+	return failed
+}
+
+// Drain moves the members away and leaves the port open: for an operator who takes
+// this gateway out of service by hand.
+func (s *Server) Drain(ctx context.Context) { s.gateway.Drain(ctx) }

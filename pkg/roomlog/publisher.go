@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -22,8 +22,11 @@ type Message struct {
 	ID      string // of the sender; empty: a retry would be delivered again
 	Tail    []byte // wire.MessageTail
 
-	// Done is called once, from the publisher's goroutine: it must not block.
+	// Done is called once, from the publisher's goroutine, or by Publish itself where
+	// the message is refused at once: it must not block.
 	Done func(Result)
+
+	queued time.Time
 }
 
 // Result is what became of a message. Err is UNAVAILABLE when it is not known whether
@@ -42,7 +45,7 @@ const (
 	publishBatch   = 256  // messages in one round trip to Redis
 	publishQueue   = 4096 // messages waiting for a worker
 	publishWorkers = 2
-	publishTimeout = 3 * time.Second
+	publishTimeout = 3 * time.Second // in the queue, and of a round trip
 )
 
 // Publisher appends messages to the logs of rooms, many in one round trip. The
@@ -90,6 +93,7 @@ func (p *Publisher) Publish(m *Message) {
 		m.Done(Result{Err: errBusy})
 		return
 	}
+	m.queued = time.Now()
 	select {
 	case p.queues[p.layout.Partition(m.RoomID)%publishWorkers] <- m:
 	default:
@@ -133,14 +137,25 @@ func (p *Publisher) work(queue <-chan *Message) {
 }
 
 // flush appends a batch in one round trip, and once more where Redis did not know
-// the script (it forgets scripts when it restarts): such a call did nothing.
+// the script (it forgets scripts when it restarts): such a call did nothing. Messages
+// that waited too long, while Redis was silent, are refused: their senders gave up.
 func (p *Publisher) flush(batch []*Message) {
+	batch = slices.DeleteFunc(batch, func(m *Message) bool {
+		late := time.Since(m.queued) > publishTimeout
+		if late {
+			m.Done(Result{Err: errBusy})
+		}
+		return late
+	})
+	if len(batch) == 0 {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), publishTimeout)
 	defer cancel()
 	cmds := p.send(ctx, batch)
 	var again []*Message
 	for i, m := range batch {
-		if err := cmds[i].Err(); err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
 			again = append(again, m)
 			continue
 		}

@@ -29,6 +29,15 @@ const (
 	Count Presence = "count" // not in the log; members see a number
 )
 
+// Rules are the periods of the permit rules.
+type Rules struct {
+	PermitTTL time.Duration // how long a permit lives
+	Lease     time.Duration // how long a seat stays occupied without a renewal
+}
+
+// DefaultRules are those of the contract; others are for tests that wait for an end.
+func DefaultRules() Rules { return Rules{PermitTTL: wire.PermitTTL, Lease: wire.Lease} }
+
 // Room is a live room as counted at one moment.
 type Room struct {
 	ID         string

@@ -37,6 +37,6 @@ if seq == 1 then redis.call('EXPIRE', KEYS[2], 90000) end
 if ids then
   redis.call('HSET', ids, id, seq .. ':' .. string.format('%.0f', now))
   -- Gone when the period comes round to this key again.
-  if redis.call('HLEN', ids) == 1 then redis.call('PEXPIREAT', ids, string.format('%.0f', (period + 2) * 120000)) end
+  redis.call('PEXPIREAT', ids, string.format('%.0f', (period + 2) * 120000))
 end
 return {0, seq}

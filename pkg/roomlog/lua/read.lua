@@ -15,7 +15,9 @@ if to == 0 or to > last then to = last end
 local answer = {head[1], last, redis.call('ZCARD', KEYS[3])}
 if from > to then return answer end
 for _, e in ipairs(redis.call('XRANGE', KEYS[2], from, to)) do
-  if tonumber(string.match(e[1], '%-(%d+)$')) >= oldest then
+  -- Only the head is left out: were the clock set back, an entry in the middle could
+  -- look older than its neighbours, and leaving it out would make a hole.
+  if #answer > 3 or tonumber(string.match(e[1], '%-(%d+)$')) >= oldest then
     answer[#answer + 1] = e[1]
     answer[#answer + 1] = e[2][2]
   end

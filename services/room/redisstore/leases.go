@@ -1,14 +1,13 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
-	"strings"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
-	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
@@ -61,7 +60,7 @@ func (s *Store) chunks(leases []room.Lease) []*chunk {
 		for rest := byRoom[roomID]; len(rest) > 0; {
 			c := open[p]
 			if c == nil || len(c.args) >= renewChunk {
-				c = &chunk{args: []any{wire.Lease.Milliseconds()}, index: []int{-1}}
+				c = &chunk{args: []any{s.rules.Lease.Milliseconds()}, index: []int{-1}}
 				open[p] = c
 				all = append(all, c)
 			}
@@ -92,11 +91,14 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 		exists[n] = pipe.Exists(ctx, k.Room())
 		holder[n] = pipe.HGet(ctx, k.Seats(), leases[i].User)
 	}
-	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
-		return nil, roomlog.Fault("find out why leases ended", err)
-	}
+	_, _ = pipe.Exec(ctx) // every command carries its own error
 	answer := make([]room.Lost, len(lost))
 	for n, i := range lost {
+		// An empty seat is an answer; anything else is a fault, and no reason to say that
+		// the room is gone.
+		if err := cmp.Or(exists[n].Err(), notNil(holder[n].Err())); err != nil {
+			return nil, roomlog.Fault("find out why leases ended", err)
+		}
 		answer[n] = room.Lost{Index: i, Cause: room.LeaseEnded}
 		switch session := holder[n].Val(); {
 		case exists[n].Val() == 0:
@@ -106,6 +108,13 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 		}
 	}
 	return answer, nil
+}
+
+func notNil(err error) error {
+	if errors.Is(err, redis.Nil) {
+		return nil
+	}
+	return err
 }
 
 // Due asks every partition for rooms in which something may have lapsed.
@@ -144,31 +153,4 @@ func (s *Store) Expire(ctx context.Context, roomIDs []string) (int, error) {
 		freed += n
 	}
 	return freed, nil
-}
-
-// pipelined runs a script n times in one round trip. Where Redis does not know the
-// script, it is loaded and all is sent again: those calls did nothing. Each command
-// carries its own error; the one answered is that of loading.
-func pipelined(ctx context.Context, rdb *redis.Client, sc *redis.Script, n int, call func(i int) ([]string, []any)) ([]*redis.Cmd, error) {
-	send := func() []*redis.Cmd {
-		pipe := rdb.Pipeline()
-		cmds := make([]*redis.Cmd, n)
-		for i := range cmds {
-			keys, args := call(i)
-			cmds[i] = sc.EvalSha(ctx, pipe, keys, args...)
-		}
-		_, _ = pipe.Exec(ctx)
-		return cmds
-	}
-	if n == 0 {
-		return nil, nil
-	}
-	cmds := send()
-	if err := cmds[0].Err(); err == nil || !strings.HasPrefix(err.Error(), "NOSCRIPT") {
-		return cmds, nil
-	}
-	if err := sc.Load(ctx, rdb).Err(); err != nil {
-		return nil, err
-	}
-	return send(), nil
 }

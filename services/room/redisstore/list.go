@@ -69,35 +69,62 @@ func (s *Store) List(ctx context.Context, size int, token string) ([]room.Room, 
 	return rooms, next, err
 }
 
-// places answers with up to size+1 places or more, in order.
+// places answers with the places behind after (nil: from the newest) in order: size+1
+// or more of them, as long as there are so many.
 func (s *Store) places(ctx context.Context, size int, after *place) ([]place, error) {
+	var places []place
+	partitions := make([]int, s.layout.Partitions)
+	for p := range partitions {
+		partitions[p] = p
+	}
+	// Rooms made in the same ms as the last page's end may stand on earlier pages, and
+	// no query leaves them out: where they took up the answer, ask for what follows.
+	count := size + 2 // the last page's end, a page, and one to know of a next page
+	for offset := 0; len(partitions) > 0; offset += count {
+		found, err := s.newest(ctx, partitions, after, offset, count)
+		if err != nil {
+			return nil, err
+		}
+		var cut []int
+		for i, some := range found {
+			behind := slices.DeleteFunc(slices.Clone(some), func(p place) bool {
+				return after != nil && comparePlaces(p, *after) <= 0
+			})
+			places = append(places, behind...)
+			if len(some) == count && len(behind) <= size {
+				cut = append(cut, partitions[i])
+			}
+		}
+		partitions = cut
+	}
+	slices.SortFunc(places, comparePlaces)
+	return places, nil
+}
+
+// newest reads the rooms of partitions from the ms of after on, newest first.
+func (s *Store) newest(ctx context.Context, partitions []int, after *place, offset, count int) ([][]place, error) {
 	newest := "+inf"
 	if after != nil {
 		newest = strconv.FormatInt(after.created, 10)
 	}
 	pipe := s.rdb.Pipeline()
-	cmds := make([]*redis.ZSliceCmd, s.layout.Partitions)
-	for p := range cmds {
-		// Rooms made in the same ms as the last page's end may stand on it already.
-		cmds[p] = pipe.ZRevRangeByScoreWithScores(ctx, roomlog.RoomsKey(p), &redis.ZRangeBy{
-			Min: "-inf", Max: newest, Count: int64(2*size + 1),
+	cmds := make([]*redis.ZSliceCmd, len(partitions))
+	for i, p := range partitions {
+		cmds[i] = pipe.ZRevRangeByScoreWithScores(ctx, roomlog.RoomsKey(p), &redis.ZRangeBy{
+			Min: "-inf", Max: newest, Offset: int64(offset), Count: int64(count),
 		})
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
 		return nil, roomlog.Fault("list rooms", err)
 	}
-	var places []place
-	for _, cmd := range cmds {
+	found := make([][]place, len(cmds))
+	for i, cmd := range cmds {
 		for _, z := range cmd.Val() {
 			id, _ := z.Member.(string)
-			p := place{int64(z.Score), id}
-			if after == nil || comparePlaces(p, *after) > 0 {
-				places = append(places, p)
-			}
+			found[i] = append(found[i], place{int64(z.Score), id})
 		}
 	}
-	slices.SortFunc(places, comparePlaces)
-	return places, nil
+	return found, nil
 }
 
 // describeAll counts rooms in one round trip; those that ended meanwhile are left out.

@@ -51,13 +51,19 @@ var (
 type Store struct {
 	rdb    *redis.Client
 	layout roomlog.Layout
+	rules  room.Rules
 }
 
 var _ room.Store = (*Store)(nil)
 
-// New makes a store; the caller closes rdb.
+// New makes a store with the contract's rules; the caller closes rdb.
 func New(rdb *redis.Client, layout roomlog.Layout) *Store {
-	return &Store{rdb: rdb, layout: layout}
+	return NewWithRules(rdb, layout, room.DefaultRules())
+}
+
+// NewWithRules makes a store with other rules.
+func NewWithRules(rdb *redis.Client, layout roomlog.Layout, rules room.Rules) *Store {
+	return &Store{rdb: rdb, layout: layout, rules: rules}
 }
 
 // run runs a room's script and answers with what stands behind the status 'OK', or
@@ -133,7 +139,7 @@ func described(roomID string, a []any) (room.Room, error) {
 // Reserve reserves a seat.
 func (s *Store) Reserve(ctx context.Context, roomID string, m wire.Member, secret string) (room.Permit, error) {
 	head, rest := memberParts(m)
-	a, err := s.run(ctx, reserveScript, roomID, m.UserID, head, rest, secret, wire.PermitTTL.Milliseconds())
+	a, err := s.run(ctx, reserveScript, roomID, m.UserID, head, rest, secret, s.rules.PermitTTL.Milliseconds())
 	if err != nil {
 		return room.Permit{}, err
 	}
@@ -145,7 +151,7 @@ func (s *Store) Reserve(ctx context.Context, roomID string, m wire.Member, secre
 	return room.Permit{
 		Token:      wire.JoinPermit(roomID, token),
 		ExpireTime: time.UnixMilli(deadline).UTC(),
-		TTL:        wire.PermitTTL,
+		TTL:        s.rules.PermitTTL,
 	}, nil
 }
 
@@ -159,7 +165,7 @@ func (s *Store) Cancel(ctx context.Context, roomID, secret string) error {
 func (s *Store) Confirm(ctx context.Context, j room.Join) (room.Joined, error) {
 	head, rest := memberParts(j.Member)
 	a, err := s.run(ctx, confirmScript, j.RoomID, j.Session, j.Gateway, j.Permit, j.Member.UserID,
-		head, rest, j.OwnSeatOnly, wire.Lease.Milliseconds())
+		head, rest, j.OwnSeatOnly, s.rules.Lease.Milliseconds())
 	if err != nil {
 		return room.Joined{}, err
 	}

@@ -17,7 +17,14 @@ local function answer()
   return a
 end
 
-if call('HEXISTS', SESSIONS, session) == 1 then return answer() end
+-- A repeated call renews the lease: its caller counts it from when this call was sent.
+local deadline = now + tonumber(ARGV[9])
+local confirmed = call('HGET', SESSIONS, session)
+if confirmed then
+  if user ~= '' and user ~= string.match(confirmed, '^[^\n]*') then return {'FORBIDDEN'} end
+  call('ZADD', LEASES, 'XX', string.format(MS, deadline), session)
+  return answer()
+end
 if call('ZSCORE', SPENT, session) then return {'SPENT'} end
 
 if token ~= '' then
@@ -51,7 +58,6 @@ if old then
 else
   member = head .. nick .. '}'
 end
-local deadline = now + tonumber(ARGV[9])
 call('HSET', SEATS, user, session)
 call('HSET', SESSIONS, session, user .. '\n' .. ARGV[3] .. '\n' .. member)
 call('ZADD', LEASES, string.format(MS, deadline), session)

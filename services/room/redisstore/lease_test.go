@@ -1,0 +1,220 @@
+package redisstore_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/room"
+)
+
+func dueNow(id string) redis.Z { return redis.Z{Score: 1, Member: id} }
+
+func TestALeaseThatEndsFreesTheSeatWithLostThroughTheReaper(t *testing.T) {
+	each(t, brief, func(f *fixture) {
+		f.create(2, outlasting)
+		f.walkIn("a", "s1")
+		f.eventually("the reaper frees the seat", func() bool { return f.reap() == 1 })
+		f.counts(0, 0)
+		f.wantLog("1 +a =1", "2 -a LOST =0")
+	})
+}
+
+func TestALeaseThatEndsFreesTheSeatForAnyOtherCall(t *testing.T) {
+	each(t, brief, func(f *fixture) {
+		f.create(1, outlasting)
+		f.walkIn("a", "s1")
+		f.eventually("another user gets the seat", func() bool {
+			_, err := f.store.Reserve(f.ctx, "r", wire.Member{UserID: "b"}, "sb")
+			return err == nil
+		})
+		f.wantLog("1 +a =1", "2 -a LOST =0")
+	})
+}
+
+func TestTheRoomEndsWithItsLastLease(t *testing.T) {
+	each(t, brief, func(f *fixture) {
+		f.create(2)
+		f.walkIn("a", "s1")
+		f.eventually("the reaper ends the room", func() bool { return f.reap() == 1 })
+		f.gone("r")
+	})
+}
+
+func TestARenewedLeaseGoesOn(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(2)
+		f.walkIn("a", "s1")
+		ends := func() float64 { return f.rdb.ZScore(f.ctx, f.keys("r").Leases(), "s1").Val() }
+		first := ends()
+		f.eventually("a renewal moves the end", func() bool {
+			lost, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}})
+			f.must(err)
+			if len(lost) > 0 {
+				f.Fatalf("lost %+v", lost)
+			}
+			return ends() > first
+		})
+	})
+}
+
+func TestALeaseThatEndedStaysEndedThoughNobodyFreedTheSeatYet(t *testing.T) {
+	each(t, brief, func(f *fixture) {
+		f.create(2, outlasting)
+		f.walkIn("a", "s1")
+		k := f.keys("r")
+		f.eventually("the lease ends", func() bool {
+			return f.rdb.Time(f.ctx).Val().UnixMilli() > int64(f.rdb.ZScore(f.ctx, k.Leases(), "s1").Val())
+		})
+		lost, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}})
+		f.must(err)
+		if !slices.Equal(lost, []room.Lost{{Index: 0, Cause: room.LeaseEnded}}) {
+			f.Fatalf("lost %+v", lost)
+		}
+		f.counts(0, 0)
+	})
+}
+
+func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(5, outlasting)
+		f.walkIn("a", "s1")
+		f.walkIn("a", "s2")
+		f.walkIn("b", "s3")
+		f.leave("s3")
+		lost, err := f.store.Renew(f.ctx, []room.Lease{
+			{RoomID: "r", Session: "s1", User: "a"},
+			{RoomID: "r", Session: "s2", User: "a"},
+			{RoomID: "r", Session: "s3", User: "b"},
+			{RoomID: "r", Session: "never", User: "c"},
+			{RoomID: "r", Session: "s1"}, // without its user the cause is not known
+			{RoomID: "nowhere", Session: "s9", User: "a"},
+		})
+		f.must(err)
+		want := []room.Lost{{Index: 0, Cause: room.Replaced}, {Index: 2, Cause: room.LeaseEnded}, {Index: 3, Cause: room.LeaseEnded}, {Index: 4, Cause: room.LeaseEnded}, {Index: 5, Cause: room.RoomGone}}
+		slices.SortFunc(lost, func(a, b room.Lost) int { return a.Index - b.Index })
+		if !slices.Equal(lost, want) {
+			f.Fatalf("lost %+v; want %+v", lost, want)
+		}
+	})
+}
+
+func TestRenewTakesThousandsOfSessionsOverAllPartitions(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		const rooms, sessions = 9, 3000
+		for i := range rooms {
+			f.create(wire.MaxCapacity, counting, named(fmt.Sprintf("room%d", i)))
+		}
+		// Room 0 has more sessions than one script renews. Leases are put straight into
+		// Redis: joining each would be another test.
+		leases := make([]room.Lease, sessions)
+		ends := float64(f.rdb.Time(f.ctx).Val().Add(10 * time.Second).UnixMilli())
+		pipe := f.rdb.Pipeline()
+		for i := range leases {
+			leases[i] = room.Lease{RoomID: fmt.Sprintf("room%d", max(0, i%(2*rooms)-rooms)), Session: fmt.Sprintf("s%d", i)}
+			if i%1000 != 7 {
+				pipe.ZAdd(f.ctx, f.keys(leases[i].RoomID).Leases(), redis.Z{Score: ends, Member: leases[i].Session})
+			}
+		}
+		_, err := pipe.Exec(f.ctx)
+		f.must(err)
+		for range 2 { // twice in a row, mostly in the same ms: nothing is lost by that
+			lost, err := f.store.Renew(f.ctx, leases)
+			f.must(err)
+			var missing []int
+			for _, l := range lost {
+				missing = append(missing, l.Index)
+			}
+			slices.Sort(missing)
+			if !slices.Equal(missing, []int{7, 1007, 2007}) {
+				f.Fatalf("lost %v", missing)
+			}
+		}
+		for _, l := range leases {
+			if score := f.rdb.ZScore(f.ctx, f.keys(l.RoomID).Leases(), l.Session).Val(); score != 0 && score <= ends {
+				f.Fatalf("%+v was not renewed", l)
+			}
+		}
+	})
+}
+
+func TestRenewingNothingIsNoError(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		if lost, err := f.store.Renew(f.ctx, nil); len(lost) != 0 || err != nil {
+			f.Fatal(lost, err)
+		}
+	})
+}
+
+func TestTheReaperCanVisitTwiceAndRoomsThatAreGone(t *testing.T) {
+	each(t, brief, func(f *fixture) {
+		f.create(2, outlasting)
+		f.walkIn("a", "s1")
+		f.reserve("b")
+		var rooms []string
+		freed := 0
+		f.eventually("both seats lapse", func() bool {
+			var err error
+			rooms, err = f.store.Due(f.ctx)
+			f.must(err)
+			n, err := f.store.Expire(f.ctx, rooms)
+			f.must(err)
+			freed += n
+			return freed == 2
+		})
+		n, err := f.store.Expire(f.ctx, append(rooms, "r", "r", "nowhere"))
+		if n != 0 || err != nil {
+			f.Fatalf("freed %d more, %v", n, err)
+		}
+		f.counts(0, 0)
+		f.wantLog("1 +a =1", "2 -a LOST =0")
+		f.gone("nowhere")
+	})
+}
+
+func TestARoomIsDueAgainWhenItsNextLeaseEnds(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(2)
+		f.walkIn("a", "s1")
+		_, err := f.store.Expire(f.ctx, []string{"r"})
+		f.must(err)
+		k := f.keys("r")
+		due := f.rdb.ZScore(f.ctx, roomlog.DueKey(f.layout.Partition("r")), "r").Val()
+		if lease := f.rdb.ZScore(f.ctx, k.Leases(), "s1").Val(); due != lease || due == 0 {
+			f.Fatalf("due at %.0f, the lease ends at %.0f", due, lease)
+		}
+		if rooms, err := f.store.Due(f.ctx); len(rooms) != 0 || err != nil {
+			f.Fatalf("due now: %v %v", rooms, err)
+		}
+	})
+}
+
+func TestTheReaperDropsEntriesPastTheirAge(t *testing.T) {
+	t.Parallel()
+	m := redistest.Embedded(t)
+	f := newFixture(t, redistest.Client(t, "redis://"+m.Addr()), room.Rules{PermitTTL: time.Minute, Lease: 24 * time.Hour})
+	now := f.rdb.Time(f.ctx).Val()
+	m.SetTime(now)
+	f.create(3)
+	f.walkIn("a", "s1")
+	m.SetTime(now.Add(5 * time.Minute))
+	f.walkIn("b", "s2")
+	m.SetTime(now.Add(wire.HistoryAge + time.Second))
+	f.wantLog("2 +b =2") // too old to be read, though it is still there
+	_, err := f.store.Expire(f.ctx, []string{"r"})
+	f.must(err)
+	if n := f.rdb.XLen(f.ctx, f.keys("r").Log()).Val(); n != 1 {
+		f.Fatalf("%d entries", n)
+	}
+	m.SetTime(now.Add(3 * wire.HistoryAge))
+	_, err = f.store.Expire(f.ctx, []string{"r"})
+	f.must(err)
+	f.walkIn("c", "s3")
+	f.wantLog("3 +c =3") // seqs go on
+}

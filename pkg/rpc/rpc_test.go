@@ -214,7 +214,9 @@ func TestAServerGivesEveryCallADeadline(t *testing.T) {
 		if c.asked > 0 {
 			ctx, cancel = context.WithTimeout(t.Context(), c.asked)
 		}
-		deadlineInterceptor(ctx, nil, nil, h)
+		if _, err := deadlineInterceptor(ctx, nil, nil, h); err != nil {
+			t.Error(err)
+		}
 		cancel()
 		if got := <-left; got > c.want || got < c.want-time.Second {
 			t.Errorf("asked %v: has %v left, want %v", c.asked, got, c.want)

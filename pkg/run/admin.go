@@ -73,7 +73,7 @@ func (a *Admin) Run(ctx context.Context) error {
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminStopTimeout)
 	defer cancel()
 	if a.server.Shutdown(bound) != nil {
-		a.server.Close() // a profile under way is cut
+		_ = a.server.Close() // a profile under way is cut
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin listener: %w", err)
@@ -84,7 +84,7 @@ func (a *Admin) Run(ctx context.Context) error {
 func adminHandler(metrics prometheus.Gatherer, checks []Check) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorLog: scrapeLog{}}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { serveReady(w, r, checks) })
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -119,7 +119,7 @@ func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
 		fmt.Fprintf(&text, "%s: ok\n", c.Name)
 	}
 	w.WriteHeader(status)
-	io.WriteString(w, text.String())
+	w.Write([]byte(text.String()))
 }
 
 // scrapeLog hands errors of a scrape to slog.

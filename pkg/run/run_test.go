@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -33,9 +34,9 @@ func TestMain(m *testing.M) {
 func signalChild() {
 	ctx, stop := Signals(context.Background())
 	defer stop()
-	os.Stdout.WriteString("ready\n")
+	fmt.Println("ready")
 	<-ctx.Done()
-	os.Stdout.WriteString("stopping\n")
+	fmt.Println("stopping")
 	if os.Getenv("ANTEROOM_SIGNAL_CHILD") == "stuck" {
 		select {}
 	}

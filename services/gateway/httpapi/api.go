@@ -12,7 +12,7 @@ package httpapi
 import (
 	"context"
 	"encoding/json"
-	"io"
+	"errors"
 	"log/slog"
 	"net/http"
 	"time"
@@ -76,8 +76,7 @@ func New(cfg Config) http.Handler {
 
 // chain puts what every request passes around the routes; the last is the outermost.
 func (a *api) chain() http.Handler {
-	var h http.Handler = a.routes(checkBody(a.mux))
-	h = checkText(h)
+	h := checkText(a.routes(checkBody(a.mux)))
 	h = withDeadline(h)
 	h = onlyV1(a.Rate.limit, h)
 	h = onlyV1(a.cors().Handler, h)
@@ -107,7 +106,7 @@ func (a *api) openapi(w http.ResponseWriter, _ *http.Request) {
 // healthz says that the process runs, whatever it depends on.
 func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	io.WriteString(w, `{"status":"ok"}`+"\n")
+	w.Write([]byte(`{"status":"ok"}` + "\n"))
 }
 
 // readyz tells load balancers whether to send traffic.
@@ -116,6 +115,9 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	if err := a.Ready(ctx); err != nil {
 		a.Logger.Debug("not ready", "err", err)
+		if refusal, ok := errors.AsType[*wire.Error](err); ok {
+			err = errors.New(refusal.Detail)
+		}
 		writeProblem(w, problemOf(wire.Errorf(wire.Unavailable, "not ready: %v", err)))
 		return
 	}

@@ -88,15 +88,16 @@ func (a *api) reservePermit(ctx context.Context, in *reserveInput) (*reserveOutp
 // no seat of it.
 func (a *api) cancelPermit(ctx context.Context, in *cancelInput) (*struct{}, error) {
 	roomID, _, err := wire.SplitPermit(in.Permit)
-	if err != nil || roomID != string(in.RoomID) {
+	if err == nil && roomID == string(in.RoomID) {
+		_, err = a.Rooms.CancelPermit(ctx, &roomv1.CancelPermitRequest{RoomId: roomID, Permit: in.Permit})
+	}
+	if err == nil || gone(err) {
 		return nil, nil
 	}
-	_, err = a.Rooms.CancelPermit(ctx, &roomv1.CancelPermitRequest{RoomId: roomID, Permit: in.Permit})
-	if errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) || errors.Is(err, &wire.Error{Code: wire.PermitExpired}) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, a.refuse(ctx, "cancelPermit", err)
-	}
-	return nil, nil
+	return nil, a.refuse(ctx, "cancelPermit", err)
+}
+
+// gone reports that there is no such permit (any more), or no such room.
+func gone(err error) bool {
+	return errors.Is(err, &wire.Error{Code: wire.PermitExpired}) || errors.Is(err, &wire.Error{Code: wire.RoomNotFound})
 }

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 
@@ -80,7 +81,7 @@ func init() {
 			return problemOf(nil)
 		}
 		for _, err := range errs {
-			if detail, ok := err.(*huma.ErrorDetail); ok {
+			if detail, ok := errors.AsType[*huma.ErrorDetail](err); ok {
 				msg = detail.Message
 			}
 		}

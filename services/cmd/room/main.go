@@ -1,0 +1,90 @@
+// Command room is the room service: it owns rooms, permits, seats and leases. Any
+// number of instances run side by side over one Redis.
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/rpc"
+	"github.com/anteroom-chat/anteroom/pkg/run"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/room"
+	"github.com/anteroom-chat/anteroom/services/room/redisstore"
+)
+
+// settings are flags, and environment variables of the same name.
+type settings struct {
+	Listen      string `help:"Address of gRPC." default:"127.0.0.1:50051" env:"LISTEN"`
+	AdminListen string `help:"Address of metrics, health and pprof." default:"127.0.0.1:9101" env:"ADMIN_LISTEN"`
+	Redis       string `help:"URL of Redis, redis:// or rediss://." default:"redis://127.0.0.1:6379/0" env:"REDIS"`
+	Partitions  int    `help:"Number of partitions that rooms hash to; all processes must agree, and it cannot be changed while rooms live." default:"64" env:"PARTITIONS"`
+	LogLevel    string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
+	Healthcheck bool   `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1."`
+}
+
+// Validate is called by kong.
+func (s *settings) Validate() error {
+	if s.Partitions < 1 || s.Partitions > 4096 {
+		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
+	}
+	return nil
+}
+
+func main() {
+	var s settings
+	k := kong.Parse(&s, kong.Name("room"), kong.Description("Anteroom's room service."))
+	ctx, stop := run.Signals(context.Background())
+	defer stop()
+	if s.Healthcheck {
+		k.FatalIfErrorf(run.HealthCheck(ctx, s.AdminListen))
+		return
+	}
+	k.FatalIfErrorf(s.serve(ctx))
+}
+
+func (s *settings) serve(ctx context.Context) error {
+	logger, err := run.NewLogger(os.Stderr, s.LogLevel)
+	if err != nil {
+		return err
+	}
+	rdb, err := roomlog.Connect(s.Redis)
+	if err != nil {
+		return err
+	}
+	defer rdb.Close()
+	layout := roomlog.Layout{Partitions: s.Partitions}
+	agree := func(ctx context.Context) error { return roomlog.Agree(ctx, rdb, layout) }
+	if err := run.Await(ctx, "Redis", agree); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", s.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	registry := run.NewRegistry()
+	admin, err := run.ListenAdmin(s.AdminListen, registry, run.Check{Name: "redis", Ready: func(ctx context.Context) error {
+		return rdb.Ping(ctx).Err()
+	}})
+	if err != nil {
+		return err
+	}
+	store, publisher := redisstore.New(rdb, layout), roomlog.NewPublisher(rdb, layout)
+	defer publisher.Close() // after its senders, the calls, have ended
+	server := rpc.NewServer(rpc.ServerConfig{Logger: logger, Metrics: registry})
+	roomv1.RegisterRoomServiceServer(server, room.NewService(store, publisher))
+	server.SetServing(true)
+
+	logger.Info("room service is ready", "listen", listener.Addr().String(), "admin", admin.Addr(), "partitions", s.Partitions)
+	group := run.Group{Logger: logger}
+	group.Add("admin", admin.Run)
+	group.Add("reaper", func(ctx context.Context) error { room.Reap(ctx, store); return nil })
+	group.Add("grpc", func(ctx context.Context) error { return server.Run(ctx, listener) })
+	return group.Run(ctx)
+}

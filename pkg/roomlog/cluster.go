@@ -11,6 +11,18 @@ import (
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
+// go-redis writes a line to stderr for each failed dial, hundreds a second in an
+// outage; every such failure reaches its caller as an error too.
+func init() { redis.SetLogger(debugLogger{}) }
+
+type debugLogger struct{}
+
+func (debugLogger) Printf(ctx context.Context, format string, v ...any) {
+	if slog.Default().Enabled(ctx, slog.LevelDebug) {
+		slog.DebugContext(ctx, fmt.Sprintf(format, v...))
+	}
+}
+
 // Connect makes a client for a redis:// or rediss:// URL. Commands are not retried
 // by the client: who calls knows which may be.
 func Connect(url string) (*redis.Client, error) {

@@ -111,12 +111,16 @@ image: ## build the container images
 clean: ## remove what was built and the cluster's data
 	rm -rf bin .run
 
+# buf has little to do here and much to compile: without optimisation it takes
+# 104 s of CPU instead of 200 s from a cold cache, and still lints in 0.1 s.
+UNOPTIMISED := $(foreach host,github.com buf.build cel.dev,-gcflags='$(host)/...=-N -l')
+
 $(TOOLS)/buf: deploy/tools/proto/go.mod deploy/tools/proto/go.sum
-	GOWORK=off go build -C deploy/tools/proto -o $(CURDIR)/$(TOOLS)/ tool
+	GOWORK=off go build -C deploy/tools/proto -ldflags='-s -w' $(UNOPTIMISED) -o $(CURDIR)/$(TOOLS)/ tool
 	@touch $@
 
 $(TOOLS)/golangci-lint: deploy/tools/lint/go.mod deploy/tools/lint/go.sum
-	GOWORK=off go build -C deploy/tools/lint -o $(CURDIR)/$(TOOLS)/ tool
+	GOWORK=off go build -C deploy/tools/lint -ldflags='-s -w' -o $(CURDIR)/$(TOOLS)/ tool
 	@touch $@
 
 $(TOOLS)/goreman: deploy/tools/cluster/go.mod deploy/tools/cluster/go.sum

@@ -76,13 +76,20 @@ require_ports() {
 	fi
 }
 
-# ready: whether HAProxy answers /readyz with 200, so a gateway serves behind it.
+# ready HOST:PORT: whether /readyz there answers 200.
 ready() {
 	local status
-	exec 3<>"/dev/tcp/${HAPROXY_LISTEN%:*}/${HAPROXY_LISTEN##*:}" || return 1
-	printf 'GET /readyz HTTP/1.0\r\nHost: %s\r\n\r\n' "$HAPROXY_LISTEN" >&3
+	exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
+	printf 'GET /readyz HTTP/1.0\r\nHost: %s\r\n\r\n' "$1" >&3
 	read -r -t 2 status <&3 || return 1
 	[[ $status == *" 200 "* ]]
+}
+
+all_ready() {
+	local addr
+	for addr in $GATEWAY1_ADDR $GATEWAY2_ADDR $GATEWAY3_ADDR $HAPROXY_LISTEN; do
+		(ready "$addr") 2>/dev/null || return 1
+	done
 }
 
 # announce waits in the background and says when the cluster can be used.
@@ -90,7 +97,7 @@ announce() {
 	local i
 	for ((i = 0; i < 150; i++)); do
 		kill -0 $$ 2>/dev/null || return 0
-		if (ready) 2>/dev/null; then
+		if all_ready; then
 			printf '\n  Anteroom is ready: http://%s\n  One process at a time: deploy/local/cluster.sh --help\n\n' "$HAPROXY_LISTEN"
 			return
 		fi

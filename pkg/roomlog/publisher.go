@@ -186,7 +186,14 @@ func (p *Publisher) send(ctx context.Context, batch []*Message) []*redis.Cmd {
 		if id != "" {
 			id = m.User + "\n" + m.ID // user ids hold no control characters
 		}
-		cmds[i] = messageScript.EvalSha(ctx, pipe,
+		// The first of several brings the script along. Were all refused with NOSCRIPT
+		// but those behind the moment in which somebody else loads it, these would
+		// overtake the others.
+		run := messageScript.EvalSha
+		if i == 0 && len(batch) > 1 {
+			run = messageScript.Eval
+		}
+		cmds[i] = run(ctx, pipe,
 			[]string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
 			k.Channel(), m.Epoch, m.Session, id, m.Tail)
 	}

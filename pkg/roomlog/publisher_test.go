@@ -1,0 +1,249 @@
+package roomlog_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/alicebob/miniredis/v2"
+
+	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+func TestAMessageIDIsRememberedForTwoMinutes(t *testing.T) {
+	// Whatever the time within a period is at which it was first used.
+	for offset := time.Duration(0); offset < 4*time.Minute; offset += 29 * time.Second {
+		t.Run(offset.String(), func(t *testing.T) {
+			embedded(t, func(f *fixture, m *miniredis.Miniredis, now time.Time) {
+				now = now.Truncate(4 * time.Minute).Add(offset)
+				m.SetTime(now)
+				first := f.publish(message("id", "1"))
+				f.publish(message("other", "1"))
+				for _, after := range []time.Duration{0, time.Minute, wire.MessageIDAge - time.Millisecond} {
+					m.SetTime(now.Add(after))
+					if r := f.publish(message("id", "1")); r.Seq != first.Seq || !r.Duplicate {
+						f.Fatalf("after %v: %+v", after, r)
+					}
+				}
+				m.SetTime(now.Add(wire.MessageIDAge))
+				if r := f.publish(message("id", "1")); r.Seq != 3 || r.Duplicate {
+					f.Fatalf("after two minutes: %+v", r)
+				}
+				m.SetTime(now.Add(wire.MessageIDAge + time.Minute))
+				if r := f.publish(message("id", "1")); r.Seq != 3 || !r.Duplicate {
+					f.Fatalf("a minute after its second use: %+v", r)
+				}
+				for _, key := range f.layout.Keys("r").MessageIDs() {
+					if f.rdb.Exists(f.ctx, key).Val() == 1 && f.rdb.PTTL(f.ctx, key).Val() > 2*wire.MessageIDAge {
+						f.Errorf("%s lapses in %v", key, f.rdb.PTTL(f.ctx, key).Val())
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestMessageIDsAreTheUsersOwn(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.publish(message("id", "1"))
+		other := message("id", "1")
+		other.User = "b"
+		if r := f.publish(other); r.Duplicate || r.Seq != 2 {
+			f.Fatalf("%+v", r)
+		}
+		if r := f.publish(message("", "1")); r.Duplicate || r.Seq != 3 {
+			f.Fatalf("%+v", r)
+		}
+		if r := f.publish(message("", "1")); r.Duplicate || r.Seq != 4 {
+			f.Fatalf("%+v", r)
+		}
+	})
+}
+
+func TestASessionWithoutALiveLeaseSendsNothing(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.lease("r", "ended", f.rdb.Time(f.ctx).Val())
+		for _, session := range []string{"never", "ended"} {
+			m := message("", "1")
+			m.Session = session
+			if _, err := f.pub.PublishWait(f.ctx, m); !errors.Is(err, roomlog.ErrNoSeat) {
+				f.Errorf("%s: %v", session, err)
+			}
+		}
+		gone := message("", "1")
+		gone.RoomID = "nowhere"
+		if _, err := f.pub.PublishWait(f.ctx, gone); !errors.Is(err, roomlog.ErrNoSeat) {
+			f.Error(err)
+		}
+		if r := f.read(1, 0); r.Last != 0 {
+			f.Errorf("%+v", r)
+		}
+	})
+}
+
+func TestTheApplicationNeedsARoomAndNoSeat(t *testing.T) {
+	each(t, func(f *fixture) {
+		m := roomlog.Message{RoomID: "r", User: wire.SystemUser, Tail: wire.MessageTail([]byte(`{"userId":"system"}`), "", []byte(`1`))}
+		if r := f.publish(m); r.Seq != 1 {
+			f.Fatalf("%+v", r)
+		}
+		m.RoomID = "nowhere"
+		if _, err := f.pub.PublishWait(f.ctx, m); wire.CodeOf(err) != wire.RoomNotFound {
+			f.Fatal(err)
+		}
+		if n := f.rdb.Exists(f.ctx, f.layout.Keys("nowhere").Room(), f.layout.Keys("nowhere").Log()).Val(); n != 0 {
+			f.Fatal("a room was made")
+		}
+	})
+}
+
+func TestMessagesOfARoomKeepTheOrderInWhichTheyWereGiven(t *testing.T) {
+	each(t, func(f *fixture) {
+		const rooms, each = 5, 150 // several batches
+		var done sync.WaitGroup
+		for i := range rooms {
+			f.makeRoom(fmt.Sprintf("r%d", i))
+		}
+		for n := range each {
+			for i := range rooms {
+				m := message("", fmt.Sprint(n))
+				m.RoomID = fmt.Sprintf("r%d", i)
+				done.Add(1)
+				m.Done = func(r roomlog.Result) {
+					defer done.Done()
+					if r.Err != nil || r.Seq != int64(n+1) {
+						f.Errorf("message %d: %+v", n, r)
+					}
+				}
+				f.pub.Publish(&m)
+			}
+		}
+		done.Wait()
+		for i := range rooms {
+			r, err := roomlog.Read(f.ctx, f.rdb, f.layout, fmt.Sprintf("r%d", i), 1, 0)
+			f.must(err)
+			for n, e := range r.Entries {
+				var frame wire.ServerFrame
+				f.must(json.Unmarshal(e.Frame, &frame))
+				if string(frame.Body) != fmt.Sprint(n) {
+					f.Fatalf("entry %d is %s", n, e.Frame)
+				}
+			}
+		}
+	})
+}
+
+func TestCloseAppendsWhatIsQueuedAndRefusesWhatComesLater(t *testing.T) {
+	each(t, func(f *fixture) {
+		p := roomlog.NewPublisher(f.rdb, f.layout)
+		var appended atomic.Int64
+		for range 100 {
+			m := message("", "1")
+			m.Done = func(r roomlog.Result) {
+				if r.Err == nil {
+					appended.Add(1)
+				}
+			}
+			p.Publish(&m)
+		}
+		p.Close()
+		p.Close()
+		if appended.Load() != 100 || f.read(1, 0).Last != 100 {
+			f.Fatalf("%d answers, %d entries", appended.Load(), f.read(1, 0).Last)
+		}
+		if _, err := p.PublishWait(f.ctx, message("", "1")); wire.CodeOf(err) != wire.Unavailable {
+			f.Fatal(err)
+		}
+	})
+}
+
+func TestThePublisherGoesOnAfterRedisForgotTheScript(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.publish(message("", "1"))
+		f.must(f.rdb.ScriptFlush(f.ctx).Err())
+		if r := f.publish(message("", "1")); r.Seq != 2 {
+			f.Fatalf("%+v", r)
+		}
+	})
+}
+
+func TestThePublisherSaysUnavailableInAnOutageAndGoesOnAfterIt(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t, "--appendonly", "yes", "--appendfsync", "always")
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	f.publish(message("", "1"))
+	server.Stop()
+	if _, err := f.pub.PublishWait(f.ctx, message("id", "1")); wire.CodeOf(err) != wire.Unavailable {
+		f.Fatal(err)
+	}
+	server.Start()
+	f.eventually("a message is appended again", func() bool {
+		r, err := f.pub.PublishWait(f.ctx, message("id", "1"))
+		if err != nil && wire.CodeOf(err) != wire.Unavailable {
+			f.Fatal(err)
+		}
+		return err == nil && r.Seq == 2
+	})
+}
+
+func TestMessagesThatWaitedForASilentRedisAreNotAppendedLate(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	f.publish(message("", "1"))
+	server.Pause()
+	const sent = 3 * roomlog.PublishBatch
+	done := make(chan roomlog.Result, sent)
+	for range sent {
+		m := message("", "1")
+		m.Done = func(r roomlog.Result) { done <- r }
+		f.pub.Publish(&m)
+	}
+	began := time.Now()
+	for range sent {
+		if r := <-done; wire.CodeOf(r.Err) != wire.Unavailable {
+			f.Fatalf("%+v", r)
+		}
+	}
+	if took := time.Since(began); took > 8*time.Second {
+		f.Errorf("the senders waited %v", took)
+	}
+	server.Resume()
+	f.publish(message("", "1"))
+	if last := f.read(1, 0).Last; last > 2+2*roomlog.PublishBatch {
+		f.Errorf("%d entries: messages were sent long after their senders gave up", last)
+	}
+}
+
+func TestAFullQueueRefusesInsteadOfBlocking(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	server.Pause()
+	var refused atomic.Int64
+	for range roomlog.PublishQueue + 2*roomlog.PublishBatch {
+		m := message("", "1")
+		m.Done = func(r roomlog.Result) {
+			if wire.CodeOf(r.Err) == wire.Unavailable {
+				refused.Add(1)
+			}
+		}
+		f.pub.Publish(&m)
+	}
+	if refused.Load() == 0 {
+		f.Error("nothing was refused")
+	}
+	ctx, cancel := context.WithTimeout(f.ctx, 10*time.Millisecond)
+	defer cancel()
+	if _, err := f.pub.PublishWait(ctx, message("", "1")); wire.CodeOf(err) != wire.Unavailable {
+		f.Error(err)
+	}
+	server.Resume()
+}

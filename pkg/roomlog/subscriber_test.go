@@ -1,0 +1,328 @@
+package roomlog_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// reader notes what a subscriber brings.
+type reader struct {
+	events chan roomlog.Event
+	again  chan string // rooms resubscribed
+
+	mu    sync.Mutex
+	rooms map[string]int // events by room
+}
+
+func newReader() *reader {
+	return &reader{events: make(chan roomlog.Event, 10_000), again: make(chan string, 10_000), rooms: make(map[string]int)}
+}
+
+func (r *reader) Event(roomID string, e roomlog.Event) {
+	r.mu.Lock()
+	r.rooms[roomID]++
+	r.mu.Unlock()
+	r.events <- e
+}
+
+func (r *reader) Resubscribed(roomID string) { r.again <- roomID }
+
+func (r *reader) of(roomID string) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rooms[roomID]
+}
+
+// subscriber runs a subscriber until the test ends.
+func (f *fixture) subscriber(rdb *redis.Client) (*roomlog.Subscriber, *reader) {
+	r := newReader()
+	s := roomlog.NewSubscriber(rdb, f.layout, r)
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { s.Run(ctx) })
+	f.Cleanup(func() { cancel(); running.Wait() })
+	return s, r
+}
+
+func (f *fixture) subscribe(s *roomlog.Subscriber, roomID string) {
+	f.Helper()
+	ctx, cancel := context.WithTimeout(f.ctx, patience)
+	defer cancel()
+	f.must(s.Subscribe(ctx, roomID))
+}
+
+func next[T any](f *fixture, from <-chan T) T {
+	f.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(patience):
+		f.Fatalf("nothing came for %v", patience)
+		panic("unreachable")
+	}
+}
+
+func TestWhatIsPublishedAfterSubscribeReturnsReachesTheReader(t *testing.T) {
+	each(t, func(f *fixture) {
+		s, r := f.subscriber(f.rdb)
+		f.subscribe(s, "r")
+		f.subscribe(s, "r") // again: at once
+		for i := range int64(20) {
+			f.publish(message("", "1"))
+			e := next(f, r.events)
+			if e.Kind != roomlog.KindMessage || e.Seq != i+1 || e.Epoch != "e1" || len(r.again) != 0 {
+				f.Fatalf("%+v", e)
+			}
+			if i == 0 && string(e.Data) != string(f.read(1, 1).Entries[0].Frame) {
+				f.Fatalf("published %s, read %s", e.Data, f.read(1, 1).Entries[0].Frame)
+			}
+		}
+		s.Unsubscribe("r")
+		f.eventually("nobody follows the room", func() bool {
+			return f.rdb.PubSubNumSub(f.ctx, f.layout.Keys("r").Channel()).Val()[f.layout.Keys("r").Channel()] == 0
+		})
+	})
+}
+
+func TestSubscribeFailsWithItsContextAndCanBeUndone(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	server.Stop()
+	s, _ := f.subscriber(f.rdb)
+	ctx, cancel := context.WithTimeout(f.ctx, 20*time.Millisecond)
+	defer cancel()
+	if err := s.Subscribe(ctx, "r"); wire.CodeOf(err) != wire.Unavailable {
+		f.Fatal(err)
+	}
+	s.Unsubscribe("r")
+	server.Start()
+	f.subscribe(s, "other")
+	channel := f.layout.Keys("r").Channel()
+	if n := f.rdb.PubSubNumSub(f.ctx, channel).Val()[channel]; n != 0 {
+		f.Fatalf("%d subscriptions that nobody wants", n)
+	}
+}
+
+func TestAKilledConnectionIsMadeAgainAndSaysSo(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Client(t, redistest.Server(t).URL()))
+	s, r := f.subscriber(f.rdb)
+	f.subscribe(s, "r")
+	f.subscribe(s, "other")
+	for range 3 {
+		f.must(f.rdb.ClientKillByFilter(f.ctx, "TYPE", "pubsub").Err())
+		rooms := map[string]bool{next(f, r.again): true, next(f, r.again): true}
+		if !rooms["r"] || !rooms["other"] {
+			f.Fatalf("resubscribed %v", rooms)
+		}
+		f.publish(message("", "1"))
+		next(f, r.events)
+	}
+}
+
+func TestTheSubscriberComesBackAfterARestartOfRedis(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	s, r := f.subscriber(f.rdb)
+	f.subscribe(s, "r")
+	server.Stop()
+	server.Start()
+	if id := next(f, r.again); id != "r" {
+		f.Fatalf("resubscribed %q", id)
+	}
+	f.makeRoom("r")
+	f.publish(message("", "1"))
+	next(f, r.events)
+}
+
+// halfOpen stands between a client and Redis and can swallow what the connections of
+// the moment carry, without closing them.
+type halfOpen struct {
+	net.Listener
+	generation atomic.Int64 // connections of earlier ones are swallowed
+	wg         sync.WaitGroup
+	mu         sync.Mutex
+	open       []net.Conn
+}
+
+func newHalfOpen(f *fixture, socket string) *halfOpen {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	f.must(err)
+	h := &halfOpen{Listener: l}
+	h.wg.Go(func() {
+		for {
+			front, err := l.Accept()
+			if err != nil {
+				return
+			}
+			back, err := net.Dial("unix", socket)
+			if err != nil {
+				_ = front.Close()
+				continue
+			}
+			h.mu.Lock()
+			h.open = append(h.open, front, back)
+			h.mu.Unlock()
+			generation := h.generation.Load()
+			h.wg.Go(func() { h.carry(front, back, generation) })
+			h.wg.Go(func() { h.carry(back, front, generation) })
+		}
+	})
+	f.Cleanup(func() {
+		_ = l.Close()
+		h.mu.Lock()
+		for _, c := range h.open {
+			_ = c.Close()
+		}
+		h.mu.Unlock()
+		h.wg.Wait()
+	})
+	return h
+}
+
+func (h *halfOpen) carry(from, to net.Conn, generation int64) {
+	buf := make([]byte, 4096)
+	for {
+		n, err := from.Read(buf)
+		if err != nil {
+			break
+		}
+		if h.generation.Load() == generation {
+			_, err = to.Write(buf[:n])
+		}
+		if err != nil {
+			break
+		}
+	}
+	if h.generation.Load() == generation {
+		_ = to.Close()
+	}
+}
+
+func TestAConnectionThatCarriesNothingIsNoticedWithinFiveSeconds(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	between := newHalfOpen(f, server.Socket())
+	s, r := f.subscriber(redistest.Client(t, "redis://"+between.Addr().String()))
+	f.subscribe(s, "r")
+	between.generation.Add(1)
+	began := time.Now()
+	next(f, r.again)
+	if took := time.Since(began); took < roomlog.ProbePatience-2*time.Second || took > roomlog.ProbePatience+4*time.Second {
+		f.Errorf("noticed after %v", took)
+	}
+	f.publish(message("", "1"))
+	next(f, r.events)
+}
+
+// A message may come late, but never to a room that is not followed, and never not at
+// all to one that is.
+func TestComingAndGoingLeavesEachRoomAsItsLastCallSays(t *testing.T) {
+	each(t, func(f *fixture) {
+		s, r := f.subscriber(f.rdb)
+		seed := rand.Uint64()
+		f.Logf("seed %d", seed)
+		const rooms = 8
+		follows := make([]bool, rooms)
+		var workers sync.WaitGroup
+		for i := range rooms { // each room is one goroutine's, as with a gateway's hub
+			rng := rand.New(rand.NewPCG(seed, uint64(i)))
+			id := fmt.Sprintf("room%d", i)
+			workers.Go(func() {
+				for range 100 {
+					if follows[i] {
+						s.Unsubscribe(id)
+						follows[i] = false
+						continue
+					}
+					timeout := patience
+					if rng.IntN(3) == 0 {
+						timeout = time.Duration(rng.IntN(500)) * time.Microsecond
+					}
+					ctx, cancel := context.WithTimeout(f.ctx, timeout)
+					err := s.Subscribe(ctx, id)
+					cancel()
+					if err != nil {
+						s.Unsubscribe(id)
+						continue
+					}
+					follows[i] = true
+					if rng.IntN(4) == 0 { // confirmed: what is published now arrives
+						before := r.of(id)
+						f.must(f.rdb.Publish(f.ctx, f.layout.Keys(id).Channel(), "o e1 0 1").Err())
+						f.eventually("the event arrives", func() bool { return r.of(id) > before })
+					}
+				}
+			})
+		}
+		workers.Wait()
+		for i := range rooms {
+			channel := f.layout.Keys(fmt.Sprintf("room%d", i)).Channel()
+			want := int64(0)
+			if follows[i] {
+				want = 1
+			}
+			f.eventually(fmt.Sprintf("room%d has %d subscriptions", i, want), func() bool {
+				return f.rdb.PubSubNumSub(f.ctx, channel).Val()[channel] == want
+			})
+		}
+		if len(r.again) != 0 {
+			f.Error("resubscribed, though the connection never broke")
+		}
+	})
+}
+
+func TestRunEndsWithItsContextAndLeavesNothingBehind(t *testing.T) {
+	server := redistest.Server(t)
+	rdb := redistest.Client(t, server.URL())
+	before := goleak.IgnoreCurrent()
+	for _, up := range []bool{true, false} {
+		if !up {
+			server.Stop()
+		}
+		s := roomlog.NewSubscriber(rdb, roomlog.Layout{Partitions: 4}, newReader())
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan struct{})
+		go func() { s.Run(ctx); close(ended) }()
+		if up {
+			if err := s.Subscribe(ctx, "r"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		cancel()
+		select {
+		case <-ended:
+		case <-time.After(patience):
+			t.Fatal("Run goes on after its context has ended")
+		}
+	}
+	goleak.VerifyNone(t, before)
+}
+
+func TestWhatIsNoEventIsIgnored(t *testing.T) {
+	each(t, func(f *fixture) {
+		s, r := f.subscriber(f.rdb)
+		f.subscribe(s, "r")
+		f.must(f.rdb.Publish(f.ctx, f.layout.Keys("r").Channel(), "nonsense").Err())
+		f.publish(message("", "1"))
+		if e := next(f, r.events); e.Seq != 1 {
+			f.Fatalf("%+v", e)
+		}
+	})
+}

@@ -1,0 +1,67 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"testing"
+)
+
+// BinEnv names the directory of the binaries, which `make test` has built. Without it
+// they are built once a test process.
+const BinEnv = "ANTEROOM_BIN"
+
+// built is the directory made by buildOnce, for Main to remove.
+var built string
+
+// Main runs the tests of a package and cleans up behind them:
+//
+//	func TestMain(m *testing.M) { cluster.Main(m) }
+func Main(m *testing.M) {
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
+}
+
+func binaries() (string, error) {
+	if dir := os.Getenv(BinEnv); dir != "" {
+		for _, name := range []string{"room", "gateway"} {
+			if _, err := exec.LookPath(filepath.Join(dir, name)); err != nil {
+				return "", fmt.Errorf("%s: %w", BinEnv, err)
+			}
+		}
+		return dir, nil
+	}
+	return buildOnce()
+}
+
+var buildOnce = sync.OnceValues(func() (string, error) {
+	root, err := moduleRoot()
+	if err != nil {
+		return "", err
+	}
+	if built, err = os.MkdirTemp("", "anteroom-bin-"); err != nil {
+		return "", err
+	}
+	build := exec.Command("go", "build", "-o", built, "./cmd/room", "./cmd/gateway")
+	build.Dir = root
+	if output, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the binaries: %w\n%s", err, output)
+	}
+	return built, nil
+})
+
+// moduleRoot is the directory of the module services, found from this file's place.
+func moduleRoot() (string, error) {
+	_, file, _, ok := runtime.Caller(0)
+	if !ok || !filepath.IsAbs(file) {
+		return "", errors.New("where the sources are is not known: build the tests without -trimpath")
+	}
+	return filepath.Join(filepath.Dir(file), "..", ".."), nil
+}

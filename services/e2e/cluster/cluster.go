@@ -1,0 +1,219 @@
+// Package cluster runs Anteroom as real processes on loopback, for tests: Redis
+// with its append-only file, room services, gateways, and HAProxy with the
+// configuration of deploy/haproxy. Each process can be stopped, killed, paused and
+// started again by itself, at the same address.
+//
+//	c := cluster.Start(t, cluster.Options{})
+//	c.Gateways[0].Kill()        // kill -9
+//	c.Gateways[0].Start(ctx)    // returns once it is ready
+//
+// Everything is stopped when the test ends, and the kernel kills what is left when
+// the test's process dies (Linux). What the processes wrote is shown when the test
+// has failed.
+package cluster
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+)
+
+// Options describe a cluster. The zero value is that of `make cluster`.
+type Options struct {
+	Rooms    int      // room services; 0 means 2
+	Gateways int      // 0 means 3
+	Settings []string // of room services and gateways, as in the environment: "WALK_IN=false"
+}
+
+// Cluster is a cluster that runs. Its processes may be used by many goroutines at once.
+type Cluster struct {
+	Redis    *Process
+	Rooms    []*Process
+	Gateways []*Process
+	Proxy    *Process // HAProxy
+
+	dir  string
+	held []*port
+}
+
+// startTimeout bounds the start of all processes, which takes about a second on a
+// machine that is not busy.
+const startTimeout = 45 * time.Second
+
+// Start starts a cluster and returns once a gateway can be reached through HAProxy. A
+// test without what it needs has failed: what it checks would go unnoticed.
+func Start(tb testing.TB, o Options) *Cluster {
+	tb.Helper()
+	if o.Rooms == 0 {
+		o.Rooms = 2
+	}
+	if o.Gateways == 0 {
+		o.Gateways = 3
+	}
+	c := &Cluster{dir: tb.TempDir()}
+	tb.Cleanup(func() { c.end(tb) })
+	if err := c.define(o); err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	began := time.Now()
+	if err := c.start(ctx); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Logf("cluster of %d room services and %d gateways is ready after %v",
+		o.Rooms, o.Gateways, time.Since(began).Round(time.Millisecond))
+	return c
+}
+
+// URL is where users come in: HAProxy.
+func (c *Cluster) URL() string { return c.Proxy.URL() }
+
+// RedisURL is where the room services and gateways find Redis.
+func (c *Cluster) RedisURL() string { return "redis://" + c.Redis.Addr() + "/0" }
+
+// RedisClient connects to Redis past everybody, until the test ends.
+func (c *Cluster) RedisClient(tb testing.TB) *redis.Client {
+	tb.Helper()
+	return redistest.Client(tb, c.RedisURL())
+}
+
+// Layout says where in Redis rooms lie.
+func (c *Cluster) Layout() roomlog.Layout {
+	return roomlog.Layout{Partitions: roomlog.DefaultPartitions}
+}
+
+// Client makes a client that comes in through HAProxy, with connections of its own.
+func (c *Cluster) Client(tb testing.TB) *client.Client {
+	tb.Helper()
+	made, err := client.New(c.URL())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(made.CloseIdleConnections)
+	return made
+}
+
+// Processes are all processes, in the order of starting.
+func (c *Cluster) Processes() []*Process {
+	all := []*Process{c.Redis}
+	all = append(all, c.Rooms...)
+	all = append(all, c.Gateways...)
+	return append(all, c.Proxy)
+}
+
+// define says what each process runs, at addresses that are this cluster's until its end.
+func (c *Cluster) define(o Options) error {
+	bin, err := binaries()
+	if err != nil {
+		return err
+	}
+	root, err := moduleRoot()
+	if err != nil {
+		return err
+	}
+	deploy := filepath.Join(filepath.Dir(root), "deploy")
+	if err := c.defineRedis(filepath.Join(deploy, "redis", "redis.conf")); err != nil {
+		return err
+	}
+	settings := append([]string{"REDIS=" + c.RedisURL(), "IDENTITY_KEY=" + rand.Text() + rand.Text()}, o.Settings...)
+	var targets []string
+	for i := range o.Rooms {
+		p, err := c.process(fmt.Sprintf("room%d", i+1), true)
+		if err != nil {
+			return err
+		}
+		p.argv = []string{filepath.Join(bin, "room"), "--listen=" + p.Addr(), "--admin-listen=" + p.AdminAddr()}
+		p.env = settings
+		p.ready = p.answers(p.AdminURL() + "/readyz")
+		targets = append(targets, p.Addr())
+		c.Rooms = append(c.Rooms, p)
+	}
+	settings = append(settings, "ROOMS="+strings.Join(targets, ","))
+	for i := range o.Gateways {
+		p, err := c.process(fmt.Sprintf("gateway%d", i+1), true)
+		if err != nil {
+			return err
+		}
+		p.argv = []string{filepath.Join(bin, "gateway"), "--gateway-id=" + p.Name,
+			"--listen=" + p.Addr(), "--admin-listen=" + p.AdminAddr()}
+		p.env = settings
+		p.ready = p.answers(p.URL() + "/readyz")
+		c.Gateways = append(c.Gateways, p)
+	}
+	return c.defineProxy(filepath.Join(deploy, "haproxy", "local.cfg"))
+}
+
+// process makes a process that has an address, and maybe another one for admins.
+func (c *Cluster) process(name string, admin bool) (*Process, error) {
+	p := &Process{Name: name, log: filepath.Join(c.dir, name+".log")}
+	addrs := []*string{&p.addr}
+	if admin {
+		addrs = append(addrs, &p.admin)
+	}
+	for _, addr := range addrs {
+		held, err := holdPort()
+		if err != nil {
+			return nil, fmt.Errorf("a port for %s: %w", name, err)
+		}
+		c.held = append(c.held, held)
+		*addr = held.addr
+	}
+	return p, nil
+}
+
+// start starts first what others need; what is alike starts together.
+func (c *Cluster) start(ctx context.Context) error {
+	for _, together := range [][]*Process{{c.Redis}, append(append([]*Process{}, c.Rooms...), c.Gateways...), {c.Proxy}} {
+		errs := make(chan error, len(together))
+		for _, p := range together {
+			go func() { errs <- p.Start(ctx) }()
+		}
+		var failed error
+		for range together {
+			if err := <-errs; err != nil && failed == nil {
+				failed = err
+			}
+		}
+		if failed != nil {
+			return failed
+		}
+	}
+	return nil
+}
+
+// end kills everything, and shows what the processes wrote where the test has failed.
+func (c *Cluster) end(tb testing.TB) {
+	var all sync.WaitGroup
+	for _, p := range c.Processes() {
+		if p != nil {
+			all.Go(func() { _ = p.Kill() })
+		}
+	}
+	all.Wait()
+	for _, held := range c.held {
+		held.release()
+	}
+	if !tb.Failed() {
+		return
+	}
+	for _, p := range c.Processes() {
+		if p != nil {
+			tb.Logf("the end of %s.log:\n%s", p.Name, p.LogTail(tailBytes))
+		}
+	}
+}
+
+// tailBytes is how much of each log is shown.
+const tailBytes = 6 << 10

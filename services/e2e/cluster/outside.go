@@ -1,0 +1,115 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+)
+
+// program finds a program that is not the project's; Debian keeps haproxy out of
+// users' paths.
+func program(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/opt/homebrew/bin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not installed, and the cluster cannot do without: `make deps` installs it on Debian and Ubuntu", name)
+}
+
+func (c *Cluster) defineRedis(config string) error {
+	server, err := program("redis-server")
+	if err != nil {
+		return err
+	}
+	p, err := c.process("redis", false)
+	if err != nil {
+		return err
+	}
+	data := filepath.Join(c.dir, "redis")
+	if err := os.Mkdir(data, 0o755); err != nil {
+		return err
+	}
+	host, port, err := net.SplitHostPort(p.Addr())
+	if err != nil {
+		return err
+	}
+	p.argv = []string{server, config, "--bind", host, "--port", port, "--dir", data}
+	p.ready = func(ctx context.Context) error {
+		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Addr: p.Addr()}))
+		defer rdb.Close()
+		return rdb.Ping(ctx).Err() // an error too while it reads the append-only file
+	}
+	c.Redis = p
+	return nil
+}
+
+// defineProxy runs HAProxy on the configuration of make cluster, with a line for each
+// gateway of this one.
+func (c *Cluster) defineProxy(config string) error {
+	haproxy, err := program("haproxy")
+	if err != nil {
+		return err
+	}
+	p, err := c.process("haproxy", false)
+	if err != nil {
+		return err
+	}
+	text, err := os.ReadFile(config)
+	if err != nil {
+		return err
+	}
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasPrefix(strings.TrimSpace(line), "server ") {
+			lines = append(lines, line)
+		}
+	}
+	for _, g := range c.Gateways {
+		lines = append(lines, fmt.Sprintf("    server %s %s\n", g.Name, g.Addr()))
+	}
+	own := filepath.Join(c.dir, "haproxy.cfg")
+	if err := os.WriteFile(own, []byte(strings.Join(lines, "")), 0o644); err != nil {
+		return err
+	}
+	p.argv = []string{haproxy, "-db", "-f", own}
+	p.env = []string{"HAPROXY_LISTEN=" + p.Addr()}
+	p.ready = p.answers(p.URL() + "/readyz")
+	c.Proxy = p
+	return nil
+}
+
+// answers makes a check that url answers with 200.
+func (p *Process) answers(url string) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			return err
+		}
+		transport := &http.Transport{DisableKeepAlives: true} // and no proxy of the environment
+		resp, err := transport.RoundTrip(req)
+		if err != nil {
+			return err
+		}
+		defer resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("%s answers %s", url, resp.Status)
+		}
+		return nil
+	}
+}

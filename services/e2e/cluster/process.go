@@ -1,0 +1,214 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// pollEvery is how often a condition is looked at.
+const pollEvery = 20 * time.Millisecond
+
+// Process is one process of a cluster. It keeps its address over stops and starts.
+type Process struct {
+	Name string
+
+	addr, admin string
+	argv, env   []string
+	log         string                          // file that its output is appended to
+	ready       func(ctx context.Context) error // nil once it serves
+
+	mu  sync.Mutex // guards what follows
+	cmd *exec.Cmd  // nil while it does not run
+	// Of the last start. ended is closed once the process is gone; state is set before.
+	ended chan struct{}
+	state *os.ProcessState
+}
+
+// Addr is host:port of what the process serves.
+func (p *Process) Addr() string { return p.addr }
+
+// URL is Addr for HTTP.
+func (p *Process) URL() string { return "http://" + p.addr }
+
+// AdminAddr is host:port of metrics, health and pprof; empty for HAProxy and Redis.
+func (p *Process) AdminAddr() string { return p.admin }
+
+// AdminURL is AdminAddr for HTTP.
+func (p *Process) AdminURL() string { return "http://" + p.admin }
+
+// Start starts the process and waits until it is ready, which ctx bounds.
+func (p *Process) Start(ctx context.Context) error {
+	ended, err := p.launch()
+	if err != nil {
+		return fmt.Errorf("start %s: %w", p.Name, err)
+	}
+	var last error
+	for {
+		if last = p.ready(ctx); last == nil {
+			return nil
+		}
+		select {
+		case <-ended:
+			return fmt.Errorf("start %s: it ended: %s\n%s", p.Name, p.status(), p.LogTail(tailBytes))
+		case <-ctx.Done():
+			return fmt.Errorf("start %s: not ready: %w", p.Name, last)
+		case <-time.After(pollEvery):
+		}
+	}
+}
+
+func (p *Process) launch() (ended chan struct{}, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd != nil {
+		return nil, errors.New("it runs already")
+	}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer log.Close() // the process has its own
+	cmd := exec.Command(p.argv[0], p.argv[1:]...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(baseEnv(), p.env...)
+	cmd.SysProcAttr = dieWithParent()
+	if err := startProcess(cmd); err != nil {
+		return nil, err
+	}
+	ended = make(chan struct{})
+	p.cmd, p.ended, p.state = cmd, ended, nil
+	go func() {
+		_ = cmd.Wait() // state has all that the error says
+		p.mu.Lock()
+		p.cmd, p.state = nil, cmd.ProcessState
+		p.mu.Unlock()
+		close(ended)
+	}()
+	return ended, nil
+}
+
+// baseEnv leaves out the settings of whoever runs the tests.
+func baseEnv() []string {
+	var env []string
+	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"} {
+		if value, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// Running reports whether the process runs, paused or not.
+func (p *Process) Running() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cmd != nil
+}
+
+// Signal sends a signal to the running process.
+func (p *Process) Signal(s syscall.Signal) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return fmt.Errorf("signal %s: it does not run", p.Name)
+	}
+	if err := p.cmd.Process.Signal(s); err != nil {
+		return fmt.Errorf("signal %s: %w", p.Name, err)
+	}
+	return nil
+}
+
+// Terminate asks the process to stop, as an operator does; Wait tells how it went.
+func (p *Process) Terminate() error { return p.Signal(syscall.SIGTERM) }
+
+// Pause makes the process silent without closing its connections; Resume wakes it.
+func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
+
+// Resume ends Pause.
+func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }
+
+// Kill ends the process at once, as a crash does, and waits until it is gone. It is no
+// error when the process does not run.
+func (p *Process) Kill() error {
+	if err := p.Signal(syscall.SIGKILL); err != nil && p.Running() && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	p.mu.Lock()
+	ended := p.ended
+	p.mu.Unlock()
+	if ended != nil {
+		<-ended
+	}
+	return nil
+}
+
+// Stop is Terminate and Wait. When ctx ends first, the process is killed.
+func (p *Process) Stop(ctx context.Context) error {
+	if err := p.Terminate(); err != nil {
+		return err
+	}
+	err := p.Wait(ctx)
+	if ctx.Err() != nil {
+		err = errors.Join(err, p.Kill())
+	}
+	return err
+}
+
+// Restart is Stop and Start.
+func (p *Process) Restart(ctx context.Context) error {
+	if err := p.Stop(ctx); err != nil {
+		return err
+	}
+	return p.Start(ctx)
+}
+
+// Wait waits for the end of the process: nil when its status was 0.
+func (p *Process) Wait(ctx context.Context) error {
+	p.mu.Lock()
+	ended := p.ended
+	p.mu.Unlock()
+	if ended == nil {
+		return fmt.Errorf("wait for %s: it was never started", p.Name)
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of %s: %w", p.Name, ctx.Err())
+	}
+	if status := p.status(); status != "exit status 0" {
+		return fmt.Errorf("%s ended with %s", p.Name, status)
+	}
+	return nil
+}
+
+func (p *Process) status() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state.String()
+}
+
+// LogTail is the end of what the process has written, over all its starts.
+func (p *Process) LogTail(bytes int64) string {
+	file, err := os.Open(p.log)
+	if err != nil {
+		return "(" + err.Error() + ")"
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.Size() > bytes {
+		if _, err := file.Seek(-bytes, io.SeekEnd); err != nil {
+			return "(" + err.Error() + ")"
+		}
+	}
+	tail, err := io.ReadAll(file)
+	if err != nil {
+		return "(" + err.Error() + ")"
+	}
+	return string(tail)
+}

@@ -1,0 +1,38 @@
+package cluster
+
+import (
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+)
+
+// dieWithParent makes the kernel kill the process when the thread that started it
+// ends: also after a panic or go test's own timeout, which run no cleanup.
+func dieWithParent() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+}
+
+type launch struct {
+	cmd *exec.Cmd
+	err chan error
+}
+
+// launcher starts processes on one thread that lives as long as this process: the
+// parent's death that Pdeathsig means is that of the starting thread.
+var launcher = sync.OnceValue(func() chan<- launch {
+	launches := make(chan launch)
+	go func() {
+		runtime.LockOSThread()
+		for l := range launches {
+			l.err <- l.cmd.Start()
+		}
+	}()
+	return launches
+})
+
+func startProcess(cmd *exec.Cmd) error {
+	l := launch{cmd, make(chan error, 1)}
+	launcher() <- l
+	return <-l.err
+}

@@ -1,0 +1,13 @@
+//go:build !linux
+
+package cluster
+
+import (
+	"os/exec"
+	"syscall"
+)
+
+// dieWithParent has no means here: after a panic of a test its processes go on.
+func dieWithParent() *syscall.SysProcAttr { return nil }
+
+func startProcess(cmd *exec.Cmd) error { return cmd.Start() }

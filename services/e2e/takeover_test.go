@@ -1,0 +1,42 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
+)
+
+func TestAUserWhoJoinsElsewhereTakesTheOwnSeatAlong(t *testing.T) {
+	t.Parallel()
+	v := start(t, cluster.Options{})
+	room := v.room(t, client.RoomSpec{Capacity: 2}) // full with the two: nothing else would do
+	ann := v.identity(t, "Ann")
+	older := v.join(t, v.Gateways[0].URL(), room.RoomID, ann)
+	watcher := v.join(t, v.Gateways[1].URL(), room.RoomID, v.identity(t, "Watcher"))
+
+	newer := v.join(t, v.Gateways[2].URL(), room.RoomID, ann)
+	wantClose(t, older, soon, wire.CloseReplaced)
+	wantNext(t, newer, watcher, "after the takeover")
+	v.wantOccupied(t, room.RoomID, 2)
+
+	// The seat moves on while the gateway of its session is paused; what that session's
+	// end says when the gateway wakes must not free the seat.
+	must(t, v.Gateways[2].Pause())
+	must(t, newer.SendRaw(within(t, soon), []byte(`{"type":"LEAVE"}`)))
+	newest := v.join(t, v.Gateways[0].URL(), room.RoomID, ann)
+	must(t, v.Gateways[2].Resume())
+	wantClose(t, newer, soon, wire.CloseReplaced, wire.CloseNormal)
+	wantNext(t, newest, watcher, "after the late end")
+	v.wantOccupied(t, room.RoomID, 2)
+}
+
+func (v *venue) wantOccupied(t *testing.T, roomID string, want int) {
+	t.Helper()
+	room, err := v.Room(within(t, soon), roomID)
+	must(t, err)
+	if room.Occupied != want || room.Reserved != 0 {
+		t.Errorf("%d seats are occupied and %d reserved, want %d and 0", room.Occupied, room.Reserved, want)
+	}
+}

@@ -29,7 +29,7 @@ func TestMembersOnTwoGatewaysSeeTheSameLog(t *testing.T) {
 			room := v.room(t, client.RoomSpec{Capacity: 8})
 			ann := v.join(t, via.ann, room.RoomID, v.identity(t, "Ann"))
 			bob := v.join(t, via.bob, room.RoomID, v.identity(t, "Bob"))
-			if n := v.gateways(t, room.RoomID); n != 2 {
+			if n := len(v.sessionsByGateway(t, room.RoomID)); n != 2 {
 				t.Errorf("two members are on %d gateways", n)
 			}
 			const each = 30 // within the burst of 40
@@ -76,21 +76,6 @@ func readMessages(t *testing.T, s *client.Session, n int) []entry {
 		}
 	}
 	return log
-}
-
-// gateways counts the gateways that a room's sessions are on.
-func (v *venue) gateways(t *testing.T, roomID string) int {
-	t.Helper()
-	sessions, err := v.redis.HVals(within(t, soon), v.Layout().Keys(roomID).Sessions()).Result()
-	must(t, err)
-	names := map[string]bool{}
-	for _, value := range sessions {
-		var user, gateway string
-		_, err := fmt.Sscan(value, &user, &gateway)
-		must(t, err)
-		names[gateway] = true
-	}
-	return len(names)
 }
 
 func TestACrowdGetsExactlyTheSeatsThereAreAndLeavesNoTrace(t *testing.T) {

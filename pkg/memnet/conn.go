@@ -1,0 +1,181 @@
+package memnet
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// stream is one way of a connection.
+type stream struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	data    []byte
+	ended   bool // by the writer: reads get what is there, then EOF
+	closed  bool // by the reader: writes fail
+	broken  bool // reads and writes fail
+	stalled bool // reads wait whatever there is
+	readBy  time.Time
+	writeBy time.Time
+	timers  [2]*time.Timer // that wake readers and writers at their deadlines
+}
+
+func newStream(stalled bool) *stream {
+	s := &stream{stalled: stalled}
+	s.changed.L = &s.mu
+	return s
+}
+
+func late(by time.Time) bool { return !by.IsZero() && !time.Now().Before(by) }
+
+func (s *stream) read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case s.closed:
+			return 0, net.ErrClosed
+		case s.broken:
+			return 0, ErrReset
+		case late(s.readBy):
+			return 0, os.ErrDeadlineExceeded
+		case s.stalled:
+		case len(s.data) > 0:
+			n := copy(p, s.data)
+			s.data = s.data[n:]
+			s.changed.Broadcast()
+			return n, nil
+		case s.ended:
+			return 0, io.EOF
+		}
+		s.changed.Wait()
+	}
+}
+
+func (s *stream) write(p []byte) (n int, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(p) > 0 {
+		switch room := Buffer - len(s.data); {
+		case s.ended:
+			return n, net.ErrClosed
+		case s.broken || s.closed:
+			return n, ErrReset
+		case late(s.writeBy):
+			return n, os.ErrDeadlineExceeded
+		case room > 0:
+			part := p[:min(room, len(p))]
+			s.data = append(s.data, part...)
+			n, p = n+len(part), p[len(part):]
+			s.changed.Broadcast()
+		default:
+			s.changed.Wait()
+		}
+	}
+	return n, nil
+}
+
+// set changes something and lets everyone look again.
+func (s *stream) set(change func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change()
+	s.changed.Broadcast()
+}
+
+func (s *stream) stall(stalled bool) { s.set(func() { s.stalled = stalled }) }
+func (s *stream) reset()             { s.set(func() { s.broken, s.data = true, nil }) }
+
+// deadline sets a deadline, and lets everyone look again then.
+func (s *stream) deadline(by *time.Time, i int, t time.Time) {
+	s.set(func() {
+		*by = t
+		if s.timers[i] != nil {
+			s.timers[i].Stop()
+			s.timers[i] = nil
+		}
+		if wait := time.Until(t); !t.IsZero() && wait > 0 {
+			s.timers[i] = time.AfterFunc(wait, func() { s.set(func() {}) })
+		}
+	})
+}
+
+// Conn is one end of a connection.
+type Conn struct {
+	in, out       *stream
+	local, remote Addr
+	onClose       func()
+
+	mu   sync.Mutex
+	over bool
+}
+
+// Read reads what the other end wrote.
+func (c *Conn) Read(p []byte) (int, error) { return c.in.read(p) }
+
+// Write writes for the other end; it waits while Buffer bytes are on their way.
+func (c *Conn) Write(p []byte) (int, error) { return c.out.write(p) }
+
+// LocalAddr is the name of this end.
+func (c *Conn) LocalAddr() net.Addr { return c.local }
+
+// RemoteAddr is the name of the other end.
+func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// CloseWrite ends what this end sends: the other end reads what is there, then EOF.
+func (c *Conn) CloseWrite() error {
+	c.out.set(func() { c.out.ended = true })
+	return nil
+}
+
+// Close ends both ways. As with TCP, what the other end sent and this one has not read
+// resets the connection, and what this one sent may be lost by that.
+func (c *Conn) Close() error {
+	c.mu.Lock()
+	over := c.over
+	c.over = true
+	c.mu.Unlock()
+	if over {
+		return nil
+	}
+	unread := false
+	c.in.set(func() {
+		unread = len(c.in.data) > 0
+		c.in.closed, c.in.data = true, nil
+	})
+	c.out.set(func() {
+		c.out.ended = true
+		if unread {
+			c.out.broken, c.out.data = true, nil
+		}
+	})
+	_ = c.SetDeadline(time.Time{}) // stops the timers
+	c.onClose()
+	return nil
+}
+
+func (c *Conn) closed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.over
+}
+
+// SetReadDeadline ends reads, those that wait included, at a time.
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	c.in.deadline(&c.in.readBy, 0, t)
+	return nil
+}
+
+// SetWriteDeadline ends writes, those that wait included, at a time.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.out.deadline(&c.out.writeBy, 1, t)
+	return nil
+}
+
+// SetDeadline sets both.
+func (c *Conn) SetDeadline(t time.Time) error {
+	_ = c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}

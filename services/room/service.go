@@ -4,11 +4,13 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"math"
+	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -310,7 +312,7 @@ func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roo
 	}
 	// Not protojson, whose output is spaced at random.
 	body, err := json.Marshal(req.GetBody().AsInterface())
-	if err != nil || !utf8.Valid(body) {
+	if err != nil || !isJSON(req.GetBody()) {
 		return nil, wire.Errorf(wire.BadRequest, "body is not a JSON value")
 	}
 	if len(body) > wire.DefaultFrameBytes {
@@ -324,6 +326,26 @@ func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roo
 		return nil, err
 	}
 	return &roomv1.PublishResponse{Seq: r.Seq}, nil
+}
+
+// isJSON finds what a Value can hold and JSON cannot: numbers that are none, which
+// AsInterface turns into strings, and values without a kind, which it turns into null.
+func isJSON(v *structpb.Value) bool {
+	switch v.GetKind().(type) {
+	case *structpb.Value_NumberValue:
+		return !math.IsNaN(v.GetNumberValue()) && !math.IsInf(v.GetNumberValue(), 0)
+	case *structpb.Value_ListValue:
+		return !slices.ContainsFunc(v.GetListValue().GetValues(), func(v *structpb.Value) bool { return !isJSON(v) })
+	case *structpb.Value_StructValue:
+		for _, field := range v.GetStructValue().GetFields() {
+			if !isJSON(field) {
+				return false
+			}
+		}
+	case nil:
+		return false
+	}
+	return true
 }
 
 func (r Room) proto() *roomv1.Room {

@@ -63,7 +63,14 @@ call('HSET', SESSIONS, session, user .. '\n' .. ARGV[3] .. '\n' .. member)
 call('ZADD', LEASES, string.format(MS, deadline), session)
 if not room.entered then call('HSET', ROOM, 'entered', 1) end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
-if not old then roster('j', 'MEMBER_JOINED', ',"member":' .. member) end
+if not old then
+  local occupied = call('ZCARD', LEASES)
+  if room.presence == 'full' then
+    roster('j', 'MEMBER_JOINED', ',"member":' .. member, occupied)
+  else
+    notice('o', occupied)
+  end
+end
 due(deadline)
 keep(ROOM, SEATS, SESSIONS, LEASES, LOG)
 return answer()

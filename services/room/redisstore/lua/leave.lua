@@ -2,5 +2,5 @@
 -- ARGV: 2 session  3 reason
 -- Answers {'OK'}, also where the session holds none.
 if not open() then return {'OK'} end
-if vacate(ARGV[2], ARGV[3]) then settle() end
+if vacate(ARGV[3], ARGV[2]) > 0 then settle() end
 return {'OK'}

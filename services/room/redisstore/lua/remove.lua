@@ -6,7 +6,7 @@ release(ARGV[2])
 local session = call('HGET', SEATS, ARGV[2])
 if session then
   notice('x', session)
-  vacate(session, 'REMOVED')
+  vacate('REMOVED', session)
 end
 settle()
 return {'OK'}

@@ -1,6 +1,6 @@
 -- Renews the leases of many sessions, of rooms of one partition.
 -- KEYS: the leases of each room
--- ARGV: 1 lease, ms; then for each room: number of its sessions, and they
+-- ARGV: 1 lease, ms; then for each room: number of its sessions (1 to 500), and they
 -- Answers the positions in ARGV of sessions that hold no live lease.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -9,16 +9,17 @@ local lost = {}
 local at = 2
 for _, leases in ipairs(KEYS) do
   local n = tonumber(ARGV[at])
-  -- Each on its own: a lease that has ended must stay ended, though the seat may
-  -- not have been freed yet.
-  for i = at + 1, at + n do
-    local ends = redis.call('ZSCORE', leases, ARGV[i])
+  local renewed = {}
+  -- A lease that has ended must stay ended, though the seat may not be freed yet.
+  for i, ends in ipairs(redis.call('ZMSCORE', leases, unpack(ARGV, at + 1, at + n))) do
     if ends and tonumber(ends) > now then
-      redis.call('ZADD', leases, 'XX', deadline, ARGV[i])
+      renewed[#renewed + 1] = deadline
+      renewed[#renewed + 1] = ARGV[at + i]
     else
-      lost[#lost + 1] = i
+      lost[#lost + 1] = at + i
     end
   end
+  if renewed[1] then redis.call('ZADD', leases, 'XX', unpack(renewed)) end
   at = at + n + 1
 end
 return lost

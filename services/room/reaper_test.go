@@ -1,0 +1,60 @@
+package room_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/room"
+)
+
+// leases is a store in which room "r" is always due; it fails while down.
+type leases struct {
+	room.Leases
+	down    atomic.Bool
+	visited []time.Time
+}
+
+func (l *leases) Due(context.Context) ([]string, error) {
+	if l.down.Load() {
+		return nil, errors.New("out of reach")
+	}
+	return []string{"r"}, nil
+}
+
+func (l *leases) Expire(_ context.Context, rooms []string) (int, error) {
+	if len(rooms) == 1 && rooms[0] == "r" {
+		l.visited = append(l.visited, time.Now())
+	}
+	return 1, nil
+}
+
+func TestTheReaperKeepsTheSeventeenSecondsThroughAMissedRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := &leases{}
+		ended := make(chan struct{})
+		go func() { room.Reap(ctx, l); close(ended) }()
+		time.Sleep(3 * time.Second)
+		l.down.Store(true)
+		time.Sleep(time.Minute)
+		l.down.Store(false)
+		back := time.Now()
+		time.Sleep(3 * time.Second)
+		cancel()
+		<-ended
+		for i, at := range l.visited[1:] {
+			gap := at.Sub(l.visited[i])
+			if !at.Before(back) && l.visited[i].Before(back) {
+				gap = at.Sub(back)
+			}
+			if gap > (17*time.Second-wire.Lease)/2 {
+				t.Errorf("no visit for %v", gap)
+			}
+		}
+	})
+}

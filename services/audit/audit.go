@@ -1,0 +1,96 @@
+// Package audit judges what was observed of a running system against the rules of
+// docs/protocol.md, without looking inside it. It does no I/O.
+//
+//	Room    one life of a room: its log, put together from what any number of
+//	        observers received, folded into who sat where (I1, I2, I4, I6)
+//	Member  what one member received over its connections: the log without a hole,
+//	        own messages acknowledged (I7)
+//	Seats   seats that were certainly taken, counted without any log (I1, I4)
+//
+// What was observed may be partial: where nobody saw an entry, a checker knows less,
+// and says nothing that it does not know. So a violation is one, and none at all is
+// worth as much as was observed.
+//
+// The methods are not safe for concurrent use.
+package audit
+
+import "fmt"
+
+// Rule names what was broken: I1 to I8 of docs/protocol.md, section 1, or one of the
+// promises that have no number there.
+type Rule string
+
+// The rules.
+const (
+	I1     Rule = "I1"     // never more seats than the capacity
+	I2     Rule = "I2"     // one seat a user
+	I3     Rule = "I3"     // a permit is confirmed once, and not after it lapsed
+	I4     Rule = "I4"     // a seat is given up only in the name of who holds it
+	I6     Rule = "I6"     // who holds no seat neither sends nor receives
+	I7     Rule = "I7"     // the same log for all, no hole that is not told
+	I8     Rule = "I8"     // seats come back
+	Roster Rule = "ROSTER" // members and occupied are the fold of the log
+	Once   Rule = "ONCE"   // a message is delivered once, and its sender told
+	Time   Rule = "TIME"   // the log's times do not go backwards
+	Frame  Rule = "FRAME"  // frames are what the contract says
+)
+
+// Kind is one way to break a rule.
+type Kind string
+
+// The kinds of violations.
+const (
+	OverCapacity   Kind = "over capacity"
+	TwoSeats       Kind = "joined twice"      // MEMBER_JOINED for who is there
+	PermitReused   Kind = "permit used twice" // a used permit was confirmed
+	PermitLapsed   Kind = "lapsed permit confirmed"
+	NotThere       Kind = "left without being there" // MEMBER_LEFT for who was not there
+	SeatVanished   Kind = "seat vanished"            // fewer seats counted than certainly taken
+	StrangerSpoke  Kind = "message of who holds no seat"
+	ReplacedLives  Kind = "replaced session lives on"
+	SeqMissing     Kind = "seq missing" // a hole that no GAP tells
+	SeqDouble      Kind = "seq double or out of order"
+	SeqConflict    Kind = "one seq, two entries" // observers disagree
+	SetBack        Kind = "log set back"         // seqs that were given are given again
+	FalseGap       Kind = "GAP that is not true"
+	FalseRecovered Kind = "recovered is not true"
+	SeatKept       Kind = "seat did not come back"
+	Miscounted     Kind = "occupied is wrong"       // against the fold of the log
+	WrongRoster    Kind = "members are wrong"       // against the fold of the log
+	EchoMissing    Kind = "message unanswered"      // neither echoed nor refused
+	MessageTwice   Kind = "message delivered twice" // one id at two seqs
+	TimeBackwards  Kind = "time goes backwards"
+	WrongFrame     Kind = "frame that breaks the contract"
+)
+
+var rules = map[Kind]Rule{
+	OverCapacity: I1, TwoSeats: I2, PermitReused: I3, PermitLapsed: I3, NotThere: I4, SeatVanished: I4,
+	StrangerSpoke: I6, ReplacedLives: I6, SeqMissing: I7, SeqDouble: I7, SeqConflict: I7, SetBack: I7,
+	FalseGap: I7, FalseRecovered: I7, SeatKept: I8, Miscounted: Roster, WrongRoster: Roster,
+	EchoMissing: Once, MessageTwice: Once, TimeBackwards: Time, WrongFrame: Frame,
+}
+
+// Rule answers with the rule that a violation of this kind breaks.
+func (k Kind) Rule() Rule { return rules[k] }
+
+// Violation is one breakage of a rule.
+type Violation struct {
+	Kind   Kind   `json:"kind"`
+	RoomID string `json:"roomId"`
+	Epoch  string `json:"epoch,omitempty"` // empty where it is not about one life of the room
+	Seq    int64  `json:"seq,omitempty"`   // where in the log; 0 where it is not about an entry
+	Count  int64  `json:"count"`           // how many seqs or seats it is about, 1 or more
+	Detail string `json:"detail"`
+}
+
+// String tells the violation in one line.
+func (v Violation) String() string {
+	where := "room " + v.RoomID
+	if v.Epoch != "" {
+		where += " epoch " + v.Epoch
+	}
+	if v.Seq != 0 {
+		where += fmt.Sprintf(" seq %d", v.Seq)
+	}
+	return fmt.Sprintf("%s %s: %s: %s", v.Kind.Rule(), v.Kind, where, v.Detail)
+}

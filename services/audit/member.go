@@ -1,0 +1,255 @@
+package audit
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// EchoPatience is how long after a MESSAGE its echo or ERROR may come. A session that
+// cannot reach Redis ends when its lease does; one that lives on past that has answered.
+const EchoPatience = wire.Lease + 2*time.Second
+
+// gapSlack is how many entries may be appended between the count that JOINED tells
+// and the read of what was missed.
+const gapSlack = 100
+
+// Member checks what one member of a room received, over one connection after the
+// other: JOINED, then the log from where it says, each entry once, a hole only where a
+// GAP tells it, and an answer to each message sent.
+type Member struct {
+	roomID string
+	young  bool
+
+	pos  wire.Position    // of what was received; Epoch is empty before the first JOINED
+	user string           // of JOINED
+	echo map[string]int64 // seq of own messages, by id, in this epoch
+
+	// Of the present connection.
+	after     *wire.Position // that its JOIN asked for
+	joined    int64          // seq of JOINED
+	first     int64          // the first seq that it carries
+	recovered bool           // JOINED told that nothing is missing
+	sent      []request      // not answered, in order
+	tries     map[string]int // how often each id was sent
+}
+
+// request is a frame of the client that wants an answer.
+type request struct {
+	id string // of a MESSAGE; empty for PING
+	at time.Time
+}
+
+// Receipt says what a frame was to the member that received it.
+type Receipt struct {
+	// Entry: it is an entry of the log, which Room wants to see too. The
+	// acknowledgement of a repeated message that stands in front of what this
+	// connection carries is none.
+	Entry bool
+	// Accepted is when the message was sent that the room accepted on this connection,
+	// as this frame shows: the seat was held then. Zero where it shows nothing.
+	Accepted time.Time
+	// Violations are what is wrong.
+	Violations []Violation
+}
+
+// NewMember makes a checker of one member. young says that the room is younger than
+// wire.HistoryAge, so that its last wire.HistoryEntries entries must all be there: a
+// GAP among them, for who comes back, is a violation.
+func NewMember(roomID string, young bool) *Member {
+	return &Member{roomID: roomID, young: young, tries: make(map[string]int), echo: make(map[string]int64)}
+}
+
+// Position is what a rejoin gives as after.
+func (m *Member) Position() wire.Position { return m.pos }
+
+// Joined takes the JOINED that confirmed a connection, and the after that its JOIN
+// asked for: nil for none, or else an earlier Position.
+func (m *Member) Joined(f wire.ServerFrame, after *wire.Position) []Violation {
+	if f.RoomID != m.roomID || f.Epoch == "" || f.UserID == "" || f.SessionID == "" || f.Seq < 0 {
+		return m.found(WrongFrame, f.Seq, "JOINED of room %q epoch %q user %q session %q", f.RoomID, f.Epoch, f.UserID, f.SessionID)
+	}
+	seen := m.pos
+	if f.Epoch != seen.Epoch {
+		clear(m.echo)
+		seen = wire.Position{}
+	}
+	if after != nil && after.Epoch == f.Epoch {
+		seen.Seq = max(seen.Seq, after.Seq)
+	}
+	m.user, m.after, m.joined, m.recovered = f.UserID, after, f.Seq, f.Recovered
+	m.sent = nil
+	clear(m.tries)
+	m.pos = wire.Position{Epoch: f.Epoch, Seq: m.start(f)}
+	m.first = m.pos.Seq + 1
+
+	var vs []Violation
+	if seen.Seq > f.Seq {
+		vs = m.found(SetBack, f.Seq, "the member had seen up to %d", seen.Seq)
+	}
+	mayRecover := m.sameLife() && after.Seq <= f.Seq
+	if f.Recovered && !mayRecover || !f.Recovered && mayRecover && after.Seq == f.Seq {
+		vs = append(vs, m.found(FalseRecovered, f.Seq, "recovered is %v after %+v", f.Recovered, after)...)
+	}
+	return vs
+}
+
+// sameLife reports whether the JOIN asked for what was missed of this life of the room.
+func (m *Member) sameLife() bool { return m.after != nil && m.after.Epoch == m.pos.Epoch }
+
+// start is the seq in front of the first entry or GAP that comes behind JOINED.
+func (m *Member) start(f wire.ServerFrame) int64 {
+	switch {
+	case m.after == nil:
+		return f.Seq
+	case m.after.Epoch != f.Epoch:
+		return 0
+	}
+	return min(m.after.Seq, f.Seq)
+}
+
+// Sent says that a MESSAGE with that id was written; at is before the write. A
+// message without an id cannot be followed, and is not told of.
+func (m *Member) Sent(id string, at time.Time) {
+	m.tries[id]++
+	if seq, ok := m.echo[id]; ok && seq >= m.first {
+		return // answered on this connection already
+	}
+	m.sent = append(m.sent, request{id, at})
+}
+
+// Pinged says that a PING was written; at is before the write.
+func (m *Member) Pinged(at time.Time) { m.sent = append(m.sent, request{"", at}) }
+
+// Unanswered is how many messages of this connection wait for an echo or ERROR.
+func (m *Member) Unanswered() int {
+	n := 0
+	for _, s := range m.sent {
+		if s.id != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// Received takes a frame that came behind JOINED.
+func (m *Member) Received(f wire.ServerFrame) Receipt {
+	switch f.Type {
+	case wire.TypeMessage, wire.TypeMemberJoined, wire.TypeMemberLeft:
+		return m.entry(f)
+	case wire.TypeGap:
+		return Receipt{Violations: m.gap(f)}
+	case wire.TypeError:
+		if f.ID == "" {
+			return Receipt{}
+		}
+		_, vs := m.answer(f.ID, false)
+		return Receipt{Violations: vs}
+	case wire.TypePong:
+		_, vs := m.answer("", false)
+		return Receipt{Violations: vs}
+	case wire.TypeOccupancy, wire.TypeDraining:
+		return Receipt{}
+	}
+	return Receipt{Violations: m.found(WrongFrame, f.Seq, "a frame of type %q behind JOINED", f.Type)}
+}
+
+func (m *Member) entry(f wire.ServerFrame) Receipt {
+	own := f.Type == wire.TypeMessage && f.From != nil && f.From.UserID == m.user && f.ID != ""
+	if own && f.Seq < m.first && m.tries[f.ID] > 0 {
+		return Receipt{Violations: m.echoed(f)}
+	}
+	r := Receipt{Entry: true}
+	switch next := m.pos.Seq + 1; {
+	case f.Seq < next:
+		r.Violations = m.found(SeqDouble, f.Seq, "%s came when %d was next", f.Type, next)
+		return r
+	case f.Seq > next:
+		v := m.violation(SeqMissing, next, "%s with seq %d came when %d was next", f.Type, f.Seq, next)
+		v.Count = f.Seq - next
+		r.Violations = append(r.Violations, v)
+	case m.after != nil && !m.recovered && next == m.first && f.Seq <= m.joined:
+		r.Violations = m.found(FalseRecovered, f.Seq, "recovered is false, and nothing is missing behind %d", f.Seq-1)
+	}
+	m.pos.Seq = f.Seq
+	if own {
+		sent, repeated := m.sentAt(f.ID), m.tries[f.ID] > 1
+		r.Violations = append(r.Violations, m.echoed(f)...)
+		if f.Seq > m.joined && !repeated {
+			r.Accepted = sent
+		}
+	}
+	return r
+}
+
+// sentAt is when the message of that id was sent on this connection, zero for never.
+func (m *Member) sentAt(id string) time.Time {
+	for _, s := range m.sent {
+		if s.id == id {
+			return s.at
+		}
+	}
+	return time.Time{}
+}
+
+// echoed checks that a message of this member's has one place in the log.
+func (m *Member) echoed(f wire.ServerFrame) []Violation {
+	before, ok := m.echo[f.ID]
+	m.echo[f.ID] = f.Seq
+	_, vs := m.answer(f.ID, true)
+	if ok && before != f.Seq {
+		vs = append(vs, m.violation(MessageTwice, f.Seq, "message %s was echoed with seq %d before", f.ID, before))
+	}
+	return vs
+}
+
+// answer takes what a frame answers from what waits: the oldest of that id, or all of
+// them. What was sent long before it, and still waits, will not be answered any more.
+func (m *Member) answer(id string, all bool) (answered bool, vs []Violation) {
+	i := slices.IndexFunc(m.sent, func(s request) bool { return s.id == id })
+	if i < 0 {
+		return false, nil // of another connection or tab, or answered before
+	}
+	at := m.sent[i].at
+	m.sent = slices.Delete(m.sent, i, i+1)
+	m.sent = slices.DeleteFunc(m.sent, func(s request) bool {
+		if all && s.id == id {
+			return true
+		}
+		late := at.Sub(s.at)
+		if s.id == "" || late < EchoPatience {
+			return false
+		}
+		vs = append(vs, m.violation(EchoMissing, 0, "message %s of %s has no answer, what was sent %v later has one",
+			s.id, m.user, late.Round(time.Millisecond)))
+		return true
+	})
+	return true, vs
+}
+
+func (m *Member) gap(f wire.ServerFrame) []Violation {
+	next := m.pos.Seq + 1
+	m.pos.Seq = max(m.pos.Seq, f.GapTo)
+	rejoin := m.sameLife() && f.GapFrom <= m.joined
+	switch {
+	case f.GapFrom != next || f.GapTo < f.GapFrom:
+		return m.found(FalseGap, next, "GAP from %d to %d came when %d was next", f.GapFrom, f.GapTo, next)
+	case rejoin && m.recovered:
+		return m.found(FalseRecovered, next, "recovered is true, and a GAP tells that %d to %d will not come", f.GapFrom, f.GapTo)
+	case rejoin && m.young && f.GapTo > m.joined-wire.HistoryEntries+gapSlack:
+		return m.found(FalseGap, next, "GAP from %d to %d of %d entries, which are still kept", f.GapFrom, f.GapTo, m.joined)
+	}
+	return nil
+}
+
+func (m *Member) violation(kind Kind, seq int64, format string, args ...any) Violation {
+	return Violation{
+		Kind: kind, RoomID: m.roomID, Epoch: m.pos.Epoch, Seq: seq, Count: 1, Detail: fmt.Sprintf(format, args...),
+	}
+}
+
+func (m *Member) found(kind Kind, seq int64, format string, args ...any) []Violation {
+	return []Violation{m.violation(kind, seq, format, args...)}
+}

@@ -1,0 +1,195 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
+)
+
+// screenshotEnv names a directory for pictures of lobby and room; none are taken without.
+const screenshotEnv = "SCREENSHOT_DIR"
+
+const browserTimeout = 60 * time.Second // a cold start of Chromium takes up to 10 s
+
+func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
+	t.Parallel()
+	v := start(t, cluster.Options{})
+	browser := startBrowser(t)
+	ann := openTab(t, browser, "Ann", v.Gateways[0].URL())
+	bob := openTab(t, browser, "Bob", v.Gateways[2].URL())
+
+	ann.run(
+		chromedp.SendKeys(chromedp.CSS("#nickname"), "Ann"),
+		chromedp.SendKeys(chromedp.CSS("#room-title"), "Two tabs"),
+		chromedp.SetValue(chromedp.CSS("#room-capacity"), "4"),
+		chromedp.Click(chromedp.CSS("#create")),
+	)
+	ann.wantState("open")
+	roomID := ann.text(`document.getElementById("room-code").textContent`)
+
+	bob.run(chromedp.SendKeys(chromedp.CSS("#nickname"), "Bob"))
+	card := fmt.Sprintf(`#room-list [data-room-id=%q]`, roomID)
+	bob.run(chromedp.WaitVisible(chromedp.CSS(card)))
+	bob.want(card+" .seats", "1 of 4 seats taken")
+	bob.pictures("lobby")
+	bob.run(chromedp.Click(chromedp.CSS(card + " .enter")))
+	bob.wantState("open")
+	for _, tab := range []*tab{ann, bob} {
+		tab.want("#members", "Ann")
+		tab.want("#members", "Bob")
+	}
+
+	ann.say("Hello, Bob")
+	bob.want("#messages", "Hello, Bob")
+	bob.say("Hello, Ann")
+	ann.want("#messages", "Hello, Ann")
+	bob.pictures("room")
+
+	ann.run(chromedp.Click(chromedp.CSS("#leave")), chromedp.WaitVisible(chromedp.CSS("#create-form")))
+	bob.want("#messages", "Ann left")
+	bob.wantNot("#members", "Ann")
+	v.wantOccupied(t, roomID, 1)
+	bob.run(chromedp.Click(chromedp.CSS("#leave")), chromedp.WaitVisible(chromedp.CSS("#create-form")))
+	eventually(t, soon, "the room goes with its last member", func() bool { return !v.roomExists(t, roomID) })
+}
+
+// startBrowser starts a Chromium with a profile of its own, until the test ends.
+func startBrowser(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), browserTimeout)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewExecAllocator(ctx,
+		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
+		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
+		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
+		chromedp.Flag("disable-dev-shm-usage", true), // containers have 64 MB there
+		// The tab that is not in front works on as the other one does.
+		chromedp.Flag("disable-background-timer-throttling", true),
+		chromedp.Flag("disable-backgrounding-occluded-windows", true),
+		chromedp.Flag("disable-renderer-backgrounding", true),
+		chromedp.UserDataDir(t.TempDir()),
+	)
+	t.Cleanup(cancel)
+	ctx, cancel = chromedp.NewContext(ctx)
+	t.Cleanup(cancel)
+	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits, so that the profile can be removed
+	if err := chromedp.Do(ctx); err != nil {
+		t.Fatalf("no browser, and this test is about one (`make deps` installs Chromium on Debian and Ubuntu): %v", err)
+	}
+	return ctx
+}
+
+// tab is one tab of the browser.
+type tab struct {
+	t    *testing.T
+	name string
+	ctx  context.Context
+}
+
+// openTab opens a page. What the page throws, or tells as an error, fails the test.
+func openTab(t *testing.T, browser context.Context, name, url string) *tab {
+	t.Helper()
+	ctx, cancel := chromedp.NewContext(browser)
+	tab := &tab{t, name, ctx}
+	must(t, chromedp.Do(ctx)) // makes the tab; the end of a timeout here would be the tab's
+	messages := chromedp.Console(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		for m, err := range messages {
+			if err != nil {
+				return
+			}
+			if m.IsException() || m.Type == chromedp.ConsoleError && m.Source == "" {
+				t.Errorf("%s's page: %s", name, m.Text)
+			}
+		}
+	})
+	t.Cleanup(func() { cancel(); watching.Wait() })
+	tab.run(chromedp.Navigate(url+"/"), chromedp.WaitVisible(chromedp.CSS("#create-form")))
+	return tab
+}
+
+func (tab *tab) run(steps ...chromedp.Action[chromedp.Void]) {
+	tab.t.Helper()
+	ctx, cancel := context.WithTimeout(tab.ctx, 2*soon)
+	defer cancel()
+	if err := chromedp.Do(ctx, steps...); err != nil {
+		tab.t.Fatalf("%s's tab: %v", tab.name, err)
+	}
+}
+
+func (tab *tab) text(expression string) string {
+	tab.t.Helper()
+	ctx, cancel := context.WithTimeout(tab.ctx, 2*soon)
+	defer cancel()
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](expression))
+	if err != nil {
+		tab.t.Fatalf("%s's tab: %v", tab.name, err)
+	}
+	return text
+}
+
+func (tab *tab) say(message string) {
+	tab.t.Helper()
+	tab.run(chromedp.SendKeys(chromedp.CSS("#message-input"), message), chromedp.Click(chromedp.CSS("#send")))
+	tab.wantNone("#messages .pending") // the echo came
+}
+
+// wantState waits for the state of the connection that the page shows.
+func (tab *tab) wantState(state string) {
+	tab.t.Helper()
+	tab.until("state "+state, func() bool {
+		return tab.text(`document.getElementById("state").dataset.state ?? ""`) == state
+	})
+}
+
+func (tab *tab) want(selector, text string) {
+	tab.t.Helper()
+	tab.until(fmt.Sprintf("%s has %q", selector, text), func() bool { return strings.Contains(tab.textOf(selector), text) })
+}
+
+func (tab *tab) wantNot(selector, text string) {
+	tab.t.Helper()
+	tab.until(fmt.Sprintf("%s has no %q", selector, text), func() bool { return !strings.Contains(tab.textOf(selector), text) })
+}
+
+func (tab *tab) wantNone(selector string) {
+	tab.t.Helper()
+	tab.until("no "+selector, func() bool {
+		return tab.text(fmt.Sprintf(`String(document.querySelectorAll(%q).length)`, selector)) == "0"
+	})
+}
+
+func (tab *tab) textOf(selector string) string {
+	return tab.text(fmt.Sprintf(`document.querySelector(%q)?.textContent ?? ""`, selector))
+}
+
+func (tab *tab) until(what string, holds func() bool) {
+	tab.t.Helper()
+	eventually(tab.t, 2*soon, tab.name+"'s tab: "+what, holds)
+}
+
+// pictures takes the page as a desk and a telephone show it.
+func (tab *tab) pictures(name string) {
+	tab.t.Helper()
+	dir := os.Getenv(screenshotEnv)
+	if dir == "" {
+		return
+	}
+	for width, height := range map[int64]int64{1280: 800, 390: 844} {
+		tab.run(chromedp.EmulateViewport(width, height, chromedp.EmulateScale(2)), chromedp.Sleep(200*time.Millisecond))
+		png, err := chromedp.Run(tab.ctx, chromedp.CaptureScreenshot())
+		must(tab.t, err)
+		must(tab.t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.png", name, width)), png, 0o644))
+	}
+	tab.run(chromedp.EmulateReset())
+}

@@ -24,8 +24,8 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{})
 	browser := startBrowser(t)
-	ann := openTab(t, browser, "Ann", v.Gateways[0].URL())
-	bob := openTab(t, browser, "Bob", v.Gateways[2].URL())
+	ann := openTab(browser, t, "Ann", v.Gateways[0].URL())
+	bob := openTab(browser, t, "Bob", v.Gateways[2].URL())
 
 	ann.run(
 		chromedp.SendKeys(chromedp.CSS("#nickname"), "Ann"),
@@ -96,7 +96,7 @@ type tab struct {
 }
 
 // openTab opens a page. What the page throws, or tells as an error, fails the test.
-func openTab(t *testing.T, browser context.Context, name, url string) *tab {
+func openTab(browser context.Context, t *testing.T, name, url string) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
 	tab := &tab{t, name, ctx}

@@ -182,11 +182,12 @@ func (s *Service) CancelPermit(ctx context.Context, req *roomv1.CancelPermitRequ
 	if err := wire.CheckID("roomId", req.GetRoomId()); err != nil {
 		return nil, err
 	}
-	roomID, secret, err := wire.SplitPermit(req.GetPermit())
-	if err != nil || roomID != req.GetRoomId() {
-		return &roomv1.CancelPermitResponse{}, nil // gone, as far as this room goes
+	// What cannot be a permit of this room is gone, as far as this room goes.
+	var failure error
+	if roomID, secret, err := wire.SplitPermit(req.GetPermit()); err == nil && roomID == req.GetRoomId() {
+		failure = s.store.Cancel(ctx, roomID, secret)
 	}
-	return &roomv1.CancelPermitResponse{}, s.store.Cancel(ctx, roomID, secret)
+	return &roomv1.CancelPermitResponse{}, failure
 }
 
 // ConfirmJoin puts a session in a seat.

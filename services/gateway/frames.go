@@ -64,3 +64,12 @@ func framesUpTo(b []byte, limit int) int {
 	}
 	return n
 }
+
+// endOfFrame is where the frame ends that byte n of b belongs to, or that begins there.
+func endOfFrame(b []byte, n int) int {
+	end := 0
+	for end <= n {
+		end += frameLen(b[end:])
+	}
+	return end
+}

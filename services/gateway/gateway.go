@@ -94,8 +94,8 @@ func New(cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-// Close ends every socket that is left, at once, and then what served them: senders
-// before receivers. Drain comes first where members are to move.
+// Close ends every socket that is left, and then what served them: senders before
+// receivers. Drain comes first where members are to move.
 func (g *Gateway) Close() {
 	g.draining.Store(true)
 	g.mu.Lock()
@@ -103,6 +103,11 @@ func (g *Gateway) Close() {
 	g.mu.Unlock()
 	for _, s := range g.keeper.all() {
 		s.close(wire.CloseRestart)
+	}
+	parting, cancel := context.WithTimeout(context.Background(), partingTime)
+	g.emptied(parting)
+	cancel()
+	for _, s := range g.keeper.all() {
 		s.sock.abort()
 	}
 	g.sockets.Wait()
@@ -183,9 +188,14 @@ func (g *Gateway) Drain(ctx context.Context) {
 		s.sock.send(appendFrame(nil, wire.DrainingFrame(delay)))
 		time.AfterFunc(delay+drainGrace, func() { s.close(wire.CloseRestart) })
 	}
-	gone := time.NewTicker(50 * time.Millisecond)
+	g.emptied(ctx)
+}
+
+// emptied returns when no socket is left, or ctx ends.
+func (g *Gateway) emptied(ctx context.Context) {
+	gone := time.NewTicker(10 * time.Millisecond)
 	defer gone.Stop()
-	for len(g.keeper.all()) > 0 {
+	for g.keeper.count() > 0 {
 		select {
 		case <-ctx.Done():
 			return
@@ -198,6 +208,7 @@ const (
 	drainPerSecond = 1_000            // members asked to move in a second
 	drainMost      = 15 * time.Second // however many there are
 	drainGrace     = 2 * time.Second  // to move in before the socket is closed
+	partingTime    = time.Second      // for peers to answer the last close frames
 )
 
 // drainSpread is the time over which so many sessions move, within ctx's deadline.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -48,7 +49,7 @@ func (s *session) refuseJoin(err error) {
 
 // join makes this socket a session of a room.
 func (s *session) join(f *wire.ClientFrame) {
-	_ = s.sock.nc.SetReadDeadline(time.Time{})
+	s.sock.readBy(time.Time{})
 	user, nickname, token, err := s.who(f)
 	if err != nil {
 		s.refuseJoin(err)
@@ -103,14 +104,14 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	})
 	if err != nil {
 		if code := wire.CodeOf(err); code == wire.Unavailable || code == wire.Internal {
-			s.g.sockets.Go(func() { s.g.abandon(f.RoomID, s.id) })
+			s.g.background.Go(func() { s.g.abandon(f.RoomID, s.id) })
 		}
 		return err
 	}
 	s.shard = sh
 	s.take(resp, token)
 	s.renewedAt(sent)
-	s.enter(ctx, f.After, resp)
+	s.enter(f.After, resp)
 	return nil
 }
 
@@ -128,18 +129,17 @@ func (s *session) take(resp *roomv1.ConfirmJoinResponse, token string) {
 }
 
 // enter sends JOINED and what was missed, and then lets the live entries in.
-func (s *session) enter(ctx context.Context, after *wire.Position, resp *roomv1.ConfirmJoinResponse) {
+func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) {
 	roomID := s.joined.RoomID
 	defer s.shard.run(func(sh *shard) { sh.settled(roomID) })
 
 	next := s.joined.Seq + 1
-	var page roomlog.Range
+	var entries []roomlog.Entry
 	var gap []byte
 	if after != nil {
 		var err error
-		if next, page, gap, err = s.missed(ctx, *after); err != nil {
-			slog.Warn("cannot read what a member missed", "room", roomID, "err", err)
-			s.close(wire.CloseUnavailable)
+		if next, entries, gap, err = s.missed(*after); err != nil {
+			s.cannotReplay(err)
 			return
 		}
 	}
@@ -150,72 +150,97 @@ func (s *session) enter(ctx context.Context, after *wire.Position, resp *roomv1.
 	s.joined.Identity = ""
 	head := append(appendFrame(nil, j.Encode()), gap...)
 	for {
-		for _, e := range page.Entries {
+		for _, e := range entries {
 			if e.Seq == next {
 				head = appendFrame(head, e.Frame)
 				next++
 			}
 		}
-		if !s.sock.sendAll(head) {
+		// What the peer takes shows that it lives: pongs are not read meanwhile.
+		if !s.sock.sendAll(head, s.hear) {
 			return
 		}
 		head = head[:0]
 		if next > s.joined.Seq && s.added(next-1) {
 			return
 		}
-		var err error
-		if page, err = s.g.hub.readLog(ctx, roomID, next, next+replayPage-1); err != nil || page.Epoch != s.joined.Epoch {
-			s.close(wire.CloseUnavailable)
+		page, err := s.readOn(next)
+		if err != nil {
+			s.cannotReplay(err)
 			return
 		}
-		if len(page.Entries) > 0 && page.Entries[0].Seq > next {
-			head = appendFrame(head, wire.GapFrame(next, page.Entries[0].Seq-1))
-			next = page.Entries[0].Seq
+		entries = page.Entries
+		first := page.Last + 1
+		if len(entries) > 0 {
+			first = entries[0].Seq
+		}
+		if first > next {
+			head = appendFrame(head, wire.GapFrame(next, first-1))
+			next = first
 		}
 	}
 }
 
+func (s *session) cannotReplay(err error) {
+	slog.Warn("cannot read what a member missed", "room", s.joined.RoomID, "err", err)
+	s.close(wire.CloseUnavailable)
+}
+
+var errLogGone = errors.New("the log has lost entries or belongs to another life of the room")
+
+// readOn reads the next page, or from where history begins if that is later. There is
+// one: the log has what members have.
+func (s *session) readOn(next int64) (roomlog.Range, error) {
+	page, err := s.readLog(next, next+replayPage-1)
+	if err == nil && len(page.Entries) == 0 && page.Epoch == s.joined.Epoch && page.Last >= next {
+		page, err = s.readLog(next, 0)
+		page.Entries = page.Entries[:min(len(page.Entries), replayPage)]
+	}
+	if err == nil && (page.Epoch != s.joined.Epoch || page.Last < next) {
+		err = errLogGone
+	}
+	return page, err
+}
+
+func (s *session) readLog(first, last int64) (roomlog.Range, error) {
+	ctx, cancel := context.WithTimeout(s.g.hub.ctx, readTimeout)
+	defer cancel()
+	return s.g.hub.readLog(ctx, s.joined.RoomID, first, last)
+}
+
 // missed reads the first page of what a member missed, and tells in JOINED whether all
 // of it is there. next is the seq with which the frames behind JOINED begin.
-func (s *session) missed(ctx context.Context, after wire.Position) (next int64, page roomlog.Range, gap []byte, err error) {
+func (s *session) missed(after wire.Position) (next int64, entries []roomlog.Entry, gap []byte, err error) {
 	seq := s.joined.Seq
-	lacks := func(from, to int64) (int64, roomlog.Range, []byte, error) {
+	lacks := func(from, to int64) (int64, []roomlog.Entry, []byte, error) {
 		if from <= to {
 			gap = appendFrame(nil, wire.GapFrame(from, to))
 		}
-		return to + 1, page, gap, nil
+		return to + 1, nil, gap, nil
 	}
 	switch {
 	case after.Epoch != s.joined.Epoch:
 		return lacks(1, seq)
 	case after.Seq > seq:
-		return seq + 1, page, nil, nil // Redis has lost entries that this member saw
+		return seq + 1, nil, nil, nil // Redis has lost entries that this member saw
 	case after.Seq == seq:
 		s.joined.Recovered = true
-		return seq + 1, page, nil, nil
+		return seq + 1, nil, nil, nil
 	}
-	page, err = s.g.hub.readLog(ctx, s.joined.RoomID, after.Seq+1, min(seq, after.Seq+replayPage))
-	if err != nil {
-		return 0, page, nil, err
+	page, err := s.readLog(after.Seq+1, min(seq, after.Seq+replayPage))
+	if err == nil && page.Epoch == s.joined.Epoch && len(page.Entries) == 0 {
+		page, err = s.readLog(after.Seq+1, seq) // history reaches back to a later entry, if at all
 	}
-	s.joined.Recovered = page.Epoch == s.joined.Epoch && len(page.Entries) > 0 && page.Entries[0].Seq == after.Seq+1
 	switch {
-	case s.joined.Recovered:
-		s.first = after.Seq + 1
-		return after.Seq + 1, page, nil, nil
-	case page.Epoch != s.joined.Epoch:
-		return lacks(after.Seq+1, seq)
-	}
-	// History reaches back to a later entry, if at all.
-	page, err = s.g.hub.readLog(ctx, s.joined.RoomID, after.Seq+1, seq)
-	if err != nil {
-		return 0, page, nil, err
-	}
-	if len(page.Entries) == 0 {
+	case err != nil:
+		return 0, nil, nil, err
+	case page.Epoch != s.joined.Epoch || len(page.Entries) == 0:
 		return lacks(after.Seq+1, seq)
 	}
 	s.first = page.Entries[0].Seq
-	return s.first, page, appendFrame(nil, wire.GapFrame(after.Seq+1, s.first-1)), nil
+	s.joined.Recovered = s.first == after.Seq+1
+	_, _, gap, _ = lacks(after.Seq+1, s.first-1)
+	return s.first, page.Entries[:min(len(page.Entries), replayPage)], gap, nil
 }
 
 // added makes this session a member that has everything up to seq; false when it has

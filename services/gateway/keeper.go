@@ -71,6 +71,17 @@ func (k *keeper) all() []*session {
 	return all
 }
 
+// count answers with the number of sockets.
+func (k *keeper) count() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	n := 0
+	for _, turn := range k.sessions {
+		n += len(turn)
+	}
+	return n
+}
+
 // kick renews every lease at the next tick: notices of takeovers may have been lost.
 func (k *keeper) kick() {
 	k.mu.Lock()
@@ -106,7 +117,7 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 			if ping {
 				s.sock.send(pingFrame)
 			}
-			if renew && s.leased() {
+			if renew && s.leased() && s.sock.closed() == 0 {
 				due = append(due, s)
 			}
 		}
@@ -165,6 +176,9 @@ func (k *keeper) renewed(sessions []*session, lost map[string]roomv1.LostSession
 		cause, gone := lost[s.id]
 		if !gone {
 			s.renewedAt(sent)
+			continue
+		}
+		if s.leaving.Load() {
 			continue
 		}
 		switch cause {

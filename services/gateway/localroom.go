@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strconv"
 	"time"
 
@@ -12,7 +13,8 @@ import (
 )
 
 const (
-	maxRecent     = 4096 // entries that a local room remembers for those who are joining
+	maxTail       = 4096    // entries that a local room remembers for those who are joining,
+	maxTailBytes  = 1 << 20 // and bytes
 	readTimeout   = 3 * time.Second
 	readRetry     = 200 * time.Millisecond
 	occupancyRate = time.Second // at most one OCCUPANCY in this time
@@ -25,16 +27,17 @@ type localRoom struct {
 	epoch   string // of the members; "" before the first
 	last    int64  // seq of the last entry given to the members
 	members []*session
-	joining int // sessions between subscription and joining
+	leaving []*session // members that wait for an entry, behind which nothing is for them
+	joining int        // sessions between subscription and joining
 
-	recent []roomlog.Entry           // given while somebody was joining, who may lack them
+	recent tail                      // given while somebody was joining, who may lack them
 	gone   map[string]wire.CloseCode // sessions and epochs that ended while somebody was joining
 
-	waiting []roomlog.Entry // to be given: they wait for a read, or for a first member
-	reading int             // number of the read under way; 0 for none
-	reads   int             // number of the last read
-	again   bool            // something was lost while a read was under way
-	mixed   bool            // members disagree about the epoch; a read will tell
+	waiting tail // to be given: they wait for a read, or for a first member
+	reading int  // number of the read under way; 0 for none
+	reads   int  // number of the last read
+	again   bool // something was lost while a read was under way, or before the first member
+	mixed   bool // members disagree about the epoch; a read will tell
 
 	batch   []byte // frames of this batch
 	offsets []offset
@@ -42,15 +45,44 @@ type localRoom struct {
 
 	counted      bool // presence is count: members see occupied
 	occupied     int  // last told, or to be told
+	heard        bool // occupied is what was published, else what the first JOINED said
 	occupancyDue bool
 	occupancyAt  time.Duration // when one was sent last
 }
 
-// offset says where in batch an entry begins: members that joined in the middle of a
-// batch begin behind what they have.
+// offset says which part of batch is an entry: members that joined in the middle of a
+// batch have it already.
 type offset struct {
-	seq int64
-	at  int
+	seq      int64
+	from, to int
+}
+
+// tail is the newest of a room's entries. Where there are too many, the older half is
+// forgotten: it can be read from the log.
+type tail struct {
+	entries []roomlog.Entry
+	bytes   int
+}
+
+func (t *tail) add(e roomlog.Entry) {
+	for len(t.entries) > 0 && (len(t.entries) >= maxTail || t.bytes+len(e.Frame) > maxTailBytes) {
+		forget := (len(t.entries) + 1) / 2
+		for _, old := range t.entries[:forget] {
+			t.bytes -= len(old.Frame)
+		}
+		kept := copy(t.entries, t.entries[forget:])
+		clear(t.entries[kept:])
+		t.entries = t.entries[:kept]
+	}
+	t.entries = append(t.entries, e)
+	t.bytes += len(e.Frame)
+}
+
+// take empties the tail.
+func (t *tail) take() []roomlog.Entry {
+	entries := t.entries
+	*t = tail{}
+	return entries
 }
 
 func (r *localRoom) dropIfEmpty() {
@@ -81,11 +113,12 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		r.read()
 		return true
 	case seq < r.last:
-		if len(r.recent) == 0 || r.recent[0].Seq > seq+1 {
+		recent := r.recent.entries
+		if len(recent) == 0 || recent[0].Seq > seq+1 {
 			return false
 		}
 		var missed []byte
-		for _, e := range r.recent[seq+1-r.recent[0].Seq:] {
+		for _, e := range recent[seq+1-recent[0].Seq:] {
 			missed = appendFrame(missed, e.Frame)
 		}
 		m.sock.send(missed)
@@ -93,27 +126,66 @@ func (r *localRoom) add(m *session, seq int64) bool {
 	}
 	// Where seq is ahead of last, what is on its way up to seq is skipped for this member.
 	r.members = append(r.members, m)
+	r.greet(m)
 	return true
 }
 
+// addFirst begins with the first member, whose JOINED says where.
 func (r *localRoom) addFirst(m *session) {
-	entries := append(r.recent, r.waiting...)
+	entries := append(r.recent.take(), r.waiting.take()...)
 	if r.epoch != m.joined.Epoch {
-		entries = nil
+		entries, r.heard = nil, false
 	}
-	r.epoch, r.last = m.joined.Epoch, m.since
-	r.counted, r.occupied = m.counted, m.joined.Occupied
-	r.recent, r.waiting, r.reading, r.mixed = nil, nil, 0, false
+	if !r.heard {
+		r.occupied = m.joined.Occupied
+	}
+	again := r.again
+	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
+	r.reading, r.again, r.mixed = 0, false, false
+	r.batch, r.offsets = r.batch[:0], r.offsets[:0] // of members that are gone
 	r.members = append(r.members, m)
 	for _, e := range entries {
 		r.entry(e)
 	}
+	r.greet(m)
+	if again {
+		r.read()
+	}
+}
+
+// greet tells occupied anew where a member's JOINED says something else: it may have
+// missed the OCCUPANCY.
+func (r *localRoom) greet(m *session) {
+	if r.counted && r.occupied != m.joined.Occupied {
+		r.occupancy(r.occupied)
+	}
+}
+
+func (r *localRoom) has(m *session) bool {
+	return m.slot < len(r.members) && r.members[m.slot] == m
+}
+
+// depart takes a member out of the room once it has the entry with this seq. It
+// reports false where it is no member.
+func (r *localRoom) depart(m *session, seq int64, departed chan struct{}) bool {
+	if !r.has(m) {
+		return false
+	}
+	m.until, m.departed = seq, departed
+	r.leaving = append(r.leaving, m)
+	r.touch() // flush looks whether it has the entry already
+	return true
 }
 
 // remove takes a session out of the room, if it is in it.
 func (r *localRoom) remove(m *session) {
-	if m.slot >= len(r.members) || r.members[m.slot] != m {
+	if !r.has(m) {
 		return
+	}
+	if m.departed != nil {
+		close(m.departed)
+		m.departed = nil
+		r.leaving = slices.DeleteFunc(r.leaving, func(l *session) bool { return l == m })
 	}
 	end := len(r.members) - 1
 	r.members[m.slot] = r.members[end]
@@ -125,25 +197,31 @@ func (r *localRoom) remove(m *session) {
 
 // event takes what was published.
 func (r *localRoom) event(e roomlog.Event) {
+	switch e.Kind { // what names its session or its epoch
+	case roomlog.KindReplaced:
+		r.closeSession(string(e.Data), wire.CloseReplaced)
+		return
+	case roomlog.KindRemoved:
+		r.closeSession(string(e.Data), wire.CloseRemoved)
+		return
+	case roomlog.KindDeleted:
+		r.closeEpoch(e.Epoch, wire.CloseRoomDeleted)
+		return
+	}
 	if e.Epoch != r.epoch {
-		if len(r.members) == 0 {
-			r.epoch, r.recent, r.waiting = e.Epoch, nil, nil
-		} else if e.Kind != roomlog.KindDeleted {
+		if len(r.members) > 0 {
 			r.read() // tells whether the members' life of the room is over; it covers this entry
 			return
 		}
+		r.epoch, r.heard = e.Epoch, false
+		r.recent, r.waiting = tail{}, tail{}
 	}
 	switch e.Kind {
 	case roomlog.KindMessage, roomlog.KindJoined, roomlog.KindLeft:
 		r.entry(roomlog.Entry{Seq: e.Seq, Frame: e.Data})
-	case roomlog.KindReplaced:
-		r.closeSession(string(e.Data), wire.CloseReplaced)
-	case roomlog.KindRemoved:
-		r.closeSession(string(e.Data), wire.CloseRemoved)
-	case roomlog.KindDeleted:
-		r.closeEpoch(e.Epoch, wire.CloseRoomDeleted)
 	case roomlog.KindOccupancy:
 		if n, err := strconv.Atoi(string(e.Data)); err == nil {
+			r.heard = true
 			r.occupancy(n)
 		}
 	}
@@ -153,34 +231,31 @@ func (r *localRoom) event(e roomlog.Event) {
 func (r *localRoom) entry(e roomlog.Entry) {
 	switch {
 	case r.reading != 0 || len(r.members) == 0:
-		r.waiting = remember(r.waiting, e)
+		r.waiting.add(e)
 	case e.Seq <= r.last: // known
 	case e.Seq > r.last+1:
-		r.waiting = remember(r.waiting, e)
+		r.waiting.add(e)
 		r.read()
 	default:
 		r.give(e)
 	}
 }
 
-// remember appends an entry, and forgets the older half where there are too many: what
-// is missing then is read from the log.
-func remember(entries []roomlog.Entry, e roomlog.Entry) []roomlog.Entry {
-	if n := len(entries); n >= maxRecent {
-		entries = append(entries[:0], entries[n/2:]...)
-	}
-	return append(entries, e)
-}
-
 // give appends an entry to what the members get at the end of this batch.
 func (r *localRoom) give(e roomlog.Entry) {
-	r.touch()
-	r.last = e.Seq
-	r.offsets = append(r.offsets, offset{e.Seq, len(r.batch)})
-	r.batch = appendFrame(r.batch, e.Frame)
+	r.put(e.Seq, e.Frame)
 	if r.joining > 0 {
-		r.recent = remember(r.recent, e)
+		r.recent.add(e)
 	}
+}
+
+// put appends a frame that takes the members on to seq.
+func (r *localRoom) put(seq int64, frame []byte) {
+	r.touch()
+	from := len(r.batch)
+	r.batch = appendFrame(r.batch, frame)
+	r.offsets = append(r.offsets, offset{seq, from, len(r.batch)})
+	r.last = seq
 }
 
 func (r *localRoom) touch() {
@@ -205,6 +280,11 @@ func (r *localRoom) flush(now time.Duration) {
 		i++
 	}
 	r.shard.metrics.deliveries.Add(float64(len(r.offsets) * len(r.members)))
+	for _, m := range slices.Clone(r.leaving) {
+		if r.last >= m.until {
+			r.remove(m)
+		}
+	}
 	r.batch, r.offsets = r.batch[:0], r.offsets[:0]
 	if cap(r.batch) > pieceSize {
 		r.batch = nil
@@ -213,17 +293,27 @@ func (r *localRoom) flush(now time.Duration) {
 
 func (r *localRoom) sendBatch(m *session) bool {
 	batch := r.batch
-	if len(r.offsets) > 0 && m.since >= r.offsets[0].seq {
-		from := len(batch)
-		for _, o := range r.offsets {
-			if o.seq > m.since {
-				from = o.at
-				break
-			}
-		}
-		batch = batch[from:]
+	switch {
+	case r.mixed && m.joined.Epoch != r.epoch:
+		return true // of another life of the room
+	case len(r.offsets) > 0 && m.since >= r.offsets[0].seq:
+		batch = r.batchSince(m.since)
 	}
 	return len(batch) == 0 || m.sock.send(batch)
+}
+
+// batchSince is the batch without the entries up to a seq.
+func (r *localRoom) batchSince(seq int64) []byte {
+	var batch []byte
+	end := 0
+	for _, o := range r.offsets {
+		batch = append(batch, r.batch[end:o.from]...)
+		if o.seq > seq {
+			batch = append(batch, r.batch[o.from:o.to]...)
+		}
+		end = o.to
+	}
+	return append(batch, r.batch[end:]...)
 }
 
 func (r *localRoom) closeSession(id string, code wire.CloseCode) {
@@ -303,6 +393,7 @@ func (r *localRoom) read() {
 		return
 	}
 	if len(r.members) == 0 {
+		r.again = true // for the first member
 		return
 	}
 	r.again = false
@@ -332,14 +423,14 @@ func (r *localRoom) startRead(delay time.Duration) {
 func (r *localRoom) readDone(found roomlog.Range, err error) {
 	r.reading = 0
 	switch {
-	case len(r.members) == 0:
-		r.waiting = nil
+	case len(r.members) == 0: // what waits may be for one who is joining
 		return
-	case errors.Is(err, &wire.Error{Code: wire.RoomNotFound}):
+	case errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) && !r.again:
 		r.closeWhere(wire.CloseRoomDeleted, func(*session) bool { return true })
 		return
 	case err != nil:
 		slog.Warn("cannot read a room's log, trying again", "room", r.id, "err", err)
+		r.again = false
 		r.startRead(readRetry)
 		return
 	case found.Epoch != r.epoch:
@@ -351,11 +442,11 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 		r.closeWhere(wire.CloseUnavailable, func(*session) bool { return true })
 		return
 	}
-	if r.mixed {
+	again := r.again // those who joined after the read began may be of a newer life
+	if r.mixed && !again {
+		r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch != r.epoch })
 		r.mixed = false
-		r.closeOthers()
 	}
-	again := r.again
 	r.catchUp(found)
 	if again {
 		r.read()
@@ -363,23 +454,28 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 }
 
 // adopt goes over to the life of the room that the log tells, with those members that
-// belong to it, and reads again from where the first of them is.
+// belong to it, and reads again from where the first of them is. Members of a third
+// life joined after the read began: the next one tells.
 func (r *localRoom) adopt(epoch string) {
-	r.epoch, r.mixed = epoch, false
-	r.waiting, r.recent = nil, nil
-	r.closeOthers()
-	if len(r.members) == 0 {
-		return
-	}
-	r.last = r.members[0].since
+	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool {
+		return m.joined.Epoch != epoch && (m.joined.Epoch == r.epoch || !r.again)
+	})
+	r.epoch, r.heard = epoch, false
+	r.waiting, r.recent = tail{}, tail{}
+	r.mixed = false
+	r.last = -1
 	for _, m := range r.members {
-		r.last = min(r.last, m.since)
+		if m.joined.Epoch != epoch {
+			r.mixed = true
+		} else if r.last < 0 || m.since < r.last {
+			r.last = m.since
+		}
 	}
-	r.startRead(0)
-}
-
-func (r *localRoom) closeOthers() {
-	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch != r.epoch })
+	r.last = max(r.last, 0)
+	if len(r.members) > 0 {
+		r.again = false
+		r.startRead(0)
+	}
 }
 
 func (r *localRoom) catchUp(found roomlog.Range) {
@@ -397,18 +493,13 @@ func (r *localRoom) catchUp(found roomlog.Range) {
 	if r.counted && found.Occupied != r.occupied {
 		r.occupancy(found.Occupied)
 	}
-	waiting := r.waiting
-	r.waiting = nil
-	for _, e := range waiting {
+	for _, e := range r.waiting.take() {
 		r.entry(e)
 	}
 }
 
 // gap tells the members that the entries up to seq will not come.
 func (r *localRoom) gap(seq int64) {
-	r.touch()
-	r.offsets = append(r.offsets, offset{seq, len(r.batch)})
-	r.batch = appendFrame(r.batch, wire.GapFrame(r.last+1, seq))
-	r.last = seq
-	r.recent = nil // has to be without a hole
+	r.put(seq, wire.GapFrame(r.last+1, seq))
+	r.recent = tail{} // has to be without a hole
 }

@@ -17,32 +17,45 @@ const maxInflight = 64
 
 // inflight counts messages on their way.
 type inflight struct {
-	mu   sync.Mutex
-	n    int
-	room chan struct{} // closed when there is room again; nil while nobody waits
+	mu      sync.Mutex
+	n       int
+	changed chan struct{} // closed when one is done; nil while nobody waits
 }
 
+// begin counts one more, once there is room for it.
 func (f *inflight) begin() {
 	f.mu.Lock()
-	for f.n >= maxInflight {
-		if f.room == nil {
-			f.room = make(chan struct{})
+	defer f.mu.Unlock()
+	f.untilLocked(maxInflight - 1)
+	f.n++
+}
+
+// wait returns once all are done: the publisher sees to it within seconds.
+func (f *inflight) wait() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.untilLocked(0)
+}
+
+// untilLocked returns once there are n at most.
+func (f *inflight) untilLocked(n int) {
+	for f.n > n {
+		if f.changed == nil {
+			f.changed = make(chan struct{})
 		}
-		room := f.room
+		changed := f.changed
 		f.mu.Unlock()
-		<-room
+		<-changed
 		f.mu.Lock()
 	}
-	f.n++
-	f.mu.Unlock()
 }
 
 func (f *inflight) done() {
 	f.mu.Lock()
 	f.n--
-	if f.room != nil {
-		close(f.room)
-		f.room = nil
+	if f.changed != nil {
+		close(f.changed)
+		f.changed = nil
 	}
 	f.mu.Unlock()
 }
@@ -66,8 +79,8 @@ func (s *session) message(f *wire.ClientFrame) {
 	s.g.publisher.Publish(&roomlog.Message{
 		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail,
 		Done: func(r roomlog.Result) {
-			s.inflight.done()
 			s.published(id, tail, r)
+			s.inflight.done()
 		},
 	})
 }
@@ -89,8 +102,10 @@ func (s *session) published(id string, tail []byte, r roomlog.Result) {
 	case r.Duplicate:
 		result = "duplicate"
 		if r.Seq < s.first {
-			s.g.sockets.Go(func() { s.echo(r.Seq, tail) })
+			s.g.background.Go(func() { s.echo(r.Seq, tail) })
 		}
+	default:
+		s.said.Store(r.Seq) // a room's messages are appended one after the other
 	}
 	s.g.metrics.messages.WithLabelValues(result).Inc()
 }

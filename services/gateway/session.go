@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,9 +20,9 @@ import (
 )
 
 const (
-	leaveTimeout = 3 * time.Second
-	floodPause   = 3 * time.Second // without a RATE_LIMITED, a flood is over
-	lingerBytes  = 1 << 20         // read of a peer that goes on after our close frame
+	leaveTimeout  = 3 * time.Second
+	departTimeout = time.Second     // for a member's last messages to come back to it
+	floodPause    = 3 * time.Second // without a RATE_LIMITED, a flood is over
 )
 
 // session is one WebSocket: before its join was confirmed, and after.
@@ -34,6 +35,7 @@ type session struct {
 
 	heardAt    atomic.Int64 // clock when something came last
 	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
+	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
 
 	// Set before the join is complete, never changed after.
 	joined  wire.Joined // without members and identity
@@ -43,8 +45,10 @@ type session struct {
 	first   int64 // the first seq that this socket carries
 
 	// Owned by the shard.
-	slot  int   // index among the members of the local room
-	since int64 // seqs up to this one are not for this member
+	slot     int           // index among the members of the local room
+	since    int64         // seqs up to this one are not for this member
+	until    int64         // of a member that leaves: the last seq for it
+	departed chan struct{} // of a member that leaves: closed when it is out of the local room
 
 	// Owned by the reading goroutine.
 	ask        *wire.ClientFrame // the join that the URL asked for
@@ -55,6 +59,7 @@ type session struct {
 	left       bool // the seat was given up
 
 	inflight inflight
+	said     atomic.Int64 // seq of the newest of its messages
 }
 
 // joinOf reads the join that a URL asks for, nil for none.
@@ -96,11 +101,11 @@ func (s *session) leaseEnded(now time.Duration) bool {
 // peer has been silent for too long.
 func (s *session) endedBy(now time.Duration) bool {
 	switch {
-	case s.leased() && s.leaseEnded(now+fence):
-		s.close(wire.CloseLeaseLost)
-		return true
 	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
 		s.sock.abort()
+		return true
+	case s.leaseEnded(now + fence):
+		s.close(wire.CloseLeaseLost)
 		return true
 	}
 	return false
@@ -115,8 +120,8 @@ func (s *session) run() {
 	s.g.keeper.add(s)
 	err := s.talk()
 	s.end(err)
+	s.sock.finish(websocket.CloseStatus(err) != -1)
 	s.g.keeper.remove(s)
-	s.sock.end()
 	_ = s.ws.CloseNow()
 	s.g.metrics.sessions.Dec()
 	s.g.sockets.Done()
@@ -124,7 +129,7 @@ func (s *session) run() {
 
 // talk reads until the socket ends.
 func (s *session) talk() error {
-	_ = s.sock.nc.SetReadDeadline(time.Now().Add(wire.JoinTimeout))
+	s.sock.readBy(time.Now().Add(wire.JoinTimeout))
 	if s.g.Draining() {
 		s.close(wire.CloseRestart)
 	}
@@ -247,9 +252,13 @@ func (s *session) allowed(id string) bool {
 	return false
 }
 
-// leave gives the seat up before it says so.
+// leave gives the seat up before it says so. What the member said before stands in
+// the log before, and has come back to it; its own MEMBER_LEFT does not.
 func (s *session) leave() {
 	if s.leased() {
+		s.leaving.Store(true)
+		s.inflight.wait()
+		s.depart()
 		if err := s.g.leave(s.joined.RoomID, s.id); err != nil {
 			s.refuse(err, "")
 			s.close(wire.CloseUnavailable)
@@ -260,6 +269,23 @@ func (s *session) leave() {
 	s.close(wire.CloseNormal)
 }
 
+// depart takes the member out of the local room once it has its own messages.
+func (s *session) depart() {
+	departed := make(chan struct{})
+	s.shard.run(func(sh *shard) {
+		if r := sh.rooms[s.joined.RoomID]; r == nil || !r.depart(s, s.said.Load(), departed) {
+			close(departed)
+		}
+	})
+	patience := time.NewTimer(departTimeout)
+	defer patience.Stop()
+	select {
+	case <-departed:
+	case <-patience.C: // the subscription is broken
+	case <-s.g.hub.ctx.Done():
+	}
+}
+
 // end takes the session out of its room. A peer that closed by itself gives the seat
 // up, and hears our answer only then; one that broke off keeps it until the lease ends.
 func (s *session) end(err error) {
@@ -267,15 +293,13 @@ func (s *session) end(err error) {
 	switch peer {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
 		if s.leased() && !s.left && s.sock.closed() == 0 {
+			s.leaving.Store(true)
+			s.inflight.wait()
 			s.g.abandon(s.joined.RoomID, s.id)
 		}
 	}
 	s.sock.answerClose()
-	label := "BROKEN"
-	if code := s.sock.closed(); code != 0 {
-		label = code.String()
-	}
-	s.g.metrics.closes.WithLabelValues(label).Inc()
+	s.g.metrics.closes.WithLabelValues(closeLabel(s.sock.closed())).Inc()
 	if s.shard != nil {
 		s.shard.run(func(sh *shard) {
 			if r := sh.rooms[s.joined.RoomID]; r != nil {
@@ -283,5 +307,18 @@ func (s *session) end(err error) {
 			}
 		})
 		s.g.hub.exit(s.joined.RoomID, s.shard)
+	}
+}
+
+// closeLabel names a close in metrics. Peers close with any code they like, which must
+// not make as many metrics.
+func closeLabel(code wire.CloseCode) string {
+	switch name := code.String(); {
+	case code == 0:
+		return "BROKEN"
+	case strings.HasPrefix(name, "CLOSE_"):
+		return "OTHER"
+	default:
+		return name
 	}
 }

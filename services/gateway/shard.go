@@ -129,7 +129,7 @@ func (s *shard) settled(roomID string) {
 	r := s.rooms[roomID]
 	r.joining--
 	if r.joining == 0 {
-		r.recent, r.gone = nil, nil
+		r.recent, r.gone = tail{}, nil
 	}
 	r.dropIfEmpty()
 }

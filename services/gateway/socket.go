@@ -23,6 +23,7 @@ const (
 	readBuffer  = 256
 	writeBuffer = 160
 	pieceSize   = 16 << 10 // what a blocked writer hands to the kernel at a time
+	replayPiece = 64 << 10 // what a member that comes back has to take before it gets more
 )
 
 // socket is the sending half of a WebSocket. Nothing that is sent blocks: what the
@@ -44,11 +45,19 @@ type socket struct {
 	queue   []byte         // whole frames that wait; the writer holds what it is writing
 	writing int            // bytes that the writer holds
 	writer  bool           // a goroutine is writing
+	replay  int            // bytes that sendAll waits for: they come on top of the limit
 	code    wire.CloseCode // of the close frame that was sent or queued: nothing follows it
+	giveUp  time.Time      // when the writer stops trying to bring the close frame; zero before
+	over    bool           // the connection broke or was ended: nothing is sent any more
 	echo    []byte         // the library's answer to the peer's close, held back until the seat is given up
-	hangUp  bool           // close the connection once everything is written
 	drained chan struct{}  // closed when the writer ends; nil while nobody waits for it
 }
+
+const (
+	closePatience = 5 * time.Second  // for the peer to answer a close frame
+	slowPatience  = 30 * time.Second // for a slow reader to come as far as its close frame
+	lingerBytes   = 1 << 20          // read of a peer that goes on after our close frame
+)
 
 func newSocket(nc net.Conn, ended *sync.WaitGroup) *socket {
 	s := &socket{nc: nc, ended: ended}
@@ -86,46 +95,47 @@ func (s *socket) send(frames []byte) bool {
 }
 
 func (s *socket) sendLocked(frames []byte) bool {
+	if s.over {
+		return false
+	}
+	limit := wire.MaxQueuedBytes + s.replay
 	if s.writer {
-		if len(s.queue)+s.writing+len(frames) > wire.MaxQueuedBytes {
-			s.queue = closeFrame(wire.CloseSlowConsumer)
-			s.code = wire.CloseSlowConsumer
-			_ = s.nc.SetReadDeadline(time.Now().Add(wire.SendTimeout + closePatience))
+		if len(s.queue)+s.writing+len(frames) > limit {
+			s.queue = s.queue[:0] // it will be read from the log
+			s.closeLocked(wire.CloseSlowConsumer)
 			return false
 		}
 		s.queue = append(s.queue, frames...)
 		return true
 	}
 	n := s.tryWrite(frames)
-	if n < len(frames) {
-		rest := bytes.Clone(frames[n:])
-		s.writer, s.writing = true, len(rest)
-		s.ended.Go(func() { s.write(rest) })
+	if n == len(frames) {
+		return true
 	}
+	if len(frames)-n > limit {
+		s.startWriterLocked(frames[n:endOfFrame(frames, n)])
+		s.closeLocked(wire.CloseSlowConsumer)
+		return false
+	}
+	s.startWriterLocked(frames[n:])
 	return true
+}
+
+// startWriterLocked leaves rest, which the kernel did not take, to a goroutine.
+func (s *socket) startWriterLocked(rest []byte) {
+	rest = bytes.Clone(rest)
+	s.writer, s.writing = true, len(rest)
+	s.ended.Go(func() { s.write(rest) })
 }
 
 // write writes piece and then what is queued, until nothing is left.
 func (s *socket) write(piece []byte) {
-	for {
-		if !s.writePiece(piece) {
-			_ = s.nc.Close() // ends the reader
-			s.mu.Lock()
-			if s.code == 0 {
-				s.code = wire.CloseSlowConsumer
-			}
-			s.endWriterLocked()
-			s.mu.Unlock()
-			return
-		}
+	for s.writePiece(piece) {
 		s.mu.Lock()
 		if len(s.queue) == 0 {
 			s.endWriterLocked()
-			hangUp := s.hangUp
+			_ = s.nc.SetWriteDeadline(time.Time{})
 			s.mu.Unlock()
-			if hangUp {
-				_ = s.nc.Close()
-			}
 			return
 		}
 		n := framesUpTo(s.queue, pieceSize)
@@ -134,6 +144,12 @@ func (s *socket) write(piece []byte) {
 		s.writing = len(piece)
 		s.mu.Unlock()
 	}
+	// What the peer said before it broke off is still to be read, its close for one.
+	s.mu.Lock()
+	s.over = true
+	s.endWriterLocked()
+	_ = s.nc.SetReadDeadline(time.Now().Add(closePatience))
+	s.mu.Unlock()
 }
 
 func (s *socket) endWriterLocked() {
@@ -144,12 +160,59 @@ func (s *socket) endWriterLocked() {
 	}
 }
 
-// sendAll sends frames and waits until the kernel has taken all that is queued, as
-// long as the peer takes something every 10 s. It reports whether the session goes on.
-func (s *socket) sendAll(frames []byte) bool {
-	if !s.send(frames) {
-		return false
+// writePiece writes all of p. A peer that takes nothing for 10 s is closed with 4508,
+// and has a while to come as far as that.
+func (s *socket) writePiece(p []byte) bool {
+	for len(p) > 0 {
+		if err := s.nc.SetWriteDeadline(time.Now().Add(wire.SendTimeout)); err != nil {
+			return false
+		}
+		n, err := s.nc.Write(p)
+		p = p[n:]
+		if err != nil && n == 0 && !(errors.Is(err, os.ErrDeadlineExceeded) && s.stuck()) {
+			return false
+		}
 	}
+	return true
+}
+
+// stuck closes the socket with 4508, and reports whether it is worth while to go on
+// trying to write.
+func (s *socket) stuck() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.code == 0 {
+		s.queue = s.queue[:0]
+		s.closeLocked(wire.CloseSlowConsumer)
+	}
+	return time.Now().Before(s.giveUp)
+}
+
+// sendAll sends frames a piece at a time and waits until the kernel has taken them, as
+// long as the peer takes something every 10 s; taken is called for each piece. It
+// reports whether the session goes on.
+func (s *socket) sendAll(frames []byte, taken func()) bool {
+	for len(frames) > 0 {
+		n := framesUpTo(frames, replayPiece)
+		s.mu.Lock()
+		s.replay = n
+		if s.code != 0 || !s.sendLocked(frames[:n]) {
+			s.mu.Unlock()
+			return false
+		}
+		s.mu.Unlock()
+		s.awaitWriter()
+		s.mu.Lock()
+		s.replay = 0
+		s.mu.Unlock()
+		taken()
+		frames = frames[n:]
+	}
+	return s.closed() == 0
+}
+
+// awaitWriter returns once nothing waits to be written. One goroutine calls it.
+func (s *socket) awaitWriter() {
 	s.mu.Lock()
 	if s.writer && s.drained == nil {
 		s.drained = make(chan struct{})
@@ -159,39 +222,53 @@ func (s *socket) sendAll(frames []byte) bool {
 	if drained != nil {
 		<-drained
 	}
-	return s.closed() == 0
 }
 
-// writePiece writes all of p as long as the peer takes something every 10 s.
-func (s *socket) writePiece(p []byte) bool {
-	for len(p) > 0 {
-		if err := s.nc.SetWriteDeadline(time.Now().Add(wire.SendTimeout)); err != nil {
-			return false
-		}
-		n, err := s.nc.Write(p)
-		p = p[n:]
-		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
-			return false
-		}
-	}
-	return true
-}
-
-// closeWith sends a close frame; nothing follows it. The first call counts. The peer
-// has 5 s to answer.
+// closeWith sends a close frame; nothing follows it. The first call counts.
 func (s *socket) closeWith(code wire.CloseCode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.closeLocked(code)
+}
+
+// closeLocked queues the close frame whatever else waits, and bounds the time in which
+// the peer may answer it.
+func (s *socket) closeLocked(code wire.CloseCode) {
 	if s.code != 0 {
 		return
 	}
-	s.sendLocked(closeFrame(code))
 	s.code = code
-	_ = s.nc.SetReadDeadline(time.Now().Add(closePatience))
+	s.finalLocked(closeFrame(code))
+	patience := closePatience
+	if s.writer {
+		patience += slowPatience
+	}
+	_ = s.nc.SetReadDeadline(time.Now().Add(patience))
 }
 
-// closePatience is how long a peer may take to answer a close frame.
-const closePatience = 5 * time.Second
+// finalLocked sends the close frame.
+func (s *socket) finalLocked(frame []byte) {
+	s.giveUp = time.Now().Add(slowPatience)
+	switch {
+	case s.over:
+	case s.writer:
+		s.queue = append(s.queue, frame...)
+	default:
+		if n := s.tryWrite(frame); n < len(frame) {
+			s.startWriterLocked(frame[n:])
+		}
+	}
+}
+
+// readBy sets until when the session reads, unless the socket was closed: then it has
+// a time set already.
+func (s *socket) readBy(t time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.code == 0 && !s.over {
+		_ = s.nc.SetReadDeadline(t)
+	}
+}
 
 // closed answers with the code of the close frame that this side sent, 0 for none.
 func (s *socket) closed() wire.CloseCode {
@@ -205,20 +282,34 @@ func (s *socket) answerClose() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.code == 0 && s.echo != nil {
-		s.sendLocked(s.echo)
-		s.code = wire.CloseCode(binary.BigEndian.Uint16(append(s.echo[2:], 0x03, 0xe8)))
+		s.code = wire.CloseNormal
+		if len(s.echo) >= 4 {
+			s.code = wire.CloseCode(binary.BigEndian.Uint16(s.echo[2:]))
+		}
+		s.finalLocked(s.echo)
 	}
 }
 
-// end closes the connection once what waits has been written.
-func (s *socket) end() {
+// finish closes the connection once what waits has been written. Where this side
+// closed first and the peer has not answered, it reads on until the peer is done: a
+// connection that is closed with something unread is reset, and the close frame with
+// it.
+func (s *socket) finish(answered bool) {
+	s.awaitWriter()
 	s.mu.Lock()
-	waits := s.writer
-	s.hangUp = true
-	s.mu.Unlock()
-	if !waits {
-		_ = s.nc.Close()
+	linger := s.code != 0 && !answered && !s.over
+	s.over = true
+	if linger {
+		_ = s.nc.SetReadDeadline(time.Now().Add(closePatience))
 	}
+	s.mu.Unlock()
+	if linger {
+		if half, ok := s.nc.(interface{ CloseWrite() error }); ok {
+			_ = half.CloseWrite()
+		}
+		_, _ = io.CopyN(io.Discard, s.nc, lingerBytes)
+	}
+	_ = s.nc.Close()
 }
 
 // abort cuts the connection off: what waits is lost.
@@ -236,7 +327,7 @@ func (c libraryConn) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case s.code != 0:
+	case s.code != 0 || s.over:
 	case len(p) > 0 && p[0]&0x0f == opClose:
 		s.echo = bytes.Clone(p)
 	default:
@@ -246,6 +337,7 @@ func (c libraryConn) Write(p []byte) (int, error) {
 }
 
 // Close leaves the connection open: the session ends it, after what waits was sent.
+// Where the library wanted to end a read by it, the keeper will.
 func (c libraryConn) Close() error { return nil }
 
 // hijacker gives the WebSocket library a socket with slim buffers.

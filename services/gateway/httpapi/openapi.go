@@ -88,6 +88,9 @@ func operation(op huma.Operation, request, answer any, refusals ...wire.Code) hu
 	op.SkipValidateBody = true
 	op.SkipValidateParams = true
 	op.MaxBodyBytes = MaxBodyBytes + 1 // checkBody has the say; huma refuses at the limit, not above it
+	// Nor has huma a read deadline, which would stay behind the body: once it passed,
+	// net/http would cancel every later request of the connection.
+	op.BodyReadTimeout = -1
 	if request != nil {
 		op.RequestBody = &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Example: request}}}
 	}

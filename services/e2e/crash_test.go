@@ -69,6 +69,34 @@ func TestCallsGoOnByTheOtherRoomServiceWhenOneIsKilled(t *testing.T) {
 		time.Duration(traffic.longest.Load()))
 }
 
+func TestARoomServiceThatHangsIsPassedOver(t *testing.T) {
+	t.Parallel()
+	v := start(t, cluster.Options{})
+	calm := v.room(t, client.RoomSpec{Capacity: 1})
+	stays := v.join(t, "", calm.RoomID, v.identity(t, "Stays"))
+	room, who := v.room(t, client.RoomSpec{Capacity: 1, DepartureTimeout: time.Minute}), v.identity(t, "Visitor")
+	hung := v.Cluster.Rooms[0]
+	must(t, hung.Pause())
+	began := time.Now()
+
+	// Until its connections are found dead, a call that it gets ends as UNAVAILABLE.
+	inARow := 0
+	eventually(t, 30*time.Second, "ten visits in a row that succeed", func() bool {
+		inARow++
+		if err := v.visit(v.URL(), room.RoomID, who); err != nil {
+			wantRefusal(t, err, wire.Unavailable)
+			inARow = 0
+		}
+		return t.Failed() || inARow == 10
+	})
+	took(t, "until a room service that hangs is passed over", time.Since(began))
+	// Leases were renewed by the other one all the while.
+	time.Sleep(time.Until(began.Add(wire.Lease + wire.RenewEvery)))
+	wantNext(t, stays, stays, "not a lease lost")
+	must(t, hung.Resume())
+	must(t, v.visit(v.URL(), room.RoomID, who))
+}
+
 // traffic is users who reserve, join and leave, over and over.
 type traffic struct {
 	visits  atomic.Int64

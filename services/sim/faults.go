@@ -1,0 +1,138 @@
+package sim
+
+import "time"
+
+// strike lets a fault happen. Those that last are undone by themselves.
+func (w *world) strike(s Step) {
+	w.count(w.struck, s.Do)
+	g := w.gateway(s.Node)
+	switch s.Do {
+	case "lose-request":
+		g.rooms.arm(s.What, trouble{Loss: "request"})
+	case "cut-request":
+		g.rooms.arm(s.What, trouble{Loss: "request", Reset: true})
+	case "lose-reply":
+		g.rooms.arm(s.What, trouble{Loss: "reply"})
+	case "cut-reply":
+		g.rooms.arm(s.What, trouble{Loss: "reply", Reset: true})
+	case "late":
+		g.rooms.arm(s.What, trouble{Late: s.For})
+	case "twice":
+		g.rooms.arm(s.What, trouble{Again: s.For})
+	case "redis-cut":
+		w.net.cut(w.process(s.Node), w.store)
+	case "redis-lose":
+		w.loseAnswer(w.process(s.Node))
+	case "redis-away":
+		w.lasting(s.For, w.redisAway(s.Node))
+	case "redis-hang":
+		if h := w.process(s.Node); h != nil {
+			w.lasting(s.For, w.net.block(h, w.store))
+		} else {
+			w.lasting(s.For, w.net.pause(w.store))
+		}
+	case "pause-gateway":
+		w.lasting(s.For, w.net.pause(g.host))
+	case "pause-rooms":
+		w.lasting(s.For, w.net.pause(w.roomService(s.Node).host))
+	case "pause-redis":
+		w.lasting(s.For, w.net.pause(w.store))
+	case "pause-users":
+		w.lasting(s.For, w.net.pause(w.users))
+	case "split":
+		for i := range w.rooms {
+			w.lasting(s.For, w.net.block(g.host, w.roomService(i).host))
+		}
+	case "kill-gateway", "lose-gateway":
+		w.killGateway(s.Node, s.For, s.Do == "lose-gateway")
+	case "kill-rooms", "lose-rooms":
+		w.killRooms(s.Node, s.For, s.Do == "lose-rooms")
+	case "cut-users":
+		w.people[s.User%len(w.people)].cut()
+	}
+}
+
+// process is a gateway, a room service, or behind those nil.
+func (w *world) process(node int) *host {
+	if node < len(w.gateways) {
+		return w.gateway(node).host
+	}
+	if node -= len(w.gateways); node < len(w.rooms) {
+		return w.roomService(node).host
+	}
+	return nil
+}
+
+// lasting undoes a fault when its time is over.
+func (w *world) lasting(d time.Duration, undo func()) {
+	w.background.Go(func() {
+		sleep(w.ctx, d)
+		undo()
+	})
+}
+
+// redisAway cuts Redis off: for one process it hangs up again and again; for all it
+// refuses connections.
+func (w *world) redisAway(node int) (back func()) {
+	h := w.process(node)
+	if h == nil {
+		return w.net.refuse(w.store)
+	}
+	w.net.cut(h, w.store)
+	return w.net.block(h, w.store)
+}
+
+// loseAnswer breaks a process' connections to Redis right after what it sends next has
+// arrived: the answer is lost.
+func (w *world) loseAnswer(h *host) {
+	w.net.mu.Lock()
+	defer w.net.mu.Unlock()
+	for s := range w.net.streams {
+		if s.src == w.store && s.dst == h {
+			s.breakNext = true
+		}
+	}
+}
+
+func (w *world) killGateway(slot int, away time.Duration, silent bool) {
+	slot %= len(w.gateways)
+	g := w.gateway(slot)
+	if !w.bury(g.host, silent) {
+		return
+	}
+	w.background.Go(g.close)
+	w.background.Go(func() {
+		if sleep(w.ctx, away) {
+			_ = w.startGateway(slot) // it started before
+		}
+	})
+}
+
+func (w *world) killRooms(slot int, away time.Duration, silent bool) {
+	slot %= len(w.rooms)
+	s := w.roomService(slot)
+	if !w.bury(s.host, silent) {
+		return
+	}
+	w.background.Go(s.close)
+	w.background.Go(func() {
+		if sleep(w.ctx, away) {
+			w.startRooms(slot)
+		}
+	})
+}
+
+// bury ends a process; false where it had ended before.
+func (w *world) bury(h *host, silent bool) bool {
+	w.mu.Lock()
+	_, dead := w.died[h]
+	if !dead {
+		w.died[h] = time.Now()
+	}
+	w.mu.Unlock()
+	if !dead {
+		w.net.kill(h, silent)
+		w.truth.buried(h)
+	}
+	return !dead
+}

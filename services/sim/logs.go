@@ -1,0 +1,161 @@
+package sim
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/audit"
+)
+
+// logs keeps every room's log as it was published, whole and in order: the simulation
+// follows all channels by itself, over a connection that no fault strikes.
+type logs struct {
+	w   *world
+	rdb *redis.Client
+	sub *redis.PubSub
+
+	mu       sync.Mutex
+	lives    map[wire.Position]*audit.Room // by room and epoch, as roomId and 0
+	replaced map[string]bool               // sessions whose seats were taken over
+	said     []said
+	entries  int
+	ended    sync.WaitGroup
+}
+
+// life names one life of a room: the epoch is told apart by the room, too.
+func life(roomID, epoch string) wire.Position { return wire.Position{Epoch: roomID + " " + epoch} }
+
+func newLogs(w *world) *logs {
+	return &logs{w: w, lives: make(map[wire.Position]*audit.Room), replaced: make(map[string]bool)}
+}
+
+// follow begins, and returns once nothing that is published can be missed.
+func (l *logs) follow() error {
+	l.rdb = redis.NewClient(roomlog.Tune(&redis.Options{
+		Addr:   "redis:6379",
+		Dialer: func(context.Context, string, string) (net.Conn, error) { return l.w.redis.Dial() },
+	}))
+	l.sub = l.rdb.PSubscribe(context.Background(), "ar:*:events")
+	if _, err := l.sub.Receive(context.Background()); err != nil {
+		return err
+	}
+	l.ended.Go(func() {
+		for {
+			m, err := l.sub.ReceiveMessage(context.Background())
+			if err != nil {
+				return
+			}
+			l.published(m)
+		}
+	})
+	return nil
+}
+
+func (l *logs) close() {
+	_ = l.sub.Close()
+	_ = l.rdb.Close()
+	l.ended.Wait()
+}
+
+func (l *logs) room(roomID, epoch string) *audit.Room {
+	key := life(roomID, epoch)
+	if l.lives[key] == nil {
+		shape := l.w.shape(roomID)
+		l.lives[key] = audit.NewRoom(audit.Life{
+			RoomID: roomID, Epoch: epoch, Capacity: shape.Capacity, Counted: shape.Counted, Complete: true,
+		})
+	}
+	return l.lives[key]
+}
+
+// published takes what a room's channel brought.
+func (l *logs) published(m *redis.Message) {
+	e, err := roomlog.ParseEvent(m.Payload)
+	roomID, ok := roomOfKey(m.Channel)
+	if err != nil || !ok {
+		l.w.tell("log", "%s: %q: %v", m.Channel, m.Payload, err)
+		return
+	}
+	l.w.note("log   %s %c %d %s", roomID, e.Kind, e.Seq, e.Data)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch e.Kind {
+	case roomlog.KindReplaced, roomlog.KindRemoved:
+		l.replaced[string(e.Data)] = true
+	case roomlog.KindMessage, roomlog.KindJoined, roomlog.KindLeft:
+		l.entries++
+		var f wire.ServerFrame
+		if err := json.Unmarshal(e.Data, &f); err != nil {
+			l.w.tell("log", "room %s seq %d: %v", roomID, e.Seq, err)
+			return
+		}
+		if e.Kind == roomlog.KindMessage {
+			l.accepted(roomID, f)
+		}
+		l.tellAll(l.room(roomID, e.Epoch).Saw(f))
+	}
+}
+
+// body is what users send: the session that says it.
+type body struct {
+	Session string `json:"session"`
+}
+
+// said is a message that stands in a log.
+type said struct {
+	room, session string
+	seq           int64
+	at            time.Time
+}
+
+// accepted keeps what stands in the log, for said to be judged at the end: only then is
+// it known how long its session's lease lived.
+func (l *logs) accepted(roomID string, f wire.ServerFrame) {
+	var b body
+	_ = json.Unmarshal(f.Body, &b) // ours
+	if l.replaced[b.Session] {
+		l.w.tell("I6", "room %s seq %d: a message of session %s, whose seat was taken over", roomID, f.Seq, b.Session)
+	}
+	l.said = append(l.said, said{roomID, b.Session, f.Seq, f.Time})
+}
+
+// saw takes what a user received.
+func (l *logs) saw(roomID, epoch string, f wire.ServerFrame) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.tellAll(l.room(roomID, epoch).Saw(f))
+}
+
+func (l *logs) tellAll(found []audit.Violation) {
+	for _, v := range found {
+		l.w.tell(string(v.Kind.Rule()), "%s", v)
+	}
+}
+
+// audit replays every log, and checks I6: what stands in it was said while the lease
+// of who said it lived.
+func (l *logs) audit() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range l.lives {
+		l.tellAll(r.Audit())
+	}
+	for _, s := range l.said {
+		if until, ok := l.w.truth.end(s.session); !ok || !s.at.Before(until) {
+			l.w.tell("I6", "room %s seq %d: a message of session %s, whose lease ended at %v", s.room, s.seq, s.session, until)
+		}
+	}
+}
+
+// shape is how the room of that id is made.
+func (w *world) shape(roomID string) RoomShape {
+	return w.plan.Rooms[number(strings.TrimPrefix(roomID, "r"))]
+}

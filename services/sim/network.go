@@ -1,0 +1,306 @@
+package sim
+
+import (
+	"context"
+	"errors"
+	"hash/fnv"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// forever is longer than any simulation.
+const forever = 1000 * time.Hour
+
+// Latencies of a write, one of its own each: so hardly two things happen at the same
+// instant, and a seed's story does not hang on the order in which Go runs goroutines.
+const (
+	latencyMin    = 20 * time.Microsecond
+	latencySpread = 900 * time.Microsecond
+)
+
+var (
+	errReset   = errors.New("connection reset by peer")
+	errRefused = errors.New("connection refused")
+)
+
+// host is a process on the network.
+type host struct {
+	name string
+
+	// Guarded by network.mu.
+	paused  int  // how many faults pause it just now
+	dead    bool // what it had is gone
+	silent  bool // dead without a word: nobody is told
+	refuses int  // how many faults make it refuse connections just now
+}
+
+// network connects hosts, and knows what stands between them.
+type network struct {
+	seed uint64
+
+	mu      sync.Mutex // guards all below, every host and every stream
+	streams map[*stream]struct{}
+	blocked map[[2]*host]int // ways that nothing passes, by how many faults
+	dials   map[string]int
+	calm    chan struct{} // closed and made anew when a way may be free again
+}
+
+func newNetwork(seed uint64) *network {
+	return &network{
+		seed: seed, streams: make(map[*stream]struct{}), blocked: make(map[[2]*host]int),
+		dials: make(map[string]int), calm: make(chan struct{}),
+	}
+}
+
+// chance is a number that depends on nothing but the seed and what it is for.
+func (n *network) chance(what string, count int) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(strconv.FormatUint(n.seed, 36) + what + strconv.Itoa(count)))
+	v := h.Sum64() // FNV's upper bits hardly mix: finish as splitmix does
+	v = (v ^ v>>30) * 0xbf58476d1ce4e5b9
+	v = (v ^ v>>27) * 0x94d049bb133111eb
+	return v ^ v>>31
+}
+
+func (n *network) latency(what string, count int) time.Duration {
+	return latencyMin + time.Duration(n.chance(what, count)%uint64(latencySpread))
+}
+
+func (n *network) blockedLocked(a, b *host) bool {
+	return n.blocked[[2]*host{a, b}] > 0 || b.paused > 0
+}
+
+// wakeAt makes a stream's waiters look again at a time.
+func (n *network) wakeAt(t time.Time, s *stream) {
+	time.AfterFunc(time.Until(t), func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		s.changed.Broadcast()
+	})
+}
+
+// changedLocked makes everybody look again.
+func (n *network) changedLocked() {
+	close(n.calm)
+	n.calm = make(chan struct{})
+	for s := range n.streams {
+		s.changed.Broadcast()
+	}
+}
+
+// passage waits until something can go from a to b. It answers errRefused where b is
+// known to be gone, and ctx's error when b is silent for so long.
+func (n *network) passage(ctx context.Context, a, b *host) error {
+	for {
+		n.mu.Lock()
+		calm := n.calm
+		var err error
+		free := false
+		switch {
+		case a.dead:
+			err = net.ErrClosed
+		case b.dead && !b.silent, b.refuses > 0:
+			err = errRefused
+		case !b.dead && a.paused == 0 && !n.blockedLocked(a, b):
+			free = true
+		}
+		n.mu.Unlock()
+		if err != nil || free {
+			return err
+		}
+		select {
+		case <-calm:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// pause stops a host: nothing leaves it and nothing reaches it. The answer undoes it.
+func (n *network) pause(h *host) (resume func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.paused++
+	n.hangUpLocked(h)
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if h.paused--; h.paused == 0 {
+			for s := range n.streams {
+				if s.src == h {
+					s.releaseLocked()
+				}
+			}
+		}
+		n.changedLocked()
+	}
+}
+
+// block stops what goes between two hosts, both ways.
+func (n *network) block(a, b *host) (free func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	ways := [][2]*host{{a, b}, {b, a}}
+	for _, way := range ways {
+		n.blocked[way]++
+	}
+	n.hangUpLocked(a)
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for _, way := range ways {
+			n.blocked[way]--
+		}
+		n.changedLocked()
+	}
+}
+
+// refuse makes a host refuse connections, and cuts those it has.
+func (n *network) refuse(h *host) (accept func()) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.refuses++
+	n.cutLocked(func(s *stream) bool { return s.src == h || s.dst == h })
+	return func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		h.refuses--
+		n.changedLocked()
+	}
+}
+
+// cut breaks the connections between two hosts. What is on its way is lost.
+func (n *network) cut(a, b *host) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cutLocked(func(s *stream) bool { return s.src == a && s.dst == b || s.src == b && s.dst == a })
+}
+
+func (n *network) cutLocked(which func(*stream) bool) {
+	for s := range n.streams {
+		if which(s) {
+			s.reset, s.chunks = true, nil
+		}
+	}
+	n.changedLocked()
+}
+
+// kill ends a host. Its peers are told, unless it dies in silence. What it had sent
+// still arrives.
+func (n *network) kill(h *host, silent bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	h.dead, h.silent = true, silent
+	for s := range n.streams {
+		switch {
+		case s.src == h && silent:
+			s.chunks = onTheWay(s.chunks)
+		case s.src == h:
+			s.chunks = append(onTheWay(s.chunks), chunk{at: later(time.Now(), s.last)})
+		case s.dst == h && !silent:
+			s.reset, s.chunks = true, nil
+		}
+	}
+	n.changedLocked()
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+func onTheWay(chunks []chunk) []chunk {
+	for i := range chunks {
+		if chunks[i].held {
+			return chunks[:i]
+		}
+	}
+	return chunks
+}
+
+// greeting is how many writes go each way over a connection to Redis before the client
+// counts as connected.
+const greeting = 2
+
+// dialRedis connects a process to Redis without waiting for anything: go-redis holds a
+// mutex as it connects its subscription, and in a bubble no time passes while another
+// goroutine waits for one. So where nothing passes just now the dial times out at once.
+func (n *network) dialRedis(a, redis *host, accept func(net.Conn) error) (net.Conn, error) {
+	at, cancel := context.WithCancel(context.Background())
+	cancel()
+	return n.dial(at, a, redis, func(c net.Conn) error {
+		n.mu.Lock()
+		c.(*conn).r.prompt, c.(*conn).w.prompt = greeting, greeting
+		n.mu.Unlock()
+		return accept(c)
+	})
+}
+
+// hangUpLocked breaks connections that a fault meets in their greeting, for the same
+// reason.
+func (n *network) hangUpLocked(a *host) {
+	n.cutLocked(func(s *stream) bool { return s.prompt > 0 && s.writes == 0 && (s.src == a || s.dst == a) })
+}
+
+// dial connects a to b, where accept takes the other end.
+func (n *network) dial(ctx context.Context, a, b *host, accept func(net.Conn) error) (net.Conn, error) {
+	if err := n.passage(ctx, a, b); err != nil {
+		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: memory(b.name), Err: err}
+	}
+	n.mu.Lock()
+	way := a.name + "-" + b.name
+	n.dials[way]++
+	name := way + "#" + strconv.Itoa(n.dials[way])
+	n.mu.Unlock()
+	ours, theirs := connect(n, a, b, name)
+	if err := accept(theirs); err != nil {
+		_ = ours.Close()
+		_ = theirs.Close()
+		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: memory(b.name), Err: err}
+	}
+	return ours, nil
+}
+
+// listener is where an HTTP server waits for connections.
+type listener struct {
+	name  string
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newListener(name string) *listener {
+	return &listener{name: name, conns: make(chan net.Conn, 64), done: make(chan struct{})}
+}
+
+// Accept waits for a connection.
+func (l *listener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends Accept.
+func (l *listener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+// Addr is the host's name.
+func (l *listener) Addr() net.Addr { return memory(l.name) }
+
+func (l *listener) offer(c net.Conn) error {
+	select {
+	case <-l.done:
+		return errRefused
+	case l.conns <- c:
+		return nil
+	}
+}

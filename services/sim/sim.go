@@ -1,0 +1,163 @@
+// Package sim runs the whole system in virtual time, with seeded operations and faults,
+// and checks every promise of docs/protocol.md, section 1, that can be seen there.
+//
+// One simulation is one testing/synctest bubble. In it are the real gateways and room
+// services, the real scripts on the embedded store, users with the real client, and a
+// network in memory that loses, delays, repeats, freezes and cuts:
+//
+//	users ══ gateways ── calls ── room services
+//	             ╚═════ Redis ═════╝
+//
+// A plan says what happens: it is made from the seed up front, so it can be replayed,
+// cut shorter while it still fails (Shrink), and kept as text. The checkers:
+//
+//	truth   after every step, from Redis' state: I1, I2, I5, I8, no key without a room
+//	logs    every room's log replayed (package audit); who spoke had a lease (I6)
+//	frames  what gateways write: nothing to a session whose lease has ended (I6)
+//	model   the calls as the room services answered them, linearizable by porcupine
+//	        against a room with so many seats (I1–I5)
+//	member  what each user received is the log, in order (I7, package audit)
+//
+// Not simulated: a Redis that forgets, and clocks that differ; docs/correctness.md
+// says what follows.
+package sim
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Violation is a promise that was broken.
+type Violation struct {
+	At   time.Duration // since the simulation's start
+	Rule string
+	Text string
+}
+
+// String tells it in one line.
+func (v Violation) String() string {
+	return fmt.Sprintf("%9.3fs %s: %s", v.At.Seconds(), v.Rule, v.Text)
+}
+
+// Result is what came of a simulation.
+type Result struct {
+	Plan       Plan
+	Operations int            // of users
+	Outcomes   map[string]int // by operation and what came of it
+	Faults     map[string]int // by kind
+	Calls      int            // carried out by room services
+	Entries    int            // of rooms' logs
+	Sessions   int
+	Span       time.Duration // of virtual time
+	Freed      int           // seats of dead processes that came back
+	Longest    time.Duration // until the last of those did
+	Violations []Violation
+	Trace      []string // with Config.Trace
+}
+
+// Run carries a plan out in a bubble of its own.
+func Run(t *testing.T, p Plan, c Config) (r Result) {
+	synctest.Test(t, func(t *testing.T) {
+		w, err := newWorld(p, c.orDefaults())
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.run()
+		r = w.result()
+	})
+	return r
+}
+
+func (w *world) run() {
+	for i, s := range w.plan.Steps {
+		w.pass(s.After)
+		w.note("step  %v", s)
+		if _, ok := operations[s.Do]; ok {
+			u := w.people[s.User%len(w.people)]
+			w.acting.Go(func() { u.act(i, s) })
+		} else {
+			w.strike(s)
+		}
+		w.look()
+	}
+	w.windUp()
+	w.stop()
+	w.log.audit()
+	w.linearize()
+}
+
+// look checks Redis' state once everybody waits for something.
+func (w *world) look() {
+	synctest.Wait()
+	w.truth.check()
+}
+
+// pass lets time go by.
+func (w *world) pass(d time.Duration) {
+	for d > 0 {
+		part := min(d, pollEvery)
+		time.Sleep(part)
+		d -= part
+		w.look()
+	}
+}
+
+// windUp lets the faults end and everybody go, and waits for Redis to be empty.
+func (w *world) windUp() {
+	const (
+		faultsEnd = 40 * time.Second  // the longest lasts 35 s
+		mostAfter = 200 * time.Second // a dead peer's 35 s, lease, the rooms' timeouts
+	)
+	w.pass(faultsEnd)
+	w.acting.Wait()
+	for i, u := range w.people {
+		if i%2 == 0 {
+			u.cut()
+		}
+		for t := u.anyTab(); t != nil; t = u.anyTab() {
+			u.drop(t)
+			w.acting.Go(func() { _ = t.session.Close(1000) })
+		}
+	}
+	left := w.left()
+	for began := w.now(); len(left) > 0 && w.now()-began < mostAfter; left = w.left() {
+		w.pass(time.Second)
+	}
+	if len(left) > 0 {
+		w.tell("end", "Redis holds %v", left)
+	}
+}
+
+// left is what Redis holds beside the cluster's own. Who has left lately is remembered
+// for two minutes, whether there is a room or not.
+func (w *world) left() []string {
+	return slices.DeleteFunc(w.redis.Keys(), func(key string) bool {
+		return strings.HasSuffix(key, ":spent")
+	})
+}
+
+func (w *world) result() Result {
+	r := Result{
+		Plan: w.plan, Outcomes: w.done, Faults: w.struck, Calls: len(w.history.calls), Entries: w.log.entries,
+		Sessions: len(w.truth.sessions), Span: w.now(), Freed: w.truth.seatsFreed, Longest: w.truth.longest,
+		Violations: w.found, Trace: w.trace,
+	}
+	for _, n := range w.done {
+		r.Operations += n
+	}
+	return r
+}
+
+// Table is a map's entries in one line, by name.
+func Table(m map[string]int) string {
+	var b strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		fmt.Fprintf(&b, " %s=%d", name, m[name])
+	}
+	return strings.TrimSpace(b.String())
+}

@@ -1,0 +1,226 @@
+package sim
+
+import (
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+)
+
+// stream is one way of a connection: what src wrote reaches dst after a latency of
+// its own, and not while either of them is paused or the way between them blocked.
+// It takes whatever is written, as the kernel's buffers and the wire do.
+type stream struct {
+	n        *network
+	src, dst *host
+	name     string
+	writes   int // so far: they seed the latencies
+	prompt   int // so many writes arrive at once
+
+	// Guarded by n.mu.
+	changed   *sync.Cond
+	chunks    []chunk
+	last      time.Time // when the newest chunk arrives
+	reset     bool      // the connection broke: reads and writes fail
+	breakNext bool      // it breaks at the next write, which is lost
+	closed    bool      // by the reader
+	ended     bool      // by the writer
+	readBy    time.Time
+	writeBy   time.Time
+	onWrite   func(p []byte) // sees what is written as it is
+}
+
+// chunk is what one write put on the wire. A chunk without bytes is the end.
+type chunk struct {
+	at   time.Time
+	data []byte
+	held bool // its sender was paused: it leaves when the sender goes on
+}
+
+func newStream(n *network, src, dst *host, name string) *stream {
+	s := &stream{n: n, src: src, dst: dst, name: name}
+	s.changed = sync.NewCond(&n.mu)
+	n.streams[s] = struct{}{}
+	return s
+}
+
+func late(by time.Time) bool { return !by.IsZero() && !time.Now().Before(by) }
+
+func (s *stream) read(p []byte) (int, error) {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	for {
+		switch {
+		case s.closed || s.dst.dead:
+			return 0, net.ErrClosed
+		case s.reset:
+			return 0, errReset
+		case late(s.readBy):
+			return 0, os.ErrDeadlineExceeded
+		}
+		if len(s.chunks) > 0 && !s.n.blockedLocked(s.src, s.dst) {
+			head := &s.chunks[0]
+			if wait := time.Until(head.at); wait > 0 {
+				if !head.held {
+					s.n.wakeAt(head.at, s)
+				}
+			} else {
+				if head.data == nil {
+					return 0, io.EOF
+				}
+				n := copy(p, head.data)
+				if head.data = head.data[n:]; len(head.data) == 0 {
+					s.chunks = s.chunks[1:]
+				}
+				return n, nil
+			}
+		}
+		s.changed.Wait()
+	}
+}
+
+func (s *stream) write(p []byte) (int, error) {
+	if s.onWrite != nil {
+		s.onWrite(p)
+	}
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	switch {
+	case s.ended || s.src.dead:
+		return 0, net.ErrClosed
+	case s.reset:
+		return 0, errReset
+	case late(s.writeBy):
+		return 0, os.ErrDeadlineExceeded
+	}
+	if s.breakNext {
+		s.reset, s.chunks = true, nil
+		s.changed.Broadcast()
+		return 0, errReset
+	}
+	if len(p) > 0 && !s.closed && !s.dst.dead { // else it is lost on the way
+		s.sendLocked(append([]byte{}, p...))
+	}
+	return len(p), nil
+}
+
+// sendLocked puts data on the wire; nil is the end.
+func (s *stream) sendLocked(data []byte) {
+	s.writes++
+	c := chunk{data: data, held: s.src.paused > 0}
+	if c.held {
+		c.at = time.Now().Add(forever)
+	} else {
+		c.at = time.Now()
+		if s.writes > s.prompt {
+			c.at = c.at.Add(s.n.latency(s.name, s.writes))
+		}
+		c.at = later(c.at, s.last)
+		s.last = c.at
+	}
+	s.chunks = append(s.chunks, c)
+	s.changed.Broadcast()
+}
+
+// releaseLocked lets go what the sender wrote while it was paused.
+func (s *stream) releaseLocked() {
+	for i := range s.chunks {
+		if c := &s.chunks[i]; c.held {
+			c.held = false
+			c.at = time.Now().Add(s.n.latency(s.name, s.writes))
+			s.last = c.at
+		}
+	}
+}
+
+// end is the writer's close: the reader gets what is on its way, then EOF.
+func (s *stream) end() {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	if !s.ended && !s.src.dead {
+		s.sendLocked(nil)
+	}
+	s.ended = true
+	s.changed.Broadcast()
+}
+
+// shut is the reader's close.
+func (s *stream) shut() {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	s.closed = true
+	s.changed.Broadcast()
+}
+
+// by sets a deadline and lets everyone look again, also at that time.
+func (s *stream) by(field *time.Time, t time.Time) {
+	s.n.mu.Lock()
+	defer s.n.mu.Unlock()
+	*field = t
+	s.changed.Broadcast()
+	if !t.IsZero() {
+		s.n.wakeAt(t, s)
+	}
+}
+
+// conn is one end of a connection.
+type conn struct {
+	r, w *stream
+	once sync.Once
+	gone func() // called once, as this end is closed
+}
+
+// connect makes a connection between two hosts; name seeds its latencies.
+func connect(n *network, a, b *host, name string) (atA, atB *conn) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	up, down := newStream(n, a, b, name+">"), newStream(n, b, a, name+"<")
+	atA, atB = &conn{r: down, w: up}, &conn{r: up, w: down}
+	left := 2
+	forget := func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if left--; left == 0 {
+			delete(n.streams, up)
+			delete(n.streams, down)
+		}
+	}
+	atA.gone, atB.gone = forget, forget
+	return atA, atB
+}
+
+func (c *conn) Read(p []byte) (int, error)  { return c.r.read(p) }
+func (c *conn) Write(p []byte) (int, error) { return c.w.write(p) }
+func (c *conn) LocalAddr() net.Addr         { return memory(c.w.src.name) }
+func (c *conn) RemoteAddr() net.Addr        { return memory(c.w.dst.name) }
+
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.w.end()
+		c.r.shut()
+		c.gone()
+	})
+	return nil
+}
+
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.r.by(&c.r.readBy, t)
+	return nil
+}
+
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.w.by(&c.w.writeBy, t)
+	return nil
+}
+
+func (c *conn) SetDeadline(t time.Time) error {
+	_ = c.SetReadDeadline(t)
+	return c.SetWriteDeadline(t)
+}
+
+// memory is the address of a host.
+type memory string
+
+func (memory) Network() string  { return "memory" }
+func (a memory) String() string { return string(a) }

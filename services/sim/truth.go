@@ -1,0 +1,345 @@
+package sim
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+const (
+	// reaperSlack is how long past its deadline something may stay in Redis: I8's 17 s
+	// less the lease.
+	reaperSlack = 2 * time.Second
+	// recovery is what a reaper may need to work again once it can: connections that
+	// hung are given up (3 s), and so is its round (5 s).
+	recovery = 7 * time.Second
+	// pollEvery bounds how late an end is noticed.
+	pollEvery = 250 * time.Millisecond
+)
+
+// truth is what stands in Redis, read from the embedded store directly and not by the
+// project's scripts, and what is known from having looked all the time.
+type truth struct {
+	w *world
+
+	mu         sync.Mutex
+	sessions   map[string]*sessionTruth
+	reaperBad  time.Time // when no reaper could work last
+	graves     map[*host]time.Time
+	longest    time.Duration // from a process' death to the last of its seats free again
+	seatsFreed int           // of dead processes
+}
+
+// sessionTruth is what is known of one session's lease.
+type sessionTruth struct {
+	room, user string
+	gateway    string
+	until      time.Time // the latest end of the lease that was seen
+	gone       time.Time // when it was first seen to hold none; zero while it does
+	left       bool      // its user was told that the seat is given up
+}
+
+func newTruth(w *world) *truth {
+	return &truth{w: w, sessions: make(map[string]*sessionTruth), graves: make(map[*host]time.Time), reaperBad: time.Now()}
+}
+
+func (t *truth) buried(h *host) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.graves[h] = time.Now()
+}
+
+// gaveUp notes that a session's user was told that it has left.
+func (t *truth) gaveUp(session string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.sessions[session]; s != nil {
+		s.left = true
+	}
+}
+
+func millis(score float64) time.Time { return time.UnixMilli(int64(score)) }
+
+// leaseEnd is when a session's lease ends by what Redis says now, or said last.
+func (t *truth) leaseEnd(roomID, session string) (until time.Time, held bool) {
+	score, err := t.w.redis.DB(0).ZScore(t.w.layout.Keys(roomID).Leases(), session)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sessions[session]
+	if err == nil && score > 0 { // 0 for who is not in the set
+		until = millis(score)
+		if s == nil {
+			t.sessions[session] = &sessionTruth{room: roomID, until: until}
+		} else if until.After(s.until) {
+			s.until = until
+		}
+		return until, true
+	}
+	if s == nil {
+		return time.Time{}, false
+	}
+	return s.until, false
+}
+
+// end is the latest end of a session's lease that was seen.
+func (t *truth) end(session string) (time.Time, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.sessions[session]; s != nil {
+		return s.until, true
+	}
+	return time.Time{}, false
+}
+
+// roomState is what one room's keys hold.
+type roomState struct {
+	id                     string
+	keys                   roomlog.Keys
+	hash                   map[string]string
+	permits, leases        map[string]float64
+	tokens, seats, session map[string]string
+}
+
+// check looks at everything. Nothing else runs meanwhile.
+func (t *truth) check() {
+	db := t.w.redis.DB(0)
+	ids := make(map[string]bool)
+	for _, key := range db.Keys() {
+		id, ok := roomOfKey(key)
+		if !ok {
+			continue
+		}
+		ids[id] = true
+		if db.TTL(key) <= 0 {
+			t.w.tell("expiry", "%s has none", key)
+		}
+	}
+	t.reaperBad = t.lastBad()
+	seen := make(map[string]bool)
+	for _, id := range slices.Sorted(maps.Keys(ids)) {
+		r := t.read(id)
+		if r.hash == nil {
+			t.orphans(id)
+			continue
+		}
+		t.counts(r)
+		t.reason(r)
+		t.due(r)
+		for session, score := range r.leases {
+			seen[session] = true
+			t.holds(r, session, millis(score))
+		}
+	}
+	t.ended(seen)
+}
+
+func roomOfKey(key string) (string, bool) {
+	_, rest, ok := strings.Cut(key, "}:r:")
+	if !ok {
+		return "", false
+	}
+	id, _, _ := strings.Cut(rest, ":")
+	return id, true
+}
+
+// orphans finds keys of a room that there is not. Which sessions have ended is
+// remembered beyond the room's end, so that none of them comes back in the next one.
+func (t *truth) orphans(id string) {
+	k := t.w.layout.Keys(id)
+	db := t.w.redis.DB(0)
+	for _, key := range db.Keys() {
+		if of, ok := roomOfKey(key); !ok || of != id {
+			continue
+		}
+		if key == k.Spent() && db.TTL(key) <= 2*time.Minute {
+			continue
+		}
+		t.w.tell("orphan", "%s is there, and no room %s", key, id)
+	}
+}
+
+func (t *truth) read(id string) roomState {
+	db := t.w.redis.DB(0)
+	hash := func(key string) map[string]string {
+		fields, err := db.HKeys(key)
+		if err != nil {
+			return nil
+		}
+		m := make(map[string]string, len(fields))
+		for _, f := range fields {
+			m[f] = db.HGet(key, f)
+		}
+		return m
+	}
+	set := func(key string) map[string]float64 {
+		m, _ := db.SortedSet(key)
+		return m
+	}
+	k := t.w.layout.Keys(id)
+	return roomState{
+		id: id, keys: k, hash: hash(k.Room()), permits: set(k.Permits()), leases: set(k.Leases()),
+		tokens: hash(k.Tokens()), seats: hash(k.Seats()), session: hash(k.Sessions()),
+	}
+}
+
+// counts checks I1 and I2, and that the keys agree with each other.
+func (t *truth) counts(r roomState) {
+	if shape := t.w.shape(r.id); len(r.leases)+len(r.permits) > shape.Capacity {
+		t.w.tell("I1", "room %s of %d seats has %d leases and %d permits", r.id, shape.Capacity, len(r.leases), len(r.permits))
+	}
+	if len(r.seats) != len(r.session) || len(r.seats) != len(r.leases) {
+		t.w.tell("I2", "room %s has %d seats, %d sessions, %d leases", r.id, len(r.seats), len(r.session), len(r.leases))
+	}
+	for user, session := range r.seats {
+		if _, ok := r.leases[session]; !ok || !strings.HasPrefix(r.session[session], user+"\n") {
+			t.w.tell("I2", "room %s: %s sits in session %s, which says %q", r.id, user, session, r.session[session])
+		}
+		if _, ok := r.permits[user]; ok {
+			t.w.tell("I2", "room %s: %s has a seat and a reserved one", r.id, user)
+		}
+	}
+	now := time.Now()
+	for user, score := range r.permits {
+		token := r.tokens[user]
+		alive := token != "" && t.w.redis.DB(0).Exists(r.keys.Permit(token))
+		if !alive && millis(score).After(now.Add(time.Millisecond)) {
+			t.w.tell("permit", "room %s: the seat of %s is reserved by no permit", r.id, user)
+		}
+	}
+}
+
+// reason checks that something keeps the room, and nothing stays past its time.
+func (t *truth) reason(r roomState) {
+	for user, score := range r.permits {
+		t.overdue(r.id, "permit of "+user, millis(score))
+		if millis(score).After(time.Now().Add(wire.PermitTTL)) {
+			t.w.tell("permit", "room %s: the permit of %s lives too long", r.id, user)
+		}
+	}
+	for session, score := range r.leases {
+		t.overdue(r.id, "lease of "+session, millis(score))
+		if millis(score).After(time.Now().Add(wire.Lease)) {
+			t.w.tell("lease", "room %s: the lease of %s lives too long", r.id, session)
+		}
+	}
+	if len(r.permits)+len(r.leases) > 0 {
+		return
+	}
+	shape := t.w.shape(r.id)
+	ms := func(field string) time.Time { return time.UnixMilli(number(r.hash[field])) }
+	switch {
+	case r.hash["entered"] == "":
+		t.overdue(r.id, "room that nobody entered", ms("created").Add(shape.Empty))
+	case r.hash["vacant"] == "":
+		t.w.tell("I5", "room %s is empty, was entered, and does not know since when", r.id)
+	default:
+		t.overdue(r.id, "empty room", ms("vacant").Add(shape.Departure))
+	}
+}
+
+func number(s string) (n int64) {
+	for _, c := range s {
+		n = n*10 + int64(c-'0')
+	}
+	return n
+}
+
+// overdue tells of what should not be there any more, if a reaper could have come.
+func (t *truth) overdue(id, what string, ends time.Time) {
+	since := ends
+	if able := t.reaperBad.Add(recovery); able.After(since) {
+		since = able
+	}
+	if over := time.Since(since); over > reaperSlack {
+		t.w.tell("I8", "room %s: %s ended %v ago", id, what, time.Since(ends))
+	}
+}
+
+// due checks that the reaper will come in time.
+func (t *truth) due(r roomState) {
+	key := roomlog.DueKey(t.w.layout.Partition(r.id))
+	visit, err := t.w.redis.DB(0).ZScore(key, r.id)
+	if err != nil || visit == 0 {
+		t.w.tell("due", "nobody will visit room %s", r.id)
+		return
+	}
+	for _, scores := range []map[string]float64{r.permits, r.leases} {
+		for who, score := range scores {
+			if visit > score {
+				t.w.tell("due", "room %s: %s ends at %.0f, the visit is at %.0f", r.id, who, score, visit)
+			}
+		}
+	}
+}
+
+// holds keeps what is known of a session that holds a lease.
+func (t *truth) holds(r roomState, session string, until time.Time) {
+	value := strings.SplitN(r.session[session], "\n", 3)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	s := t.sessions[session]
+	if s == nil {
+		s = &sessionTruth{room: r.id}
+		t.sessions[session] = s
+	}
+	if len(value) == 3 {
+		s.user, s.gateway = value[0], value[1]
+	}
+	if until.After(s.until) {
+		s.until = until
+	}
+	if s.left {
+		t.w.tell("leave", "room %s: session %s of %s has a seat after it left", r.id, session, s.user)
+	}
+	if !s.gone.IsZero() {
+		t.w.tell("I4", "room %s: session %s of %s has a seat again", r.id, session, s.user)
+		s.gone = time.Time{}
+	}
+}
+
+// ended notes which sessions hold no lease any more, and how long the seats of dead
+// processes stayed taken.
+func (t *truth) ended(seen map[string]bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := time.Now()
+	for id, s := range t.sessions {
+		if seen[id] || !s.gone.IsZero() {
+			continue
+		}
+		s.gone = now
+		for h, died := range t.graves {
+			// A renewal that was on its way when its gateway died counts from when it came.
+			if h.name != s.gateway || s.until.After(died.Add(wire.Lease)) || t.reaperBad.After(died) {
+				continue
+			}
+			t.seatsFreed++
+			t.longest = max(t.longest, now.Sub(died))
+			if now.Sub(died) > wire.Lease+reaperSlack+pollEvery {
+				t.w.tell("I8", "the seat of session %s was free %v after its gateway died", id, now.Sub(died))
+			}
+		}
+	}
+}
+
+// lastBad is now if no reaper can work, and when that was so last otherwise.
+func (t *truth) lastBad() time.Time {
+	w := t.w
+	w.mu.Lock()
+	services := slices.Clone(w.rooms)
+	w.mu.Unlock()
+	w.net.mu.Lock()
+	defer w.net.mu.Unlock()
+	for _, s := range services {
+		h := s.host
+		if !h.dead && h.paused == 0 && w.store.paused == 0 && w.store.refuses == 0 && w.net.blocked[[2]*host{h, w.store}] == 0 {
+			return t.reaperBad
+		}
+	}
+	return time.Now()
+}

@@ -1,0 +1,263 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/audit"
+)
+
+// patience is how long a user waits for a join, and for the end of a leave.
+const patience = 15 * time.Second
+
+// user is one person with any number of tabs. Operations may overlap.
+type user struct {
+	w        *world
+	id       string
+	identity string
+
+	mu      sync.Mutex
+	tabs    []*tab // live ones, oldest first
+	permits map[int][]string
+	last    map[int]wire.Position // where the user was in a room's log
+	words   int
+}
+
+// tab is one session, with what is known of it.
+type tab struct {
+	room    int
+	session *client.Session
+	id      string
+	gateway string
+
+	mu      sync.Mutex // guards checker
+	checker *audit.Member
+}
+
+func newUser(w *world, i int) *user {
+	id := fmt.Sprintf("u%d", i)
+	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
+		"sub": id, "exp": time.Now().Add(forever).Unix(),
+	}).SignedString([]byte(identityKey))
+	if err != nil {
+		panic(err) // a constant key
+	}
+	return &user{w: w, id: id, identity: token, permits: make(map[int][]string), last: make(map[int]wire.Position)}
+}
+
+func roomID(room int) string { return fmt.Sprintf("r%d", room) }
+
+// act carries an operation out and notes how it ended.
+func (u *user) act(number int, s Step) {
+	ctx, cancel := context.WithTimeout(u.w.ctx, patience)
+	defer cancel()
+	err := u.do(ctx, number, s)
+	outcome := "OK"
+	if err == errNothing {
+		outcome = "nothing to do"
+	} else if err != nil {
+		outcome = string(wire.CodeOf(err))
+	}
+	u.w.count(u.w.done, s.Do+" "+outcome)
+	u.w.note("      %s %s %s: %v", u.id, s.Do, roomID(s.Room), outcome)
+}
+
+var errNothing = fmt.Errorf("nothing to do")
+
+func (u *user) do(ctx context.Context, number int, s Step) error {
+	rooms := roomv1.NewRoomServiceClient(u.w.gateway(s.Node).rooms)
+	switch s.Do {
+	case "create":
+		shape := u.w.plan.Rooms[s.Room]
+		presence := roomv1.Presence_PRESENCE_FULL
+		if shape.Counted {
+			presence = roomv1.Presence_PRESENCE_COUNT
+		}
+		empty, departure := int32(shape.Empty/time.Second), int32(shape.Departure/time.Second)
+		_, err := rooms.CreateRoom(ctx, &roomv1.CreateRoomRequest{
+			RoomId: roomID(s.Room), Capacity: int32(shape.Capacity), Presence: presence, EmptyTimeoutSeconds: &empty,
+			DepartureTimeoutSeconds: &departure, RequestId: fmt.Sprintf("c%d", number),
+		})
+		return err
+	case "count":
+		_, err := rooms.GetRoom(ctx, &roomv1.GetRoomRequest{RoomId: roomID(s.Room)})
+		return err
+	case "reserve":
+		p, err := rooms.ReservePermit(ctx, &roomv1.ReservePermitRequest{RoomId: roomID(s.Room), UserId: u.id})
+		if err == nil {
+			u.keepPermit(s.Room, p.GetPermit())
+		}
+		return err
+	case "cancel":
+		permit := u.permit(s.Room)
+		if permit == "" {
+			return errNothing
+		}
+		_, err := rooms.CancelPermit(ctx, &roomv1.CancelPermitRequest{RoomId: roomID(s.Room), Permit: permit})
+		return err
+	case "join":
+		return u.join(ctx, s, u.permit(s.Room), nil)
+	case "walkin":
+		return u.join(ctx, s, "", nil)
+	case "rejoin":
+		u.mu.Lock()
+		after, ok := u.last[s.Room]
+		u.mu.Unlock()
+		if !ok {
+			return errNothing
+		}
+		return u.join(ctx, s, "", &after)
+	}
+	return u.part(ctx, s)
+}
+
+// part is what a user does with a tab.
+func (u *user) part(ctx context.Context, s Step) error {
+	t := u.tab(s.Room)
+	if t == nil {
+		return errNothing
+	}
+	switch s.Do {
+	case "message":
+		u.mu.Lock()
+		u.words++
+		id := fmt.Sprintf("%s-%d", u.id, u.words)
+		u.mu.Unlock()
+		t.mu.Lock()
+		t.checker.Sent(id, time.Now())
+		t.mu.Unlock()
+		return t.session.Send(ctx, id, body{Session: t.id})
+	case "leave":
+		u.drop(t)
+		err := t.session.Leave(ctx)
+		if err == nil {
+			u.w.truth.gaveUp(t.id)
+		}
+		return err
+	case "close":
+		u.drop(t)
+		return t.session.Close(wire.CloseNormal)
+	default: // break
+		u.drop(t)
+		t.session.Abort()
+		return nil
+	}
+}
+
+func (u *user) keepPermit(room int, permit string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if !slices.Contains(u.permits[room], permit) {
+		u.permits[room] = append(u.permits[room], permit)
+	}
+}
+
+// permit is the newest one, which may have been used or have lapsed; "" for none.
+func (u *user) permit(room int) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if held := u.permits[room]; len(held) > 0 {
+		return held[len(held)-1]
+	}
+	return ""
+}
+
+// tab is the newest tab in a room.
+func (u *user) tab(room int) *tab {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range slices.Backward(u.tabs) {
+		if t.room == room {
+			return t
+		}
+	}
+	return nil
+}
+
+func (u *user) drop(t *tab) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.tabs = slices.DeleteFunc(u.tabs, func(o *tab) bool { return o == t })
+}
+
+func (u *user) join(ctx context.Context, s Step, permit string, after *wire.Position) error {
+	session, err := u.w.client.Join(ctx, client.JoinOptions{
+		RoomID: roomID(s.Room), Permit: permit, Identity: u.identity, After: after,
+		BaseURL: fmt.Sprintf("http://g%d", s.Node%u.w.cfg.Gateways),
+	})
+	if err != nil {
+		if wire.CodeOf(err) == wire.PermitExpired {
+			u.mu.Lock()
+			u.permits[s.Room] = slices.DeleteFunc(u.permits[s.Room], func(p string) bool { return p == permit })
+			u.mu.Unlock()
+		}
+		return err
+	}
+	j := session.Joined()
+	t := &tab{room: s.Room, session: session, id: j.SessionID, checker: audit.NewMember(roomID(s.Room), true)}
+	joined := wire.ServerFrame{
+		Type: wire.TypeJoined, RoomID: j.RoomID, Epoch: j.Epoch, Seq: j.Seq, UserID: j.UserID, SessionID: j.SessionID,
+		Capacity: j.Capacity, Occupied: j.Occupied, Members: j.Members, Recovered: j.Recovered,
+	}
+	u.w.log.tellAll(t.checker.Joined(joined, after))
+	u.w.log.saw(j.RoomID, j.Epoch, joined)
+	u.mu.Lock()
+	u.tabs = append(u.tabs, t)
+	u.mu.Unlock()
+	u.w.background.Go(func() { u.listen(t, j.Epoch) })
+	return nil
+}
+
+// listen takes what a tab receives until it ends.
+func (u *user) listen(t *tab, epoch string) {
+	for f, err := range t.session.Frames(context.Background()) {
+		if err != nil {
+			u.w.note("      %s in %s: %v", u.id, roomID(t.room), err)
+			u.drop(t)
+			t.session.Abort()
+			return
+		}
+		t.mu.Lock()
+		r := t.checker.Received(f)
+		t.mu.Unlock()
+		u.w.log.tellAll(r.Violations)
+		if r.Entry || f.Type == wire.TypeOccupancy {
+			u.w.log.saw(roomID(t.room), epoch, f)
+		}
+		u.mu.Lock()
+		u.last[t.room] = t.session.Position()
+		u.mu.Unlock()
+	}
+}
+
+// cut breaks the connections of all tabs, as a lost network would.
+func (u *user) cut() {
+	u.mu.Lock()
+	tabs := slices.Clone(u.tabs)
+	u.mu.Unlock()
+	for _, t := range tabs {
+		u.drop(t)
+		t.session.Abort()
+	}
+}
+
+// abort is cut, at the end.
+func (u *user) abort() { u.cut() }
+
+// anyTab is some live tab, nil for none.
+func (u *user) anyTab() *tab {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.tabs) == 0 {
+		return nil
+	}
+	return u.tabs[0]
+}

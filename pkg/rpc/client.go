@@ -29,6 +29,11 @@ const (
 // caller's context has no deadline.
 const DefaultTimeout = 3 * time.Second
 
+// attemptTimeout is how long a server has for a call before another one is asked: a
+// server that hangs is noticed by its keepalive after 20 s only, and would cost each
+// call that is sent to it the whole of its time until then.
+const attemptTimeout = 1500 * time.Millisecond
+
 // serviceConfig balances calls over every address that says SERVING and retries
 // what did not reach a server or was answered UNAVAILABLE: every call of the room
 // service can be repeated. Throttling ends retries while more than about every
@@ -115,7 +120,8 @@ func parseTarget(target string) (string, []grpc.DialOption, error) {
 	return "list:///rooms", []grpc.DialOption{grpc.WithResolvers(list)}, nil
 }
 
-// callInterceptor gives every call a deadline and translates its error.
+// callInterceptor gives every call a deadline, asks a second server where the first one
+// hangs, and translates the error.
 func callInterceptor(timeout time.Duration, m *metrics) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
@@ -126,7 +132,14 @@ func callInterceptor(timeout time.Duration, m *metrics) grpc.UnaryClientIntercep
 			defer cancel()
 		}
 		start := time.Now()
-		err := FromStatus(invoke(ctx, method, req, resp, conn, options...))
+		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		defer cancel()
+		err := invoke(attempt, method, req, resp, conn, options...)
+		if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+			// Every call can be repeated; round robin sends this one elsewhere.
+			err = invoke(ctx, method, req, resp, conn, options...)
+		}
+		err = FromStatus(err)
 		m.observe(method, codeLabel(err, nil), start)
 		return err
 	}

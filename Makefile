@@ -33,10 +33,11 @@ cluster: build $(TOOLS)/goreman ## run Redis, 2 room services, 3 gateways and HA
 	@deploy/local/install.sh redis-server haproxy
 	@exec deploy/local/cluster.sh up
 
+# Without -trimpath, which would compile everything a second time for make test.
 .PHONY: build
 build: ## build the binaries to bin/
 	@mkdir -p bin
-	go build -trimpath -o bin/ $(COMMANDS:%=./services/cmd/%)
+	go build -o bin/ $(COMMANDS:%=./services/cmd/%)
 
 .PHONY: deps
 deps: ## install what the tests need (Debian and Ubuntu; elsewhere say what is missing)

@@ -261,3 +261,21 @@ func TestEveryKeyOfARoomLapsesByItself(t *testing.T) {
 		}
 	})
 }
+
+func TestASessionThatEndedDoesNotComeBackInTheNextRoomOfThatID(t *testing.T) {
+	for name, end := range map[string]func(f *fixture){
+		"left before it came": func(f *fixture) { f.leave("late") },
+		"left":                func(f *fixture) { f.create(3); f.walkIn("ann", "late"); f.leave("late") },
+		"the room deleted":    func(f *fixture) { f.create(3); f.walkIn("ann", "late"); f.must(f.store.Delete(f.ctx, "r")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			each(t, room.DefaultRules(), func(f *fixture) {
+				end(f)
+				f.create(3)
+				f.walkIn("ann", "live")
+				_, err := f.confirm(room.Join{Member: wire.Member{UserID: "ann"}, Session: "late"})
+				f.refused(err, wire.PermitExpired)
+			})
+		})
+	}
+}

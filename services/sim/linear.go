@@ -1,3 +1,187 @@
 package sim
 
-func (w *world) linearize() {}
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+)
+
+// linearTimeout bounds the search for one room; what takes longer is told as undecided.
+const linearTimeout = 10 * time.Second
+
+// stray is the longest that a call whose end is not known may still be on its way.
+const stray = 60 * time.Second
+
+// event is one call as a room service carried it out, as the model sees it. Times are
+// ms, as the scripts count them: the call was carried out at one of call…end.
+type event struct {
+	kind      string
+	user      string
+	session   string
+	token     string // of the request, or of a reservation's answer
+	call, end int64
+	code      wire.Code // why it was refused; "" when it was not
+	unknown   bool      // it may have been carried out, or may be yet
+	epoch     string
+	taken     int   // seats that the answer counts; -1 when it does not
+	deadline  int64 // of a permit
+	renewed   []string
+	lost      []string
+}
+
+func (e event) String() string {
+	what := strings.Join([]string{e.kind, e.user, e.session, e.token}, " ")
+	switch {
+	case e.unknown:
+		return what + " = ?"
+	case e.code != "":
+		return what + " = " + string(e.code)
+	}
+	return fmt.Sprintf("%s = OK epoch %s taken %d renewed %v lost %v", what, e.epoch, e.taken, e.renewed, e.lost)
+}
+
+// linearize looks for an order of all calls on a room, in which each took effect at once
+// between its beginning and its end, that a room with so many seats would answer so.
+func (w *world) linearize() {
+	rooms := make(map[string][]porcupine.Operation)
+	ends := make(map[string]int64) // of leases, at the latest
+	for id, s := range w.truth.sessions {
+		ends[id] = s.until.UnixMilli()
+	}
+	for _, c := range w.history.calls {
+		for room, e := range events(c) {
+			rooms[room] = append(rooms[room], porcupine.Operation{
+				Input: e, Call: c.Call.UnixNano(), Return: c.Return.UnixNano(), Output: e,
+			})
+			for _, s := range append(e.renewed, e.session) {
+				if e.code == "" && !e.unknown && (e.kind == "confirm" || e.kind == "renew") {
+					ends[s] = max(ends[s], e.end+wire.Lease.Milliseconds())
+				}
+			}
+		}
+	}
+	for room, ops := range rooms {
+		model := roomModel(w.shape(room), ends)
+		result, info := porcupine.CheckOperationsVerbose(model, ops, linearTimeout)
+		switch result {
+		case porcupine.Illegal:
+			w.tell("order", "room %s: no order of the calls explains their answers; %s", room, stuck(info, ops))
+		case porcupine.Unknown:
+			w.mu.Lock()
+			w.undecided++
+			w.mu.Unlock()
+		}
+	}
+}
+
+// stuck names the calls behind the longest order that was found.
+func stuck(info porcupine.LinearizationInfo, ops []porcupine.Operation) string {
+	var longest []porcupine.Operation
+	for _, partition := range info.PartialLinearizationsOperations() {
+		for _, order := range partition {
+			if len(order) > len(longest) {
+				longest = order
+			}
+		}
+	}
+	done := make(map[string]bool)
+	for _, o := range longest {
+		done[fmt.Sprint(o.Call, o.Input)] = true
+	}
+	var left []porcupine.Operation
+	for _, o := range ops {
+		if !done[fmt.Sprint(o.Call, o.Input)] {
+			left = append(left, o)
+		}
+	}
+	slices.SortFunc(left, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d of %d calls fit, then none of", len(longest), len(ops))
+	for _, o := range left[:min(3, len(left))] {
+		at := time.Unix(0, o.Call).UTC().Format("04:05.000")
+		fmt.Fprintf(&b, "; %s %v", at, o.Input)
+	}
+	return b.String()
+}
+
+// events are what a call means for each room that it touches.
+func events(c call) map[string]event {
+	e := event{call: c.Call.UnixMilli(), end: c.Return.UnixMilli(), taken: -1}
+	if c.Err != nil {
+		switch e.code = wire.CodeOf(c.Err); e.code {
+		case wire.Unavailable, wire.Internal:
+			e.unknown = true
+		}
+	}
+	room := ""
+	switch req := c.Req.(type) {
+	case *roomv1.CreateRoomRequest:
+		room, e.kind = req.GetRoomId(), "create"
+		if e.code == "" {
+			e.describe(c.Resp.(*roomv1.CreateRoomResponse).GetRoom())
+		}
+	case *roomv1.GetRoomRequest:
+		room, e.kind = req.GetRoomId(), "get"
+		if e.code == "" {
+			e.describe(c.Resp.(*roomv1.GetRoomResponse).GetRoom())
+		}
+	case *roomv1.ReservePermitRequest:
+		room, e.kind, e.user = req.GetRoomId(), "reserve", req.GetUserId()
+		if e.code == "" {
+			p := c.Resp.(*roomv1.ReservePermitResponse)
+			e.token, e.deadline = p.GetPermit(), p.GetExpireTime().AsTime().UnixMilli()
+		}
+	case *roomv1.CancelPermitRequest:
+		room, e.kind, e.token = req.GetRoomId(), "cancel", req.GetPermit()
+	case *roomv1.ConfirmJoinRequest:
+		room, e.kind, e.token, e.session, e.user = req.GetRoomId(), "confirm", req.GetPermit(), req.GetSessionId(), req.GetUserId()
+		if e.code == "" {
+			r := c.Resp.(*roomv1.ConfirmJoinResponse)
+			e.user = r.GetMember().GetUserId()
+			e.describe(r.GetRoom())
+		}
+	case *roomv1.LeaveRequest:
+		room, e.kind, e.session = req.GetRoomId(), "leave", req.GetSessionId()
+	case *roomv1.RenewLeasesRequest:
+		return renewals(c, e, req)
+	}
+	return map[string]event{room: e}
+}
+
+func (e *event) describe(r *roomv1.Room) {
+	e.epoch, e.taken = r.GetEpoch(), int(r.GetReserved()+r.GetOccupied())
+}
+
+// renewals are the rooms of one renewal. One whose end is not known tells nothing that
+// the leases' ends do not.
+func renewals(c call, e event, req *roomv1.RenewLeasesRequest) map[string]event {
+	if c.Err != nil {
+		return nil
+	}
+	lost := make(map[string]bool)
+	for _, l := range c.Resp.(*roomv1.RenewLeasesResponse).GetLost() {
+		lost[l.GetSessionId()] = true
+	}
+	rooms := make(map[string]event)
+	for _, s := range req.GetSessions() {
+		of, ok := rooms[s.GetRoomId()]
+		if !ok {
+			of = e
+			of.kind = "renew"
+		}
+		if lost[s.GetSessionId()] {
+			of.lost = append(of.lost, s.GetSessionId())
+		} else {
+			of.renewed = append(of.renewed, s.GetSessionId())
+		}
+		rooms[s.GetRoomId()] = of
+	}
+	return rooms
+}

@@ -208,7 +208,7 @@ func (s *roomService) serve(method string, req proto.Message, limit time.Duratio
 		proto.Merge(in.(proto.Message), req)
 		return nil
 	}, nil)
-	s.w.history.add(call{Method: method, Req: req, Resp: resp, Err: err, Call: began, Return: time.Now(), By: s.host.name})
+	s.w.recorded(call{Method: method, Req: req, Resp: resp, Err: err, Call: began, Return: time.Now(), By: s.host.name})
 	if err != nil {
 		st, _ := rpc.ToStatus(err)
 		return reply{err: st.Err()}
@@ -224,6 +224,16 @@ type call struct {
 	Err          error
 	Call, Return time.Time
 	By           string
+}
+
+// recorded keeps a call.
+func (w *world) recorded(c call) {
+	w.history.add(c)
+	if w.cfg.Trace {
+		for room, e := range events(c) {
+			w.note("call  %s %s since %v: %v", room, c.By, c.Call.Sub(w.started), e)
+		}
+	}
 }
 
 // history is every call, in the order in which they ended.

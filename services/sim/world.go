@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -55,16 +56,18 @@ type world struct {
 	background sync.WaitGroup // what goes on by itself until the end
 	acting     sync.WaitGroup // operations under way
 
-	mu       sync.Mutex
-	rooms    []*roomService // by slot
-	gateways []*gatewayNode // by slot
-	made     int            // processes so far: each has a name of its own
-	turn     int            // of the room services
-	died     map[*host]time.Time
-	struck   map[string]int // faults, by kind
-	done     map[string]int // operations, by kind and outcome
-	found    []Violation
-	trace    []string
+	mu        sync.Mutex
+	rooms     []*roomService // by slot
+	gateways  []*gatewayNode // by slot
+	made      int            // processes so far: each has a name of its own
+	turn      int            // of the room services
+	died      map[*host]time.Time
+	struck    map[string]int // faults, by kind
+	done      map[string]int // operations, by kind and outcome
+	found     []Violation
+	undecided int
+	span      time.Duration // of virtual time, once it is over
+	trace     []string
 }
 
 // gatewayNode is one gateway process.
@@ -271,7 +274,7 @@ func (w *world) tell(rule, format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.found) < 20 { // one cause shows many times
-		w.found = append(w.found, Violation{At: w.now(), Rule: rule, Text: fmt.Sprintf(format, args...)})
+		w.found = append(w.found, Violation{At: cmp.Or(w.span, w.now()), Rule: rule, Text: fmt.Sprintf(format, args...)})
 	}
 }
 

@@ -1,0 +1,286 @@
+package sim
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/anishathalye/porcupine"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// A room as the contract has it, one call after the other. When a permit or a lease ends
+// is known within bounds only: it ends not before lo and not after hi, both in ms. Who
+// certainly holds a seat counts against an OK, who possibly holds one explains a
+// ROOM_FULL. A call whose end is not known changes what is possible, and nothing that is
+// certain.
+
+// state is what is known of a room of one id.
+type state struct {
+	live    bool
+	maybe   int64 // until then a call on its way may make the room
+	epoch   string
+	entered bool
+	visited bool  // it may have been entered
+	emptyLo int64 // end of a room that nobody enters
+	emptyHi int64
+	vacant  int64 // the room was not empty before
+	people  map[string]person
+	ended   map[string]bool // sessions that never come back, whatever becomes of the room
+}
+
+// person is what a user may hold.
+type person struct {
+	sessions           map[string]int64 // that may hold the seat, with lo of their leases
+	token              string           // "?" when it is not known which
+	permitLo, permitHi int64
+	doubt              int64 // until then a call on its way may take the seat
+}
+
+func (p person) clone() person {
+	p.sessions = maps.Clone(p.sessions)
+	if p.sessions == nil {
+		p.sessions = make(map[string]int64)
+	}
+	return p
+}
+
+// lo is how long the seat is certainly held.
+func (p person) lo(call int64) (lo int64) {
+	if p.doubt >= call {
+		return 0
+	}
+	if p.token != "" {
+		lo = p.permitLo
+	}
+	for _, session := range p.sessions {
+		lo = max(lo, session)
+	}
+	return lo
+}
+
+func (s *state) clone() *state {
+	c := *s
+	c.people = make(map[string]person, len(s.people))
+	for user, p := range s.people {
+		c.people[user] = p.clone()
+	}
+	c.ended = maps.Clone(s.ended)
+	return &c
+}
+
+// rules are what a model needs beside the state.
+type rules struct {
+	shape RoomShape
+	ends  map[string]int64 // hi of each session's lease
+}
+
+func roomModel(shape RoomShape, ends map[string]int64) porcupine.Model {
+	r := rules{shape, ends}
+	model := porcupine.NondeterministicModel{
+		Init: func() []any { return []any{&state{people: map[string]person{}, ended: map[string]bool{}}} },
+		Step: func(before, in, _ any) (after []any) {
+			for _, s := range r.lives(before.(*state), in.(event)) {
+				if r.step(s, in.(event)) {
+					after = append(after, s)
+				}
+			}
+			return after
+		},
+		Equal: func(a, b any) bool { return fmt.Sprint(a) == fmt.Sprint(b) },
+	}
+	return model.ToModel()
+}
+
+// lives answers with the states that the call may find: the one that was left, and a
+// new life of the room where the old one may be over and a call on its way may have
+// made another.
+func (r rules) lives(s *state, e event) []*state {
+	same := s.clone()
+	r.purge(same, e)
+	all := []*state{same}
+	if same.maybe >= e.call && (!same.live || r.mayBeGone(same, e)) {
+		next := same.clone()
+		maybe := next.maybe
+		r.adopt(next, e)
+		next.epoch, next.emptyLo, next.maybe = "", 0, maybe
+		next.emptyHi = maybe + r.shape.Empty.Milliseconds()
+		all = append(all, next)
+	}
+	return all
+}
+
+// String is for comparisons: maps are printed in order.
+func (s *state) String() string { type plain state; return fmt.Sprint(plain(*s)) }
+
+func (r rules) hi(session string, e event) int64 {
+	if hi, ok := r.ends[session]; ok {
+		return hi
+	}
+	return e.call + (stray + wire.Lease).Milliseconds()
+}
+
+// step carries a call out; false when a room could not have answered so.
+func (r rules) step(s *state, e event) bool {
+	if e.kind == "create" {
+		return r.create(s, e)
+	}
+	if e.code == wire.RoomNotFound {
+		if s.live && !r.mayBeGone(s, e) {
+			return false
+		}
+		s.erase()
+		return true
+	}
+	quiet := e.unknown || e.kind == "cancel" || e.kind == "leave" || e.kind == "renew" // say nothing of the room
+	if !quiet && (!s.live || e.epoch != "" && s.epoch != "" && e.epoch != s.epoch) {
+		return false
+	}
+	if e.epoch != "" {
+		s.epoch = e.epoch
+	}
+	switch e.kind {
+	case "get":
+		return r.counted(s, e)
+	case "reserve":
+		return r.reserve(s, e)
+	case "cancel":
+		return r.cancel(s, e)
+	case "confirm":
+		return r.confirm(s, e)
+	case "leave":
+		return r.leave(s, e)
+	case "renew":
+		return r.renew(s, e)
+	}
+	return false
+}
+
+// purge drops what has certainly ended before the call began.
+func (r rules) purge(s *state, e event) {
+	for user, p := range s.people {
+		lo := p.lo(0)
+		for session := range p.sessions {
+			if r.hi(session, e) <= e.call {
+				delete(p.sessions, session)
+				s.ended[session] = true
+			}
+		}
+		if p.token != "" && p.permitHi <= e.call {
+			p.token = ""
+		}
+		s.people[user] = p
+		if len(p.sessions) == 0 && p.token == "" {
+			s.drop(user, lo)
+		}
+	}
+	r.settle(s, e)
+}
+
+// drop takes a user out, who held the seat until at or later.
+func (s *state) drop(user string, at int64) {
+	delete(s.people, user)
+	s.vacant = max(s.vacant, at)
+}
+
+// settle ends the room where that is certain.
+func (r rules) settle(s *state, e event) {
+	if !s.live || len(s.people) > 0 {
+		return
+	}
+	switch {
+	case s.entered && r.shape.Departure == 0:
+		s.live = false
+	case !s.entered && s.emptyHi <= e.call && (!s.visited || r.shape.Departure == 0):
+		s.live = false
+	}
+}
+
+// mayBeGone reports whether the room may have ended when the call was carried out.
+func (r rules) mayBeGone(s *state, e event) bool {
+	last := s.vacant
+	for _, p := range s.people {
+		last = max(last, p.lo(e.call))
+	}
+	if s.visited && last+r.shape.Departure.Milliseconds() <= e.end {
+		return true
+	}
+	return !s.entered && s.emptyLo <= e.end && last <= e.end
+}
+
+// erase ends the room and every session in it.
+func (s *state) erase() {
+	for _, p := range s.people {
+		for session := range p.sessions {
+			s.ended[session] = true
+		}
+	}
+	s.live, s.people = false, map[string]person{}
+}
+
+// adopt begins a new life of the room.
+func (r rules) adopt(s *state, e event) {
+	s.erase()
+	empty := r.shape.Empty.Milliseconds()
+	s.live, s.epoch, s.entered, s.visited, s.vacant = true, e.epoch, false, false, 0
+	s.emptyLo, s.emptyHi = e.call+empty, e.end+empty
+}
+
+func (r rules) create(s *state, e event) bool {
+	switch {
+	case e.unknown:
+		s.maybe = max(s.maybe, e.call+stray.Milliseconds())
+		return true
+	case e.code == wire.RoomExists:
+		return s.live
+	case s.live && s.epoch == e.epoch:
+		return r.counted(s, e) // a repeated request
+	case s.live && s.epoch == "":
+		s.epoch = e.epoch
+		return true
+	case s.live && !r.mayBeGone(s, e):
+		return false
+	}
+	r.adopt(s, e)
+	return e.taken <= 0
+}
+
+// holders counts who certainly has a seat and who possibly has one, all but one user.
+func (s *state) holders(e event, but string) (certain, possible int) {
+	for user, p := range s.people {
+		if user == but {
+			continue
+		}
+		possible++
+		if p.lo(e.call) > e.end {
+			certain++
+		}
+	}
+	return certain, possible
+}
+
+// counted checks what the answer counts.
+func (r rules) counted(s *state, e event) bool {
+	certain, possible := s.holders(e, "")
+	return e.taken < 0 || certain <= e.taken && e.taken <= possible && e.taken <= r.shape.Capacity
+}
+
+// seat checks an answer that wants a seat for a user: OK, or ROOM_FULL.
+func (r rules) seat(s *state, e event) bool {
+	p, known := s.people[e.user]
+	mine := known && p.lo(e.call) > e.end
+	certain, possible := s.holders(e, e.user)
+	if e.code != wire.RoomFull {
+		return mine || certain < r.shape.Capacity
+	}
+	if mine || possible < r.shape.Capacity {
+		return false
+	}
+	if known && p.doubt < e.call { // what the user had has ended
+		for session := range p.sessions {
+			s.ended[session] = true
+		}
+		s.drop(e.user, p.lo(0))
+	}
+	return true
+}

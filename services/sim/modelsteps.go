@@ -1,0 +1,234 @@
+package sim
+
+import "github.com/anteroom-chat/anteroom/pkg/wire"
+
+func (r rules) reserve(s *state, e event) bool {
+	p := s.people[e.user].clone()
+	if e.unknown {
+		if !s.live && s.maybe < e.call {
+			return true
+		}
+		hi := e.call + (stray + wire.PermitTTL).Milliseconds()
+		if p.token == "" {
+			p.token, p.permitLo = "?", 0
+		}
+		p.permitHi = max(p.permitHi, hi)
+		s.people[e.user] = p
+		return true
+	}
+	if !r.seat(s, e) {
+		return false
+	}
+	if e.code == wire.RoomFull {
+		return true
+	}
+	if e.code != "" {
+		return false
+	}
+	// A permit that certainly lives is prolonged, not replaced.
+	if p.token != "" && p.token != "?" && p.permitLo > e.end && p.doubt < e.call && p.token != e.token {
+		return false
+	}
+	ttl := wire.PermitTTL.Milliseconds()
+	if e.deadline < e.call+ttl || e.deadline > e.end+ttl {
+		return false
+	}
+	p.token, p.permitLo, p.permitHi = e.token, e.deadline, e.deadline
+	s.people[e.user] = p
+	return true
+}
+
+// owner is whose permit that is.
+func (s *state) owner(token string) (string, person, bool) {
+	for user, p := range s.people {
+		if token != "" && p.token == token {
+			return user, p, true
+		}
+	}
+	return "", person{}, false
+}
+
+// sitter is in whose seat that session may be.
+func (s *state) sitter(session string) (string, person, bool) {
+	for user, p := range s.people {
+		if _, ok := p.sessions[session]; ok {
+			return user, p, true
+		}
+	}
+	return "", person{}, false
+}
+
+func (r rules) cancel(s *state, e event) bool {
+	user, p, ok := s.owner(e.token)
+	if !ok {
+		return true
+	}
+	if e.unknown {
+		p.permitLo = 0
+		s.people[user] = p
+		return true
+	}
+	p.token = ""
+	s.people[user] = p
+	if len(p.sessions) == 0 {
+		s.drop(user, e.call)
+		r.settle(s, e)
+	}
+	return true
+}
+
+func (r rules) confirm(s *state, e event) bool {
+	if e.unknown {
+		return r.maybeConfirm(s, e)
+	}
+	switch e.code {
+	case wire.PermitExpired:
+		return r.refused(s, e)
+	case wire.RoomFull:
+		return e.token == "" && !s.ended[e.session] && r.seat(s, e)
+	case "":
+	default:
+		return false
+	}
+	if s.ended[e.session] {
+		return false
+	}
+	p, known := s.people[e.user]
+	lease := e.call + wire.Lease.Milliseconds()
+	if _, again := p.sessions[e.session]; again && len(p.sessions) == 1 && p.sessions[e.session] > e.end {
+		p.sessions[e.session] = lease // a repeated call
+		return r.counted(s, e)
+	}
+	if _, again := p.sessions[e.session]; !again {
+		if e.token != "" {
+			if !known || p.token != e.token && p.token != "?" {
+				return false
+			}
+		} else if !r.seat(s, e) {
+			return false
+		}
+	}
+	p = p.clone()
+	for old := range p.sessions {
+		if old != e.session {
+			s.ended[old] = true
+		}
+	}
+	switch {
+	case e.token != "" || len(p.sessions) == 0:
+		p.token = "" // used
+	case p.token != "":
+		p.permitLo = 0 // used, if the old session's lease had ended
+	}
+	p.sessions = map[string]int64{e.session: lease}
+	s.people[e.user] = p
+	s.entered, s.visited = true, true
+	return r.counted(s, e)
+}
+
+// refused checks PERMIT_EXPIRED: the session has ended, or the permit was used, has
+// lapsed, or never was.
+func (r rules) refused(s *state, e event) bool {
+	if s.ended[e.session] {
+		return true
+	}
+	if user, p, ok := s.sitter(e.session); ok {
+		if p.lo(e.call) > e.end && len(p.sessions) == 1 {
+			return false
+		}
+		s.ended[e.session] = true
+		delete(p.sessions, e.session)
+		if len(p.sessions) == 0 && p.token == "" {
+			s.drop(user, p.lo(0))
+		}
+		return true
+	}
+	_, p, ok := s.owner(e.token)
+	return e.token != "" && (!ok || p.permitLo <= e.end || p.doubt >= e.call)
+}
+
+// maybeConfirm notes that the seat may have gone to that session.
+func (r rules) maybeConfirm(s *state, e event) bool {
+	user := e.user
+	if e.token != "" {
+		owner, _, ok := s.owner(e.token)
+		if !ok && user == "" {
+			return true
+		}
+		if ok {
+			user = owner
+		}
+	}
+	if s.ended[e.session] || user == "" || !s.live && s.maybe < e.call {
+		return true
+	}
+	p := s.people[user].clone()
+	if p.token != "" {
+		p.permitLo = min(p.permitLo, p.lo(e.call))
+		// The permit may be used; the seat is held all the same.
+		if len(p.sessions) == 0 {
+			p.sessions[e.session] = p.permitLo
+		}
+	}
+	if _, ok := p.sessions[e.session]; !ok {
+		p.sessions[e.session] = 0
+	}
+	s.people[user] = p
+	s.visited = true
+	return true
+}
+
+func (r rules) leave(s *state, e event) bool {
+	user, p, ok := s.sitter(e.session)
+	if e.unknown {
+		if ok {
+			p.doubt = e.call + stray.Milliseconds()
+			s.people[user] = p
+		}
+		return true
+	}
+	s.ended[e.session] = true
+	if !ok {
+		return true
+	}
+	delete(p.sessions, e.session)
+	if len(p.sessions) > 0 {
+		p.doubt = max(p.doubt, e.call+stray.Milliseconds())
+	}
+	s.people[user] = p
+	s.vacant = max(s.vacant, e.call)
+	if len(p.sessions) == 0 && p.token == "" {
+		s.drop(user, e.call)
+		r.settle(s, e)
+	}
+	return true
+}
+
+func (r rules) renew(s *state, e event) bool {
+	for _, session := range e.renewed {
+		user, p, ok := s.sitter(session)
+		if !ok {
+			return false
+		}
+		p = p.clone()
+		p.sessions[session] = max(p.sessions[session], e.call+wire.Lease.Milliseconds())
+		s.people[user] = p
+	}
+	for _, session := range e.lost {
+		user, p, ok := s.sitter(session)
+		if !ok {
+			continue
+		}
+		if len(p.sessions) == 1 && p.doubt < e.call && p.sessions[session] > e.end {
+			return false
+		}
+		s.ended[session] = true
+		lo := p.lo(0)
+		delete(p.sessions, session)
+		if len(p.sessions) == 0 && p.token == "" {
+			s.drop(user, lo)
+		}
+	}
+	r.settle(s, e)
+	return true
+}

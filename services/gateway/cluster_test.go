@@ -263,7 +263,18 @@ func (c *cluster) startGateway(configure func(*gateway.Config)) *node {
 	return n
 }
 
-// link is what lies between two processes.
+// partition cuts two processes off from each other, or lets them meet again.
+func (c *cluster) partition(from, to string, apart bool) {
+	c.link(from, to).Refuse(apart)
+	if apart {
+		c.link(from, to).Cut()
+	}
+}
+
+// link is what lies between two processes. In virtual time, a gateway's link to Redis
+// must not be stalled for longer than its subscription bears without a probe, 4 s:
+// go-redis then holds a mutex while it waits for its handshake, and to wait for a mutex
+// stops the clock. partition has no such limit.
 func (c *cluster) link(from, to string) *memnet.Link { return c.net.Link(from, to) }
 
 // dial opens a connection as a browser does.

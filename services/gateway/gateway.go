@@ -61,7 +61,8 @@ type Gateway struct {
 	publisher  *roomlog.Publisher
 	metrics    *metrics
 	stop       context.CancelFunc
-	draining   atomic.Bool
+	draining   atomic.Bool    // not ready any more
+	moving     atomic.Bool    // members are being moved: nobody joins here
 	background sync.WaitGroup // what serves all sockets
 
 	mu      sync.Mutex // held to count sockets: none begins once closed
@@ -98,6 +99,7 @@ func New(cfg Config) (*Gateway, error) {
 // receivers. Drain comes first where members are to move.
 func (g *Gateway) Close() {
 	g.draining.Store(true)
+	g.moving.Store(true)
 	g.mu.Lock()
 	g.closed = true
 	g.mu.Unlock()
@@ -176,11 +178,17 @@ func (g *Gateway) leave(roomID, sessionID string) error {
 	return err
 }
 
-// Drain moves the members away: each is asked to come back elsewhere after a delay of
-// its own, so that the other gateways get an even stream, and is closed with 1012 a
-// little later. Seats are kept. It returns when nobody is left, or ctx ends.
+// Drain moves the members away. This gateway is not ready at once, but goes on serving
+// until the load balancer has seen that: else it would send those who move back here.
+// Then each member is asked to come back elsewhere after a delay of its own, so that
+// the other gateways get an even stream, and is closed with 1012 a little later. Seats
+// are kept. It returns when nobody is left, or ctx ends.
 func (g *Gateway) Drain(ctx context.Context) {
 	g.draining.Store(true)
+	if !pause(ctx, drainNotice(ctx)) {
+		return
+	}
+	g.moving.Store(true)
 	sessions := g.keeper.all()
 	spread := drainSpread(ctx, len(sessions))
 	for i, s := range sessions {
@@ -189,6 +197,18 @@ func (g *Gateway) Drain(ctx context.Context) {
 		time.AfterFunc(delay+drainGrace, func() { s.close(wire.CloseRestart) })
 	}
 	g.emptied(ctx)
+}
+
+// pause reports false when ctx ends before d is over.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return ctx.Err() == nil
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // emptied returns when no socket is left, or ctx ends.
@@ -205,11 +225,20 @@ func (g *Gateway) emptied(ctx context.Context) {
 }
 
 const (
-	drainPerSecond = 1_000            // members asked to move in a second
-	drainMost      = 15 * time.Second // however many there are
-	drainGrace     = 2 * time.Second  // to move in before the socket is closed
-	partingTime    = time.Second      // for peers to answer the last close frames
+	drainNoticed   = 2500 * time.Millisecond // two health checks of HAProxy, and some
+	drainPerSecond = 1_000                   // members asked to move in a second
+	drainMost      = 15 * time.Second        // however many there are
+	drainGrace     = 2 * time.Second         // to move in before the socket is closed
+	partingTime    = time.Second             // for peers to answer the last close frames
 )
+
+// drainNotice is how long the load balancer has to notice, within ctx's deadline.
+func drainNotice(ctx context.Context) time.Duration {
+	if deadline, ok := ctx.Deadline(); ok {
+		return min(drainNoticed, time.Until(deadline)/10)
+	}
+	return drainNoticed
+}
 
 // drainSpread is the time over which so many sessions move, within ctx's deadline.
 func drainSpread(ctx context.Context, sessions int) time.Duration {

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -24,8 +25,9 @@ const (
 type localRoom struct {
 	shard   *shard
 	id      string
-	epoch   string // of the members; "" before the first
-	last    int64  // seq of the last entry given to the members
+	epoch   string       // of the members; "" before the first
+	last    int64        // seq of the last entry given to the members
+	given   atomic.Int64 // last, as of what was sent; read by the keeper
 	members []*session
 	leaving []*session // members that wait for an entry, behind which nothing is for them
 	joining int        // sessions between subscription and joining
@@ -102,6 +104,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		}
 	}
 	m.since, m.slot = seq, len(r.members)
+	defer m.room.Store(r)
 	switch {
 	case len(r.members) == 0:
 		r.addFirst(m)
@@ -141,6 +144,7 @@ func (r *localRoom) addFirst(m *session) {
 	}
 	again := r.again
 	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
+	r.given.Store(r.last)
 	r.reading, r.again, r.mixed = 0, false, false
 	r.batch, r.offsets = r.batch[:0], r.offsets[:0] // of members that are gone
 	r.members = append(r.members, m)
@@ -285,6 +289,7 @@ func (r *localRoom) flush(now time.Duration) {
 			r.remove(m)
 		}
 	}
+	r.given.Store(r.last)
 	r.batch, r.offsets = r.batch[:0], r.offsets[:0]
 	if cap(r.batch) > pieceSize {
 		r.batch = nil

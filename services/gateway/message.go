@@ -75,18 +75,19 @@ func (s *session) message(f *wire.ClientFrame) {
 	}
 	id := f.ID
 	tail := wire.MessageTail(s.from, id, f.Body)
+	sent := s.g.hub.clock()
 	s.inflight.begin()
 	s.g.publisher.Publish(&roomlog.Message{
 		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail,
 		Done: func(r roomlog.Result) {
-			s.published(id, tail, r)
+			s.published(id, tail, r, sent)
 			s.inflight.done()
 		},
 	})
 }
 
 // published answers where the log will not.
-func (s *session) published(id string, tail []byte, r roomlog.Result) {
+func (s *session) published(id string, tail []byte, r roomlog.Result, sent time.Duration) {
 	result := "ok"
 	switch {
 	case errors.Is(r.Err, roomlog.ErrNoSeat):
@@ -102,17 +103,44 @@ func (s *session) published(id string, tail []byte, r roomlog.Result) {
 	case r.Duplicate:
 		result = "duplicate"
 		if r.Seq < s.first {
-			s.g.background.Go(func() { s.echo(r.Seq, tail) })
+			s.g.background.Go(func() { s.repeatEcho(r.Seq, tail) })
 		}
 	default:
 		s.said.Store(r.Seq) // a room's messages are appended one after the other
+		if s.owed.Load() == nil {
+			s.owed.Store(&echo{r.Seq, sent})
+		}
 	}
 	s.g.metrics.messages.WithLabelValues(result).Inc()
 }
 
-// echo acknowledges a message that stands in the log before anything that this socket
+// echoLate is when an echo that has not come is looked for in the log.
+const echoLate = time.Second
+
+// owesEcho sees to it that a message that stands in the log comes to its sender: it is
+// read from there when it is late. It reports true when it has not come for 10 s.
+func (s *session) owesEcho(now time.Duration) bool {
+	e, r := s.owed.Load(), s.room.Load()
+	if e == nil || r == nil {
+		return false
+	}
+	if r.given.Load() >= e.seq {
+		s.owed.Store(nil) // the next one is watched instead
+		return false
+	}
+	if now-e.sent >= echoLate {
+		r.shard.run(func(*shard) {
+			if r.last < e.seq {
+				r.read()
+			}
+		})
+	}
+	return now-e.sent >= wire.EchoTimeout
+}
+
+// repeatEcho acknowledges a message that stands in the log before anything that this socket
 // carries, so that its sender, who repeats it, hears of it.
-func (s *session) echo(seq int64, tail []byte) {
+func (s *session) repeatEcho(seq int64, tail []byte) {
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, readTimeout)
 	defer cancel()
 	found, err := s.g.hub.readLog(ctx, s.joined.RoomID, seq, seq)

@@ -60,6 +60,14 @@ type session struct {
 
 	inflight inflight
 	said     atomic.Int64 // seq of the newest of its messages
+	owed     atomic.Pointer[echo]
+	room     atomic.Pointer[localRoom] // once it is a member
+}
+
+// echo is a message that stands in the log and has to come to its sender.
+type echo struct {
+	seq  int64
+	sent time.Duration // clock when the sender's frame came
 }
 
 // joinOf reads the join that a URL asks for, nil for none.
@@ -107,6 +115,9 @@ func (s *session) endedBy(now time.Duration) bool {
 	case s.leaseEnded(now + fence):
 		s.close(wire.CloseLeaseLost)
 		return true
+	case s.owesEcho(now):
+		s.close(wire.CloseUnavailable)
+		return true
 	}
 	return false
 }
@@ -130,7 +141,7 @@ func (s *session) run() {
 // talk reads until the socket ends.
 func (s *session) talk() error {
 	s.sock.readBy(time.Now().Add(wire.JoinTimeout))
-	if s.g.Draining() {
+	if s.g.moving.Load() {
 		s.close(wire.CloseRestart)
 	}
 	if s.ask != nil && s.sock.closed() == 0 {

@@ -54,6 +54,7 @@ type socket struct {
 }
 
 const (
+	writeTick     = 500 * time.Millisecond
 	closePatience = 5 * time.Second  // for the peer to answer a close frame
 	slowPatience  = 30 * time.Second // for a slow reader to come as far as its close frame
 	lingerBytes   = 1 << 20          // read of a peer that goes on after our close frame
@@ -161,15 +162,24 @@ func (s *socket) endWriterLocked() {
 }
 
 // writePiece writes all of p. A peer that takes nothing for 10 s is closed with 4508,
-// and has a while to come as far as that.
+// and has a while to come as far as that. Deadlines are short, since a write that
+// waits does not tell when its peer took something last.
 func (s *socket) writePiece(p []byte) bool {
+	taken := time.Now()
 	for len(p) > 0 {
-		if err := s.nc.SetWriteDeadline(time.Now().Add(wire.SendTimeout)); err != nil {
+		if err := s.nc.SetWriteDeadline(time.Now().Add(writeTick)); err != nil {
 			return false
 		}
 		n, err := s.nc.Write(p)
 		p = p[n:]
-		if err != nil && n == 0 && !(errors.Is(err, os.ErrDeadlineExceeded) && s.stuck()) {
+		switch {
+		case n > 0:
+			taken = time.Now()
+		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
+			if time.Since(taken) >= wire.SendTimeout-writeTick/2 && !s.stuck() {
+				return false
+			}
+		default:
 			return false
 		}
 	}

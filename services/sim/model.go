@@ -26,7 +26,14 @@ type state struct {
 	emptyHi int64
 	vacant  int64 // the room was not empty before
 	people  map[string]person
-	ended   map[string]bool // sessions that never come back, whatever becomes of the room
+	// Sessions that never come back, whatever becomes of the room; false for those that
+	// may never have begun.
+	ended map[string]bool
+}
+
+// finish notes that a session has ended, if it had begun: its lease has a lo.
+func (s *state) finish(session string, lo int64) {
+	s.ended[session] = s.ended[session] || lo > 0
 }
 
 // person is what a user may hold.
@@ -160,10 +167,10 @@ func (r rules) step(s *state, e event) bool {
 func (r rules) purge(s *state, e event) {
 	for user, p := range s.people {
 		lo := p.lo(0)
-		for session := range p.sessions {
+		for session, lo := range p.sessions {
 			if r.hi(session, e) <= e.call {
 				delete(p.sessions, session)
-				s.ended[session] = true
+				s.finish(session, lo)
 			}
 		}
 		if p.token != "" && p.permitHi <= e.call {
@@ -211,8 +218,8 @@ func (r rules) mayBeGone(s *state, e event) bool {
 // erase ends the room and every session in it.
 func (s *state) erase() {
 	for _, p := range s.people {
-		for session := range p.sessions {
-			s.ended[session] = true
+		for session, lo := range p.sessions {
+			s.finish(session, lo)
 		}
 	}
 	s.live, s.people = false, map[string]person{}
@@ -277,8 +284,8 @@ func (r rules) seat(s *state, e event) bool {
 		return false
 	}
 	if known && p.doubt < e.call { // what the user had has ended
-		for session := range p.sessions {
-			s.ended[session] = true
+		for session, lo := range p.sessions {
+			s.finish(session, lo)
 		}
 		s.drop(e.user, p.lo(0))
 	}

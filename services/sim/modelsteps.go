@@ -109,9 +109,9 @@ func (r rules) confirm(s *state, e event) bool {
 		}
 	}
 	p = p.clone()
-	for old := range p.sessions {
+	for old, lo := range p.sessions {
 		if old != e.session {
-			s.ended[old] = true
+			s.finish(old, lo)
 		}
 	}
 	switch {
@@ -129,14 +129,14 @@ func (r rules) confirm(s *state, e event) bool {
 // refused checks PERMIT_EXPIRED: the session has ended, or the permit was used, has
 // lapsed, or never was.
 func (r rules) refused(s *state, e event) bool {
-	if s.ended[e.session] {
+	if _, perhaps := s.ended[e.session]; perhaps {
 		return true
 	}
 	if user, p, ok := s.sitter(e.session); ok {
 		if p.lo(e.call) > e.end && len(p.sessions) == 1 {
 			return false
 		}
-		s.ended[e.session] = true
+		s.finish(e.session, p.sessions[e.session])
 		delete(p.sessions, e.session)
 		if len(p.sessions) == 0 && p.token == "" {
 			s.drop(user, p.lo(0))

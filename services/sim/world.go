@@ -136,6 +136,9 @@ func (w *world) host(kind string, slot int) *host {
 func (w *world) redisClient(h *host) *redis.Client {
 	return redis.NewClient(roomlog.Tune(&redis.Options{
 		Addr: "redis:6379",
+		// Nobody waits for a connection: go-redis keeps the timers of those who do for
+		// all clients of the process, and a timer may not pass from bubble to bubble.
+		PoolSize: 500,
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
 			return w.net.dialRedis(h, w.store, w.serveRedis)
 		},

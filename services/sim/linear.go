@@ -16,9 +16,6 @@ import (
 // linearTimeout bounds the search for one room; what takes longer is told as undecided.
 const linearTimeout = 10 * time.Second
 
-// stray is the longest that a call whose end is not known may still be on its way.
-const stray = 60 * time.Second
-
 // event is one call as a room service carried it out, as the model sees it. Times are
 // ms, as the scripts count them: the call was carried out at one of call…end.
 type event struct {
@@ -29,6 +26,7 @@ type event struct {
 	call, end int64
 	code      wire.Code // why it was refused; "" when it was not
 	unknown   bool      // it may have been carried out, or may be yet
+	settled   int64     // and will not be after this
 	epoch     string
 	taken     int   // seats that the answer counts; -1 when it does not
 	deadline  int64 // of a permit
@@ -63,6 +61,9 @@ func (w *world) linearize() {
 			for _, s := range append(e.renewed, e.session) {
 				if e.code == "" && !e.unknown && (e.kind == "confirm" || e.kind == "renew") {
 					ends[s] = max(ends[s], e.end+wire.Lease.Milliseconds())
+				}
+				if e.kind == "confirm" && e.unknown {
+					ends[s] = max(ends[s], e.settled+wire.Lease.Milliseconds())
 				}
 			}
 		}
@@ -112,13 +113,10 @@ func stuck(info porcupine.LinearizationInfo, ops []porcupine.Operation) string {
 }
 
 // events are what a call means for each room that it touches.
-func events(c call) map[string]event {
+func events(c *call) map[string]event {
 	e := event{call: c.Call.UnixMilli(), end: c.Return.UnixMilli(), taken: -1}
 	if c.Err != nil {
-		switch e.code = wire.CodeOf(c.Err); e.code {
-		case wire.Unavailable, wire.Internal:
-			e.unknown = true
-		}
+		e.code, e.unknown, e.settled = wire.CodeOf(c.Err), c.unknown(), c.Settled.UnixMilli()
 	}
 	room := ""
 	switch req := c.Req.(type) {
@@ -161,7 +159,7 @@ func (e *event) describe(r *roomv1.Room) {
 
 // renewals are the rooms of one renewal. One whose end is not known tells nothing that
 // the leases' ends do not.
-func renewals(c call, e event, req *roomv1.RenewLeasesRequest) map[string]event {
+func renewals(c *call, e event, req *roomv1.RenewLeasesRequest) map[string]event {
 	if c.Err != nil {
 		return nil
 	}

@@ -26,9 +26,49 @@ type state struct {
 	emptyHi int64
 	vacant  int64 // the room was not empty before
 	people  map[string]person
+	// Calls on their way: until when a user may get a permit, and a session a seat.
+	permits map[string]int64
+	joins   map[string]flight
 	// Sessions that never come back, whatever becomes of the room; false for those that
 	// may never have begun.
 	ended map[string]bool
+}
+
+// flight is a ConfirmJoin that may yet be carried out.
+type flight struct {
+	user  string
+	until int64
+}
+
+// land adds what calls on their way may have brought.
+func (s *state) land(e event) {
+	for session, f := range s.joins {
+		if f.until < e.call || s.ended[session] {
+			delete(s.joins, session)
+			continue
+		}
+		p := s.people[f.user].clone()
+		if _, ok := p.sessions[session]; !ok && s.live {
+			p.sessions[session] = 0
+			s.people[f.user] = p
+			s.visited = true
+		}
+	}
+	for user, until := range s.permits {
+		if until < e.call {
+			delete(s.permits, user)
+			continue
+		}
+		if !s.live {
+			continue
+		}
+		p := s.people[user].clone()
+		if p.token == "" {
+			p.token, p.permitLo = "?", 0
+		}
+		p.permitHi = max(p.permitHi, until+wire.PermitTTL.Milliseconds())
+		s.people[user] = p
+	}
 }
 
 // finish notes that a session has ended, if it had begun: its lease has a lo.
@@ -72,8 +112,14 @@ func (s *state) clone() *state {
 	for user, p := range s.people {
 		c.people[user] = p.clone()
 	}
-	c.ended = maps.Clone(s.ended)
+	c.ended, c.permits, c.joins = maps.Clone(s.ended), maps.Clone(s.permits), maps.Clone(s.joins)
 	return &c
+}
+
+func newState() *state {
+	return &state{
+		people: map[string]person{}, ended: map[string]bool{}, permits: map[string]int64{}, joins: map[string]flight{},
+	}
 }
 
 // rules are what a model needs beside the state.
@@ -85,7 +131,7 @@ type rules struct {
 func roomModel(shape RoomShape, ends map[string]int64) porcupine.Model {
 	r := rules{shape, ends}
 	model := porcupine.NondeterministicModel{
-		Init: func() []any { return []any{&state{people: map[string]person{}, ended: map[string]bool{}}} },
+		Init: func() []any { return []any{newState()} },
 		Step: func(before, in, _ any) (after []any) {
 			for _, s := range r.lives(before.(*state), in.(event)) {
 				if r.step(s, in.(event)) {
@@ -104,6 +150,7 @@ func roomModel(shape RoomShape, ends map[string]int64) porcupine.Model {
 // made another.
 func (r rules) lives(s *state, e event) []*state {
 	same := s.clone()
+	same.land(e)
 	r.purge(same, e)
 	all := []*state{same}
 	if same.maybe >= e.call && (!same.live || r.mayBeGone(same, e)) {
@@ -112,6 +159,7 @@ func (r rules) lives(s *state, e event) []*state {
 		r.adopt(next, e)
 		next.epoch, next.emptyLo, next.maybe = "", 0, maybe
 		next.emptyHi = maybe + r.shape.Empty.Milliseconds()
+		next.land(e)
 		all = append(all, next)
 	}
 	return all
@@ -119,13 +167,6 @@ func (r rules) lives(s *state, e event) []*state {
 
 // String is for comparisons: maps are printed in order.
 func (s *state) String() string { type plain state; return fmt.Sprint(plain(*s)) }
-
-func (r rules) hi(session string, e event) int64 {
-	if hi, ok := r.ends[session]; ok {
-		return hi
-	}
-	return e.call + (stray + wire.Lease).Milliseconds()
-}
 
 // step carries a call out; false when a room could not have answered so.
 func (r rules) step(s *state, e event) bool {
@@ -168,7 +209,7 @@ func (r rules) purge(s *state, e event) {
 	for user, p := range s.people {
 		lo := p.lo(0)
 		for session, lo := range p.sessions {
-			if r.hi(session, e) <= e.call {
+			if r.ends[session] <= e.call {
 				delete(p.sessions, session)
 				s.finish(session, lo)
 			}
@@ -236,7 +277,7 @@ func (r rules) adopt(s *state, e event) {
 func (r rules) create(s *state, e event) bool {
 	switch {
 	case e.unknown:
-		s.maybe = max(s.maybe, e.call+stray.Milliseconds())
+		s.maybe = max(s.maybe, e.settled)
 		return true
 	case e.code == wire.RoomExists:
 		return s.live

@@ -5,15 +5,8 @@ import "github.com/anteroom-chat/anteroom/pkg/wire"
 func (r rules) reserve(s *state, e event) bool {
 	p := s.people[e.user].clone()
 	if e.unknown {
-		if !s.live && s.maybe < e.call {
-			return true
-		}
-		hi := e.call + (stray + wire.PermitTTL).Milliseconds()
-		if p.token == "" {
-			p.token, p.permitLo = "?", 0
-		}
-		p.permitHi = max(p.permitHi, hi)
-		s.people[e.user] = p
+		s.permits[e.user] = max(s.permits[e.user], e.settled)
+		s.land(e)
 		return true
 	}
 	if !r.seat(s, e) {
@@ -159,30 +152,31 @@ func (r rules) maybeConfirm(s *state, e event) bool {
 			user = owner
 		}
 	}
-	if s.ended[e.session] || user == "" || !s.live && s.maybe < e.call {
+	if s.ended[e.session] || user == "" {
 		return true
 	}
-	p := s.people[user].clone()
-	if p.token != "" {
-		p.permitLo = min(p.permitLo, p.lo(e.call))
+	if p := s.people[user].clone(); p.token != "" {
 		// The permit may be used; the seat is held all the same.
 		if len(p.sessions) == 0 {
 			p.sessions[e.session] = p.permitLo
 		}
+		p.permitLo = 0
+		s.people[user] = p
 	}
-	if _, ok := p.sessions[e.session]; !ok {
-		p.sessions[e.session] = 0
-	}
-	s.people[user] = p
+	s.joins[e.session] = flight{user, e.settled}
 	s.visited = true
+	s.land(e)
 	return true
 }
 
 func (r rules) leave(s *state, e event) bool {
 	user, p, ok := s.sitter(e.session)
 	if e.unknown {
+		s.finish(e.session, 0)
 		if ok {
-			p.doubt = e.call + stray.Milliseconds()
+			p.doubt = max(p.doubt, e.settled)
+			delete(p.sessions, e.session)
+			p.sessions[e.session] = 0
 			s.people[user] = p
 		}
 		return true
@@ -192,9 +186,6 @@ func (r rules) leave(s *state, e event) bool {
 		return true
 	}
 	delete(p.sessions, e.session)
-	if len(p.sessions) > 0 {
-		p.doubt = max(p.doubt, e.call+stray.Milliseconds())
-	}
 	s.people[user] = p
 	s.vacant = max(s.vacant, e.call)
 	if len(p.sessions) == 0 && p.token == "" {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 	"github.com/anteroom-chat/anteroom/services/room"
 )
@@ -208,7 +209,7 @@ func (s *roomService) serve(method string, req proto.Message, limit time.Duratio
 		proto.Merge(in.(proto.Message), req)
 		return nil
 	}, nil)
-	s.w.recorded(call{Method: method, Req: req, Resp: resp, Err: err, Call: began, Return: time.Now(), By: s.host.name})
+	s.w.recorded(&call{Method: method, Req: req, Resp: resp, Err: err, Call: began, Return: time.Now(), By: s.host})
 	if err != nil {
 		st, _ := rpc.ToStatus(err)
 		return reply{err: st.Err()}
@@ -223,26 +224,43 @@ type call struct {
 	Resp         any
 	Err          error
 	Call, Return time.Time
-	By           string
+	By           *host
+	// Settled is when nothing of the call could be on its way to Redis any more.
+	Settled time.Time
+}
+
+// unknown reports whether the call may have been carried out, or may be yet.
+func (c *call) unknown() bool {
+	code := wire.CodeOf(c.Err)
+	return c.Err != nil && (code == wire.Unavailable || code == wire.Internal)
 }
 
 // recorded keeps a call.
-func (w *world) recorded(c call) {
+func (w *world) recorded(c *call) {
+	c.Settled = c.Return
 	w.history.add(c)
 	if w.cfg.Trace {
 		for room, e := range events(c) {
-			w.note("call  %s %s since %v: %v", room, c.By, c.Call.Sub(w.started), e)
+			w.note("call  %s %s since %v: %v", room, c.By.name, c.Call.Sub(w.started), e)
 		}
 	}
+	if !c.unknown() {
+		return
+	}
+	w.background.Go(func() { // what was sent arrives once the way is free
+		_ = w.net.passage(w.ctx, c.By, w.store)
+		time.Sleep(2 * (latencyMin + latencySpread))
+		c.Settled = time.Now()
+	})
 }
 
 // history is every call, in the order in which they ended.
 type history struct {
 	mu    sync.Mutex
-	calls []call
+	calls []*call
 }
 
-func (h *history) add(c call) {
+func (h *history) add(c *call) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.calls = append(h.calls, c)

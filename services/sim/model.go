@@ -25,6 +25,7 @@ type state struct {
 	emptyLo int64 // end of a room that nobody enters
 	emptyHi int64
 	vacant  int64 // the room was not empty before
+	gone    int64 // and there was one, before
 	people  map[string]person
 	// Calls on their way: until when a user may get a permit, and a session a seat.
 	permits map[string]int64
@@ -153,13 +154,15 @@ func (r rules) lives(s *state, e event) []*state {
 	same.land(e)
 	r.purge(same, e)
 	all := []*state{same}
-	if same.maybe >= e.call && (!same.live || r.mayBeGone(same, e)) {
+	by := min(same.maybe, e.end) // when the call on its way was carried out, at the latest
+	if same.live && r.mayBeGone(same, e, by) || !same.live && same.maybe > 0 && same.gone <= by {
 		next := same.clone()
 		maybe := next.maybe
 		r.adopt(next, e)
 		next.epoch, next.emptyLo, next.maybe = "", 0, maybe
 		next.emptyHi = maybe + r.shape.Empty.Milliseconds()
 		next.land(e)
+		r.purge(next, e)
 		all = append(all, next)
 	}
 	return all
@@ -174,10 +177,11 @@ func (r rules) step(s *state, e event) bool {
 		return r.create(s, e)
 	}
 	if e.code == wire.RoomNotFound {
-		if s.live && !r.mayBeGone(s, e) {
+		if s.live && !r.mayBeGone(s, e, e.end) {
 			return false
 		}
 		s.erase()
+		s.gone = e.call
 		return true
 	}
 	quiet := e.unknown || e.kind == "cancel" || e.kind == "leave" || e.kind == "renew" // say nothing of the room
@@ -238,22 +242,22 @@ func (r rules) settle(s *state, e event) {
 	}
 	switch {
 	case s.entered && r.shape.Departure == 0:
-		s.live = false
+		s.live, s.gone = false, s.vacant
 	case !s.entered && s.emptyHi <= e.call && (!s.visited || r.shape.Departure == 0):
-		s.live = false
+		s.live, s.gone = false, s.vacant
 	}
 }
 
-// mayBeGone reports whether the room may have ended when the call was carried out.
-func (r rules) mayBeGone(s *state, e event) bool {
+// mayBeGone reports whether the room may have ended by then.
+func (r rules) mayBeGone(s *state, e event, by int64) bool {
 	last := s.vacant
 	for _, p := range s.people {
 		last = max(last, p.lo(e.call))
 	}
-	if s.visited && last+r.shape.Departure.Milliseconds() <= e.end {
+	if s.visited && last+r.shape.Departure.Milliseconds() <= by {
 		return true
 	}
-	return !s.entered && s.emptyLo <= e.end && last <= e.end
+	return !s.entered && s.emptyLo <= by && last <= by
 }
 
 // erase ends the room and every session in it.
@@ -286,7 +290,7 @@ func (r rules) create(s *state, e event) bool {
 	case s.live && s.epoch == "":
 		s.epoch = e.epoch
 		return true
-	case s.live && !r.mayBeGone(s, e):
+	case s.live && !r.mayBeGone(s, e, e.end):
 		return false
 	}
 	r.adopt(s, e)

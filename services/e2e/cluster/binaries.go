@@ -29,9 +29,19 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
+// Binary is the path of a binary of the project: room, gateway or anteroom.
+func Binary(tb testing.TB, name string) string {
+	tb.Helper()
+	dir, err := binaries()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return filepath.Join(dir, name)
+}
+
 func binaries() (string, error) {
 	if dir := os.Getenv(BinEnv); dir != "" {
-		for _, name := range []string{"room", "gateway"} {
+		for _, name := range []string{"room", "gateway", "anteroom"} {
 			if _, err := exec.LookPath(filepath.Join(dir, name)); err != nil {
 				return "", fmt.Errorf("%s: %w", BinEnv, err)
 			}
@@ -49,7 +59,7 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	if built, err = os.MkdirTemp("", "anteroom-bin-"); err != nil {
 		return "", err
 	}
-	build := exec.Command("go", "build", "-o", built, "./cmd/room", "./cmd/gateway")
+	build := exec.Command("go", "build", "-o", built, "./cmd/room", "./cmd/gateway", "./cmd/anteroom")
 	build.Dir = root
 	if output, err := build.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the binaries: %w\n%s", err, output)

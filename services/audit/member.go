@@ -123,15 +123,16 @@ func (m *Member) Sent(id string, at time.Time) {
 // Pinged says that a PING was written; at is before the write.
 func (m *Member) Pinged(at time.Time) { m.sent = append(m.sent, request{"", at}) }
 
-// Unanswered is how many messages of this connection wait for an echo or ERROR.
-func (m *Member) Unanswered() int {
-	n := 0
+// Unanswered lists the ids of this connection's messages that wait for an echo or
+// ERROR, in the order of Sent.
+func (m *Member) Unanswered() []string {
+	var ids []string
 	for _, s := range m.sent {
 		if s.id != "" {
-			n++
+			ids = append(ids, s.id)
 		}
 	}
-	return n
+	return ids
 }
 
 // Received takes a frame that came behind JOINED.

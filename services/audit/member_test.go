@@ -136,8 +136,8 @@ func TestOwnMessages(t *testing.T) {
 					}
 				}
 			}
-			if kinds(vs) != c.want || m.Unanswered() != c.unsent {
-				t.Errorf("found %v with %d unanswered, want %q with %d", vs, m.Unanswered(), c.want, c.unsent)
+			if kinds(vs) != c.want || len(m.Unanswered()) != c.unsent {
+				t.Errorf("found %v with %v unanswered, want %q with %d", vs, m.Unanswered(), c.want, c.unsent)
 			}
 		})
 	}

@@ -1,9 +1,9 @@
-// Command anteroom is the whole system in one process, for trying out and developing.
+// Command anteroom is the whole system in one process, for trying out and developing,
+// and the load generator that checks any deployment.
 package main
 
 import (
 	"context"
-	"os"
 
 	"github.com/alecthomas/kong"
 
@@ -12,7 +12,8 @@ import (
 
 func main() {
 	var cli struct {
-		Dev dev `cmd:"" help:"Run everything in one process, on an embedded store or on --redis."`
+		Dev  dev     `cmd:"" help:"Run everything in one process, on an embedded store or on --redis."`
+		Load loadCmd `cmd:"" help:"Drive a deployment with many users over its public API, and check it."`
 	}
 	k := kong.Parse(&cli, kong.Name("anteroom"),
 		kong.Description("Real-time rooms with a fixed number of seats."),
@@ -20,8 +21,5 @@ func main() {
 	ctx, stop := run.Signals(context.Background())
 	defer stop()
 	k.BindTo(ctx, (*context.Context)(nil))
-	if err := k.Run(); err != nil {
-		k.Errorf("%v", err)
-		os.Exit(1)
-	}
+	k.FatalIfErrorf(k.Run()) // an error may bring its exit status
 }

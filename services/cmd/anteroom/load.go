@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/services/load"
+)
+
+// loadCmd drives a deployment through its public API.
+type loadCmd struct {
+	Check       bool          `help:"Storm the target and check what every user observes against the protocol's rules. Exit status: 0 no violation, 1 violations, 2 the target could not be tested."`
+	Target      []string      `help:"Base URLs of the deployment, comma-separated; users take them in turn." placeholder:"https://chat.example.com,…" required:"" env:"TARGET"`
+	Users       int           `help:"Users at once, 1 to 100000. More than there are seats makes refusals part of the test." default:"200" env:"USERS"`
+	Rooms       int           `help:"Rooms that are created, 1 to 10000." default:"20" env:"ROOMS"`
+	Capacity    int           `help:"Seats of each room, 1 to 1000." default:"8" env:"CAPACITY"`
+	Duration    time.Duration `help:"How long the storm lasts, 1s to 24h; then it takes up to 40s until every seat is back." default:"20s" env:"DURATION"`
+	MessageRate float64       `help:"Messages per second that each member sends, 0 to 1000." default:"1" env:"MESSAGE_RATE"`
+	Seed        uint64        `help:"Seed of what the users do; 0 takes one at random." default:"0" env:"SEED"`
+	JSON        bool          `name:"json" help:"Print the report as JSON instead of a table." env:"JSON"`
+}
+
+// exit is an error with the exit status that goes with it.
+type exit struct {
+	error
+	status int
+}
+
+func (e exit) ExitCode() int { return e.status }
+
+const (
+	statusViolations = 1
+	statusUntested   = 2
+)
+
+// Run prints the report to stdout.
+func (l *loadCmd) Run(ctx context.Context) error {
+	if !l.Check {
+		return exit{errors.New("say what to do: --check storms the target and checks the rules"), statusUntested}
+	}
+	if l.Seed == 0 {
+		l.Seed = rand.Uint64()
+	}
+	fmt.Fprintf(os.Stderr, "%d users storm %d rooms of %d seats for %v at %s\n",
+		l.Users, l.Rooms, l.Capacity, l.Duration, strings.Join(l.Target, ", "))
+	report, err := load.Check(ctx, load.Config{
+		Targets: l.Target, Users: l.Users, Rooms: l.Rooms, Capacity: l.Capacity, Duration: l.Duration,
+		MessageRate: l.MessageRate, Seed: l.Seed,
+	})
+	if err == nil || report.Admitted > 0 {
+		if err := l.print(report); err != nil {
+			return exit{err, statusUntested}
+		}
+	}
+	switch {
+	case report.Violations > 0:
+		return exit{fmt.Errorf("%d violations", report.Violations), statusViolations}
+	case err != nil:
+		return exit{err, statusUntested}
+	}
+	return nil
+}
+
+func (l *loadCmd) print(report load.Report) error {
+	if l.JSON {
+		return report.WriteJSON(os.Stdout)
+	}
+	return report.WriteText(os.Stdout)
+}

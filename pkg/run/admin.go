@@ -43,6 +43,7 @@ type Check struct {
 type Admin struct {
 	listener net.Listener
 	server   *http.Server
+	mux      *http.ServeMux
 }
 
 // ListenAdmin takes the address, so that a taken one stops the start; Run serves.
@@ -51,8 +52,9 @@ func ListenAdmin(address string, metrics prometheus.Gatherer, checks ...Check) (
 	if err != nil {
 		return nil, fmt.Errorf("admin listener: %w", err)
 	}
-	return &Admin{listener: listener, server: &http.Server{
-		Handler:           adminHandler(metrics, checks),
+	mux := adminHandler(metrics, checks)
+	return &Admin{listener: listener, mux: mux, server: &http.Server{
+		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 	}}, nil
@@ -60,6 +62,9 @@ func ListenAdmin(address string, metrics prometheus.Gatherer, checks ...Check) (
 
 // Addr is the address that was taken; it tells the port when port 0 was asked for.
 func (a *Admin) Addr() string { return a.listener.Addr().String() }
+
+// Handle adds what this process alone lets operators do; before Run.
+func (a *Admin) Handle(pattern string, handler http.HandlerFunc) { a.mux.HandleFunc(pattern, handler) }
 
 // Run serves until ctx ends.
 func (a *Admin) Run(ctx context.Context) error {
@@ -81,7 +86,7 @@ func (a *Admin) Run(ctx context.Context) error {
 	return nil
 }
 
-func adminHandler(metrics prometheus.Gatherer, checks []Check) http.Handler {
+func adminHandler(metrics prometheus.Gatherer, checks []Check) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorLog: scrapeLog{}}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })

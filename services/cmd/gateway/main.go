@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -135,6 +136,12 @@ func (s *settings) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	admin.Handle("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusAccepted)
+		leave() // the same as SIGTERM
+	})
 	logger.Info("gateway is ready", "listen", listener.Addr().String(), "admin", admin.Addr(), "gateway_id", s.GatewayID)
 	group := run.Group{Logger: logger}
 	group.Add("admin", admin.Run)

@@ -1,94 +1,136 @@
 package sim
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"path/filepath"
 	"runtime/debug"
-	"sync"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
 
 var (
-	firstSeed = flag.Uint64("seed", 1, "first seed of TestSimulation")
-	seeds     = flag.Int("seeds", 200, "seeds of TestSimulation")
+	firstSeed = flag.Uint64("seed", 1, "first seed of TestSimulation and TestSoak")
+	seeds     = flag.Int("seeds", defaultSeeds, "seeds of TestSimulation")
+	steps     = flag.Int("steps", 0, "steps of a seed; 0: the usual number")
 	story     = flag.Bool("story", false, "tell what happened")
+	shrink    = flag.Int("shrink", 150, "runs to spend on a shorter story of a failure")
+	soak      = flag.Duration("soak", 0, "how long TestSoak runs; 0: not at all")
 )
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	debug.SetGCPercent(400) // a script is a new Lua state each: a third of the time was the collector's
+	// A script is a new Lua state each: a third of the time was the collector's.
+	debug.SetGCPercent(400)
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	os.Exit(m.Run())
 }
 
-// totals adds results up.
-type totals struct {
-	mu         sync.Mutex
-	seeds      int
-	operations int
-	calls      int
-	entries    int
-	sessions   int
-	freed      int
-	longest    time.Duration
-	span       time.Duration
-	faults     map[string]int
-	outcomes   map[string]int
-	violations int
-}
-
-func (s *totals) add(r Result) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.seeds++
-	s.operations += r.Operations
-	s.calls += r.Calls
-	s.entries += r.Entries
-	s.sessions += r.Sessions
-	s.freed += r.Freed
-	s.longest = max(s.longest, r.Longest)
-	s.span += r.Span
-	s.violations += len(r.Violations)
-	for k, n := range r.Faults {
-		s.faults[k] += n
+// try runs a plan and tells the shortest story found where it fails.
+func try(t *testing.T, p Plan, sum *totals) {
+	t.Helper()
+	c := Config{Steps: *steps, Trace: *story}
+	r := Run(t, p, c)
+	sum.add(r)
+	for _, line := range r.Trace {
+		t.Log(line)
 	}
-	for k, n := range r.Outcomes {
-		s.outcomes[k] += n
+	if len(r.Violations) == 0 {
+		return
 	}
-}
-
-func (s *totals) String() string {
-	all := 0
-	for _, n := range s.faults {
-		all += n
+	for _, v := range r.Violations {
+		t.Error(v)
 	}
-	return fmt.Sprintf("seeds %d, operations %d, calls %d, sessions %d, log entries %d, virtual time %v, violations %d\nfaults %d: %s\noperations: %s\nseats of dead processes that came back: %d, the last after %v",
-		s.seeds, s.operations, s.calls, s.sessions, s.entries, s.span.Round(time.Second), s.violations,
-		all, Table(s.faults), Table(s.outcomes), s.freed, s.longest.Round(time.Millisecond))
+	t.Logf("again: go test ./services/sim -run TestSimulation -v -args -seed %d -seeds 1 -story", p.Seed)
+	if *shrink > 0 && !*story {
+		c.Trace = true
+		short := Shrink(t, r, c, *shrink)
+		t.Logf("the plan, as far as it could be shortened:\n%s\nwhat happened:\n%s\n%v",
+			short.Plan, strings.Join(short.Trace, "\n"), short.Violations)
+	}
 }
 
 func TestSimulation(t *testing.T) {
-	sum := &totals{faults: make(map[string]int), outcomes: make(map[string]int)}
-	began := time.Now()
+	sum := newTotals()
 	t.Run("seeds", func(t *testing.T) {
 		for i := range *seeds {
 			seed := *firstSeed + uint64(i)
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
 				t.Parallel()
-				r := Run(t, NewPlan(seed, Config{}), Config{Trace: *story})
-				sum.add(r)
-				for _, line := range r.Trace {
-					t.Log(line)
-				}
-				for _, v := range r.Violations {
-					t.Error(v)
+				try(t, NewPlan(seed, Config{Steps: *steps}), sum)
+			})
+		}
+	})
+	t.Log(sum)
+}
+
+// TestRegressions runs the plans of faults that were found and mended: their seeds
+// could come to mean something else.
+func TestRegressions(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.plan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".plan"), func(t *testing.T) {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := ParsePlan(string(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			try(t, p, newTotals())
+		})
+	}
+}
+
+func TestAPlanWrittenDownIsTheSamePlan(t *testing.T) {
+	p := NewPlan(7, Config{})
+	read, err := ParsePlan(p.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if read.String() != p.String() {
+		t.Errorf("wrote\n%s\nread\n%s", p, read)
+	}
+}
+
+// TestSoak runs seeds until it is told to stop, by -soak or an interrupt.
+func TestSoak(t *testing.T) {
+	if *soak == 0 {
+		t.Skip("-soak says for how long")
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	ctx, cancel := context.WithTimeout(ctx, *soak)
+	defer cancel()
+	sum := newTotals()
+	var next atomic.Uint64
+	next.Store(*firstSeed)
+	told := time.Now()
+	t.Run("seeds", func(t *testing.T) {
+		for worker := range 2 {
+			t.Run(fmt.Sprint(worker), func(t *testing.T) {
+				t.Parallel()
+				for ctx.Err() == nil && !t.Failed() {
+					seed := next.Add(1) - 1
+					t.Run(fmt.Sprint(seed), func(t *testing.T) { try(t, NewPlan(seed, Config{Steps: *steps}), sum) })
+					if worker == 0 && time.Since(told) > 10*time.Second {
+						told = time.Now()
+						fmt.Println(sum.rate())
+					}
 				}
 			})
 		}
 	})
-	t.Logf("%v in %v", sum, time.Since(began).Round(time.Millisecond))
+	fmt.Println(sum)
 }

@@ -1,0 +1,47 @@
+package sim
+
+import "testing"
+
+// Shrink looks for a shorter plan that breaks the same rule: it leaves out steps, half
+// of them at first and fewer and fewer then, as long as tries last. What is left is the
+// story of the fault.
+func Shrink(t *testing.T, r Result, c Config, tries int) Result {
+	if len(r.Violations) == 0 {
+		return r
+	}
+	rule := r.Violations[0].Rule
+	fails := func(p Plan) (Result, bool) {
+		tries--
+		again := Run(t, p, c)
+		for _, v := range again.Violations {
+			if v.Rule == rule {
+				return again, true
+			}
+		}
+		return again, false
+	}
+	for size := len(r.Plan.Steps) / 2; size > 0; size /= 2 {
+		for from := 0; from < len(r.Plan.Steps) && tries > 0; {
+			if shorter, ok := fails(r.Plan.without(from, size)); ok {
+				r = shorter
+			} else {
+				from += size
+			}
+		}
+	}
+	return r
+}
+
+// without leaves steps out, and keeps the time at which the others happen.
+func (p Plan) without(from, n int) Plan {
+	to := min(from+n, len(p.Steps))
+	steps := append([]Step{}, p.Steps[:from]...)
+	rest := append([]Step{}, p.Steps[to:]...)
+	if len(rest) > 0 {
+		for _, s := range p.Steps[from:to] {
+			rest[0].After += s.After
+		}
+	}
+	p.Steps = append(steps, rest...)
+	return p
+}

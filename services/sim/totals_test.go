@@ -1,0 +1,76 @@
+package sim
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// totals adds results up.
+type totals struct {
+	began time.Time
+
+	mu       sync.Mutex
+	seeds    int
+	idle     int // operations for which there was nothing to do
+	total    Result
+	failures int
+}
+
+func newTotals() *totals {
+	return &totals{began: time.Now(), total: Result{Faults: make(map[string]int), Outcomes: make(map[string]int)}}
+}
+
+func (s *totals) add(r Result) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seeds++
+	s.total.Operations += r.Operations
+	s.total.Calls += r.Calls
+	s.total.Entries += r.Entries
+	s.total.Sessions += r.Sessions
+	s.total.Freed += r.Freed
+	s.total.Longest = max(s.total.Longest, r.Longest)
+	s.total.Span += r.Span
+	s.total.Undecided += r.Undecided
+	s.failures += len(r.Violations)
+	for k, n := range r.Faults {
+		s.total.Faults[k] += n
+	}
+	for k, n := range r.Outcomes {
+		s.total.Outcomes[k] += n
+		if strings.HasSuffix(k, errNothing.Error()) {
+			s.idle += n
+		}
+	}
+}
+
+// rate is how fast it goes.
+func (s *totals) rate() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	took := time.Since(s.began)
+	return fmt.Sprintf("%v: %d seeds, %.1f seeds/s, %.0f operations/s, %d violations", took.Round(time.Second),
+		s.seeds, float64(s.seeds)/took.Seconds(), float64(s.total.Operations)/took.Seconds(), s.failures)
+}
+
+// String is the table that a run ends with.
+func (s *totals) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	faults := 0
+	for _, n := range s.total.Faults {
+		faults += n
+	}
+	t := s.total
+	return fmt.Sprintf(`seeds %d in %v (%v of virtual time), violations %d
+operations %d (%d of them found nothing to do), calls carried out %d, sessions %d, log entries %d
+rooms whose calls were too many to be put in order: %d
+seats of dead processes that came back %d, the last after %v
+faults %d: %s
+outcomes: %s`,
+		s.seeds, time.Since(s.began).Round(time.Millisecond), t.Span.Round(time.Second), s.failures,
+		t.Operations, s.idle, t.Calls, t.Sessions, t.Entries, t.Undecided,
+		t.Freed, t.Longest.Round(time.Millisecond), faults, Table(t.Faults), Table(t.Outcomes))
+}

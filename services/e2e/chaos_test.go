@@ -1,0 +1,140 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
+	"github.com/anteroom-chat/anteroom/services/load"
+)
+
+const (
+	chaosUsers    = 2000
+	chaosRooms    = 150
+	chaosCapacity = 8
+	// chaosStorm is how long the users storm: the faults take about 65 s, and the users
+	// go when what was torn is mended.
+	chaosStorm = 84 * time.Second
+	chaosMends = 5 * time.Second
+	// chaosPace makes 2 cores enough for all processes and the users.
+	chaosPace = 4
+	// chaosSeed in the environment repeats a run's faults and what its users do.
+	chaosSeed = "CHAOS_SEED"
+)
+
+// Not parallel: the other tests measure times, and so does this one.
+func TestChaos(t *testing.T) {
+	seed := rand.Uint64()
+	if text, ok := os.LookupEnv(chaosSeed); ok {
+		var err error
+		seed, err = strconv.ParseUint(text, 10, 64)
+		must(t, err)
+	}
+	t.Logf("%s=%d", chaosSeed, seed)
+	v := start(t, cluster.Options{})
+	w := newWatch(v)
+	c := &chaos{T: t, v: v, watch: w, counts: make(map[string]int)}
+
+	watching, stopWatching := context.WithCancel(t.Context())
+	watched, struck := make(chan struct{}), make(chan struct{})
+	go func() { defer close(watched); w.run(watching) }()
+	go func() {
+		defer close(struck)
+		for w.taken() < chaosUsers/10 && watching.Err() == nil {
+			time.Sleep(50 * time.Millisecond)
+		}
+		began := time.Now()
+		c.strike(plan(rand.New(rand.NewPCG(seed, 0)), v))
+		took(t, "all faults", time.Since(began))
+		if over := time.Since(began) + chaosMends - chaosStorm; over > 0 {
+			t.Errorf("the faults came to their end %v too late: this machine is too slow", over)
+		}
+	}()
+	report, err := load.Check(t.Context(), load.Config{
+		Targets: []string{v.URL()}, Users: chaosUsers, Rooms: chaosRooms, Capacity: chaosCapacity,
+		Duration: chaosStorm, MessageRate: 0.3, Pace: chaosPace, Seed: seed,
+	})
+	gone := time.Now()
+	leaked := c.emptied(gone)
+	stopWatching()
+	<-struck
+	<-watched
+	c.print(report, leaked)
+	must(t, err)
+	if report.Violations > 0 {
+		t.Errorf("%d violations", report.Violations)
+	}
+	for i, problem := range w.problems {
+		if i == 40 {
+			t.Errorf("and %d more", len(w.problems)-i)
+			break
+		}
+		t.Error(problem)
+	}
+}
+
+// emptied waits until Redis holds no key but the cluster's own, and the ids of sessions
+// that ended in the last two minutes. It answers with the number of seats that are left
+// where it does not come to that.
+func (c *chaos) emptied(gone time.Time) (leaked int) {
+	c.Helper()
+	for {
+		left, err := c.keysLeft()
+		if err == nil && len(left) == 0 {
+			took(c.T, "from the end of the storm until Redis is empty", time.Since(gone))
+			return 0
+		}
+		if time.Since(gone) > freedWithin {
+			for _, key := range left {
+				if strings.HasSuffix(key, ":leases") || strings.HasSuffix(key, ":permits") {
+					leaked += int(c.v.redis.ZCard(c.Context(), key).Val())
+				}
+			}
+			c.Errorf("%v after all users went, Redis holds %d keys (%v): %.20q", time.Since(gone), len(left), err, left)
+			return leaked
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+}
+
+func (c *chaos) keysLeft() (left []string, err error) {
+	keys, err := c.v.redis.Keys(c.Context(), "*").Result()
+	if err == nil && !slices.Contains(keys, roomlog.ClusterKey) {
+		err = errors.New("the cluster's own key is gone")
+	}
+	for _, key := range keys {
+		if key != roomlog.ClusterKey && !c.v.remembers(c.Context(), key) {
+			left = append(left, key)
+		}
+	}
+	return left, err
+}
+
+// print shows the table.
+func (c *chaos) print(r load.Report, leaked int) {
+	c.Helper()
+	var text strings.Builder
+	_ = r.WriteText(&text)
+	w := c.watch
+	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	row := func(name string, value any) { fmt.Fprintf(t, "%s\t%v\n", name, value) }
+	row("\nfaults injected", c.faults())
+	row("looks into Redis at all rooms", fmt.Sprintf("%d, %d log entries", w.looks, w.entries))
+	row("over-capacity moments", int(r.OverCapacity)+w.over)
+	row("seqs missing or double", int(r.SeqsMissing+r.SeqsDouble)+w.holes)
+	row("seats leaked", int(r.SeatsNotBack)+leaked)
+	row("longest to get a seat back after kill -9", fmt.Sprintf("%.2f s of %d seats watched", c.longest.Seconds(), c.watched))
+	row("violations", int(r.Violations)+len(w.problems))
+	_ = t.Flush()
+	c.Log("\n" + text.String())
+}

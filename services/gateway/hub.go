@@ -7,8 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
@@ -21,11 +19,12 @@ const spreadAfter = 64
 type hub struct {
 	ctx    context.Context // ends with the gateway
 	start  time.Time
-	rdb    *redis.Client
-	layout roomlog.Layout
 	subs   *roomlog.Subscriber
 	shards []*shard
 	after  func() // called when subscriptions were broken: notices may be lost
+
+	// readLog is roomlog.Read.
+	readLog func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error)
 
 	mu    sync.RWMutex
 	rooms map[string]*presence // those followed: exactly those with presence.total > 0
@@ -39,8 +38,10 @@ type presence struct {
 
 func newHub(ctx context.Context, cfg Config, m *metrics) *hub {
 	h := &hub{
-		ctx: ctx, start: time.Now(), rdb: cfg.Redis, layout: cfg.Layout,
-		rooms: make(map[string]*presence),
+		ctx: ctx, start: time.Now(), rooms: make(map[string]*presence),
+		readLog: func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error) {
+			return roomlog.Read(ctx, cfg.Redis, cfg.Layout, roomID, first, last)
+		},
 	}
 	h.subs = roomlog.NewSubscriber(cfg.Redis, cfg.Layout, h)
 	for range runtime.GOMAXPROCS(0) {
@@ -65,10 +66,6 @@ func (h *hub) wait(d time.Duration) bool {
 	case <-h.ctx.Done():
 		return false
 	}
-}
-
-func (h *hub) readLog(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error) {
-	return roomlog.Read(ctx, h.rdb, h.layout, roomID, first, last)
 }
 
 // enter prepares for a session's join: its room is followed once the channel that comes

@@ -38,7 +38,7 @@ const patience = 20 * time.Second
 // peer is a browser that the test moves by hand, down to its bytes. It answers pings
 // while it reads, and only then.
 type peer struct {
-	t    *testing.T
+	t    testing.TB
 	conn net.Conn
 	br   *bufio.Reader
 	mute bool // answers no pings

@@ -1,0 +1,347 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/memnet"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// tcpSocket is a socket over TCP and its peer's end.
+func tcpSocket(t *testing.T) (*socket, net.Conn, *sync.WaitGroup) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	peer, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = nc.(*net.TCPConn).SetWriteBuffer(8 << 10)
+	return newTestSocket(t, nc, peer)
+}
+
+// memSocket is a socket over memnet, for virtual time: nothing is written at once.
+func memSocket(t *testing.T) (*socket, net.Conn, *sync.WaitGroup) {
+	t.Helper()
+	n := memnet.New()
+	l, _ := n.Listen("gateway")
+	defer l.Close()
+	var peer net.Conn
+	dialed := make(chan struct{})
+	go func() {
+		defer close(dialed)
+		peer, _ = n.Dial(t.Context(), "browser", "gateway")
+	}()
+	nc, err := l.Accept()
+	<-dialed
+	if err != nil || peer == nil {
+		t.Fatal(err)
+	}
+	return newTestSocket(t, nc, peer)
+}
+
+func newTestSocket(t *testing.T, nc, peer net.Conn) (*socket, net.Conn, *sync.WaitGroup) {
+	var writers sync.WaitGroup
+	t.Cleanup(func() {
+		_ = nc.Close()
+		_ = peer.Close()
+		writers.Wait()
+	})
+	return newSocket(nc, &writers), peer, &writers
+}
+
+// nextFrame reads one frame of ours.
+func nextFrame(r io.Reader) (op byte, payload []byte, err error) {
+	var head [2]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return 0, nil, err
+	}
+	n := uint64(head[1])
+	var ext [8]byte
+	switch n {
+	case 126:
+		_, err = io.ReadFull(r, ext[6:])
+		n = binary.BigEndian.Uint64(ext[:])
+	case 127:
+		_, err = io.ReadFull(r, ext[:])
+		n = binary.BigEndian.Uint64(ext[:])
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	payload = make([]byte, n)
+	_, err = io.ReadFull(r, payload)
+	return head[0], payload, err
+}
+
+// numbered is frame i of a size.
+func numbered(i, size int) []byte {
+	p := bytes.Repeat([]byte{byte(i)}, size)
+	binary.BigEndian.PutUint32(p, uint32(i))
+	return appendFrame(nil, p)
+}
+
+// readNumbered reads frames in order until the close frame, and answers with their
+// number and the close code.
+func readNumbered(t *testing.T, r io.Reader) (frames int, code wire.CloseCode) {
+	t.Helper()
+	for {
+		op, p, err := nextFrame(r)
+		if err != nil {
+			t.Fatalf("behind %d frames: %v", frames, err)
+		}
+		if op == closeBits {
+			return frames, wire.CloseCode(binary.BigEndian.Uint16(p))
+		}
+		if op != textFrame || binary.BigEndian.Uint32(p) != uint32(frames) {
+			t.Fatalf("frame %d is %x…", frames, p[:4])
+		}
+		if want := bytes.Repeat([]byte{byte(frames)}, len(p)-4); !bytes.Equal(p[4:], want) {
+			t.Fatalf("frame %d is mixed with another", frames)
+		}
+		frames++
+	}
+}
+
+func TestPartialWritesKeepFramesWholeAndInOrder(t *testing.T) {
+	for _, size := range []int{4, 100, 125, 126, 3_000, 65_535, 65_536, 100_000} {
+		s, peer, _ := tcpSocket(t)
+		var sent int
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			for sent = 0; sent < 40; sent++ {
+				s.sendAll(numbered(sent, size), func() {})
+			}
+			s.closeWith(wire.CloseNormal)
+		}()
+		got, code := readNumbered(t, peer)
+		<-done
+		if got != 40 || code != wire.CloseNormal {
+			t.Fatalf("size %d: got %d frames and %d", size, got, code)
+		}
+	}
+}
+
+func TestOverflowAt256KiBKeepsFramesWholeAndClosesLast(t *testing.T) {
+	for _, size := range []int{100, 5_000, 16 << 10, 200 << 10} {
+		s, peer, _ := tcpSocket(t)
+		sent := 0
+		for s.send(numbered(sent, size)) {
+			if sent++; sent*size > 64<<20 {
+				t.Fatal("never full")
+			}
+		}
+		s.mu.Lock()
+		waiting := len(s.queue) + s.writing
+		s.mu.Unlock()
+		if waiting > wire.MaxQueuedBytes+200 {
+			t.Fatalf("%d bytes wait", waiting)
+		}
+		if s.send(numbered(sent, size)) {
+			t.Fatal("sent behind the close")
+		}
+		got, code := readNumbered(t, peer)
+		if got > sent || code != wire.CloseSlowConsumer {
+			t.Fatalf("size %d: got %d frames of %d and %d", size, got, sent, code)
+		}
+	}
+}
+
+func TestOneBatchOverTheLimitIsCutAtAFrame(t *testing.T) {
+	s, peer, _ := tcpSocket(t)
+	var batch []byte
+	const frames = 2_000
+	for i := range frames {
+		batch = append(batch, numbered(i, 16<<10)...)
+	}
+	if s.send(batch) {
+		t.Fatal("32 MB were taken at once")
+	}
+	got, code := readNumbered(t, peer)
+	if got == 0 || got == frames || code != wire.CloseSlowConsumer {
+		t.Fatalf("got %d frames and %d", got, code)
+	}
+}
+
+func TestLimitIsExact(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, peer, _ := memSocket(t)
+		s.send(appendFrame(nil, make([]byte, memnet.Buffer))) // fills what is on its way, and 10 bytes wait
+		synctest.Wait()
+		s.mu.Lock()
+		room := wire.MaxQueuedBytes - len(s.queue) - s.writing
+		s.mu.Unlock()
+		if !s.send(make([]byte, room)) || s.send([]byte{0}) || s.closed() != wire.CloseSlowConsumer {
+			t.Fatalf("room for %d, closed with %d", room, s.closed())
+		}
+		_ = peer.Close()
+	})
+}
+
+func TestControlFramesOfTheLibraryStandBetweenFrames(t *testing.T) {
+	s, peer, _ := tcpSocket(t)
+	lib := libraryConn{s.nc, s}
+	pong := []byte{0x8a, 3, 'a', 'b', 'c'}
+	const frames = 200
+	go func() {
+		for i := range frames {
+			s.sendAll(numbered(i, 20_000), func() {
+				_, _ = lib.Write(pong)
+			})
+			_, _ = lib.Write(pong)
+		}
+		s.closeWith(wire.CloseNormal)
+		_, _ = lib.Write(pong) // not behind the close
+	}()
+	texts, pongs := 0, 0
+	for {
+		op, p, err := nextFrame(peer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch {
+		case op == textFrame && binary.BigEndian.Uint32(p) == uint32(texts):
+			texts++
+		case op == 0x8a && string(p) == "abc":
+			pongs++
+		case op == closeBits:
+			if texts != frames || pongs != 2*frames {
+				t.Fatalf("%d texts, %d pongs", texts, pongs)
+			}
+			_ = peer.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			if n, err := peer.Read(make([]byte, 1)); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatalf("behind the close came %d bytes, %v", n, err)
+			}
+			return
+		default:
+			t.Fatalf("got %x %x…", op, p[:min(4, len(p))])
+		}
+	}
+}
+
+func TestCloseFrameArrivesThoughThePeerGoesOnSending(t *testing.T) {
+	for range 20 {
+		s, peer, _ := tcpSocket(t)
+		stop := make(chan struct{})
+		var sending sync.WaitGroup
+		sending.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					if _, err := peer.Write(make([]byte, 4096)); err != nil {
+						return
+					}
+				}
+			}
+		})
+		s.closeWith(wire.CloseReplaced)
+		finished := make(chan struct{})
+		go func() {
+			defer close(finished)
+			s.finish(false)
+		}()
+		if frames, code := readNumbered(t, peer); frames != 0 || code != wire.CloseReplaced {
+			t.Fatalf("got %d", code)
+		}
+		close(stop)
+		sending.Wait()
+		_ = peer.Close()
+		<-finished
+	}
+}
+
+func TestFinishWaitsForThePeerFiveSeconds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, peer, _ := memSocket(t)
+		s.closeWith(wire.CloseReplaced)
+		began := time.Now()
+		s.finish(false)
+		if d := time.Since(began); d != closePatience {
+			t.Fatalf("finished after %v", d)
+		}
+		if _, code := readNumbered(t, peer); code != wire.CloseReplaced {
+			t.Fatalf("got %d", code)
+		}
+		if s.send([]byte("x")) {
+			t.Fatal("sent behind the end")
+		}
+	})
+}
+
+func TestStuckPeerIsGivenUpInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, _, writers := memSocket(t)
+		for range 6 {
+			s.send(appendFrame(nil, make([]byte, memnet.Buffer/2)))
+		}
+		began := time.Now()
+		writers.Wait()
+		if d := time.Since(began); d < wire.SendTimeout+slowPatience || d > wire.SendTimeout+slowPatience+time.Second {
+			t.Fatalf("given up after %v", d)
+		}
+		if s.closed() != wire.CloseSlowConsumer {
+			t.Fatalf("closed with %d", s.closed())
+		}
+		// The reader does not wait for ever either.
+		if _, err := s.nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestFirstCloseCounts(t *testing.T) {
+	s, peer, _ := tcpSocket(t)
+	s.closeWith(wire.CloseReplaced)
+	s.closeWith(wire.CloseRoomDeleted)
+	if _, code := readNumbered(t, peer); code != wire.CloseReplaced {
+		t.Fatalf("got %d", code)
+	}
+	_ = peer.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if n, _ := peer.Read(make([]byte, 1)); n != 0 {
+		t.Fatal("a second close frame")
+	}
+}
+
+func TestFramesUpToAndEndOfFrameKeepBoundaries(t *testing.T) {
+	var b []byte
+	var ends []int
+	for i, size := range []int{4, 125, 126, 65_535, 65_536, 4} {
+		b = append(b, numbered(i, size)...)
+		ends = append(ends, len(b))
+	}
+	start := 0
+	for i, end := range ends {
+		if got := endOfFrame(b, start); got != end {
+			t.Errorf("frame %d ends at %d, want %d", i, got, end)
+		}
+		if got := endOfFrame(b, end-1); got != end {
+			t.Errorf("frame %d ends at %d, want %d", i, got, end)
+		}
+		if got := framesUpTo(b, end); got != end {
+			t.Errorf("up to %d: %d", end, got)
+		}
+		if got := framesUpTo(b, end-1); i > 0 && got != start {
+			t.Errorf("up to %d: %d, want %d", end-1, got, start)
+		}
+		start = end
+	}
+}

@@ -13,6 +13,8 @@ TOOLS := .run/bin
 FUZZTIME ?= 30s
 # What `make bench` runs, as go test's -bench.
 BENCH ?= .
+# How long `make soak` runs; an interrupt ends it earlier.
+SOAK ?= 24h
 # The address of `make run`.
 LISTEN ?= 127.0.0.1:8080
 
@@ -43,16 +45,28 @@ build: ## build the binaries to bin/
 deps: ## install what the tests need (Debian and Ubuntu; elsewhere say what is missing)
 	@deploy/local/install.sh
 
-# The end-to-end tests run processes with deadlines of their own, so they come
-# last, alone and without the race detector.
+# The simulation, of which the race detector runs a few seeds only, comes once more
+# without it and prints its table. The end-to-end tests run processes with deadlines
+# of their own, so they come last, alone and without the race detector.
 .PHONY: test
 test: deps build ## run every test, on real Redis and real processes
 	go test -race -timeout 5m $$(go list work | grep -v /services/e2e)
+	go test -c -o .run/sim.test ./services/sim
+	cd services/sim && ../../.run/sim.test -test.timeout 5m
 	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m ./services/e2e/...
 
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests alone
 	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -v ./services/e2e/...
+
+.PHONY: soak
+soak: ## simulate seed after seed in virtual time until interrupted (SOAK=1h)
+	go test -c -o .run/sim.test ./services/sim
+	@cd services/sim && exec ../../.run/sim.test -test.run TestSoak -test.timeout 0 -soak $(SOAK) -seed $$(date +%s)
+
+.PHONY: mutants
+mutants: ## break the rules on purpose and see which test finds it
+	go run ./services/sim/mutants
 
 .PHONY: bench
 bench: ## run the benchmarks (BENCH=regexp)

@@ -1,0 +1,75 @@
+package main
+
+// mutant is one deliberate breakage.
+type mutant struct {
+	name   string
+	breaks string
+	edits  []edit
+}
+
+// edit replaces text that stands in a file exactly once.
+type edit struct{ file, old, new string }
+
+const (
+	lua     = "services/room/redisstore/lua/"
+	gateway = "services/gateway/"
+)
+
+var mutants = []mutant{
+	{"skip-the-purge", "I3, I8: what lapsed is counted on", []edit{
+		{lua + "lib.lua", "  if not room then return false end\n  purge()\n", "  if not room then return false end\n"},
+	}},
+	{"free-before-takeover", "I2: a takeover frees the seat and takes it again", []edit{
+		{lua + "confirm.lua", "local old = call('HGET', SEATS, user)\n",
+			"local old = call('HGET', SEATS, user)\nif old then vacate('LEFT', old) old = nil end\n"},
+	}},
+	{"leave-without-session-check", "I4: a replaced session's leave frees the user's seat", []edit{
+		{lua + "confirm.lua", "  call('HDEL', SESSIONS, old)\n", ""},
+	}},
+	{"callers-clock", "I1, I3: time is the caller's, not Redis'", []edit{
+		{lua + "lib.lua", "local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n",
+			"local now = tonumber(string.match(ARGV[#ARGV], '^at:(%d+)$')) or clock[1] * 1000 + math.floor(clock[2] / 1000)\n"},
+		{"services/room/redisstore/store.go", "append([]any{roomID}, args...)...).Slice()",
+			"append(append([]any{roomID}, args...), fmt.Sprintf(\"at:%d\", time.Now().UnixMilli()))...).Slice()"},
+	}},
+	{"no-self-fencing", "I6: a gateway goes on though its lease has ended", []edit{
+		{gateway + "session.go", "	return until != 0 && int64(now) >= until\n", "	return until < 0 && int64(now) >= until\n"},
+	}},
+	{"delete-at-local-zero", "I5: the last session's end deletes a room with reserved seats", []edit{
+		{lua + "lib.lua", "  if call('ZCARD', LEASES) + call('ZCARD', PERMITS) > 0 then\n", "  if call('ZCARD', LEASES) > 0 then\n"},
+	}},
+	{"confirm-keeps-the-permit", "I3: a permit is confirmed again and again", []edit{
+		{lua + "confirm.lua", "if token ~= '' or reserved then release(user) end\n", "if reserved then call('ZREM', PERMITS, user) end\n"},
+	}},
+	{"reserve-counts-twice", "I2: who has a seat is told that the room is full", []edit{
+		{lua + "reserve.lua", "if not seated and not call('ZSCORE', PERMITS, user)\n  and call", "if call"},
+	}},
+	{"reserve-counts-nothing", "I1: a permit reserves no seat", []edit{
+		{lua + "reserve.lua", "if not seated then call('ZADD', PERMITS, string.format(MS, deadline), user) end\n", ""},
+	}},
+	{"renew-revives", "I6: a lease that has ended is renewed", []edit{
+		{lua + "renew.lua", "    if ends and tonumber(ends) > now then\n", "    if ends then\n"},
+	}},
+	{"append-without-lease", "I6: who holds no seat may speak", []edit{
+		{"pkg/roomlog/lua/message.lua", "  if not lease or tonumber(lease) <= now then return {2} end\n", ""},
+	}},
+	{"spent-sessions-come-back", "I4: a delayed ConfirmJoin takes the seat of a session that lives", []edit{
+		{lua + "confirm.lua", "if call('ZSCORE', SPENT, session) then return {'SPENT'} end\n", ""},
+	}},
+	{"spent-forgotten-with-the-room", "I4: the same, in the next room of that id", []edit{
+		{lua + "lib.lua", "SEATS, SESSIONS, LEASES, LOG, KEYS[11], KEYS[12])", "SEATS, SESSIONS, LEASES, SPENT, LOG, KEYS[11], KEYS[12])"},
+	}},
+	{"capacity-off-by-one", "I1: one walk-in too many", []edit{
+		{lua + "confirm.lua", ">= room.capacity then return {'ROOM_FULL'} end", "> room.capacity then return {'ROOM_FULL'} end"},
+	}},
+	{"cancel-frees-a-seat", "I4: cancelling a permit frees the seat that its user sits in", []edit{
+		{lua + "cancel.lua", "if value then\n",
+			"if value then\n  local sitting = call('HGET', SEATS, string.match(value, '^[^\\n]*'))\n  if sitting then vacate('LEFT', sitting) end\n"},
+	}},
+	{"reaper-asleep", "I8: seats of the dead come back when somebody asks", []edit{
+		{"services/room/reaper.go", "const ReapEvery = 500 * time.Millisecond", "const ReapEvery = 30 * time.Second"},
+	}},
+	{"lease-from-the-answer", "I6: a lease counts from when its renewal was answered, and 2 s more", []edit{
+		{gateway + "session.go", "s.leaseUntil.Store(int64(sent + wire.Lease))", "s.leaseUntil.Store(int64(sent + wire.Lease + 4*time.Second))"},
+	}},
+}

@@ -87,8 +87,9 @@ func (k Keys) Sessions() string { return k.prefix + "sessions" }
 // Leases is a sorted set: session by the ms at which its lease ends.
 func (k Keys) Leases() string { return k.prefix + "leases" }
 
-// Spent is a sorted set: sessions that ended lately, by the ms at which they did.
-func (k Keys) Spent() string { return k.prefix + "spent" }
+// SpentKey is the sorted set of a partition's sessions that ended lately, by the ms at
+// which they did. It is not a room's: their ids are remembered when the room is gone.
+func SpentKey(partition int) string { return tag(partition) + "spent" }
 
 // Log is the stream: id "<seq>-<ms>", field f the frame.
 func (k Keys) Log() string { return k.prefix + "log" }
@@ -103,7 +104,7 @@ func (k Keys) All() []string {
 	ids := k.MessageIDs()
 	return []string{
 		RoomsKey(k.partition), DueKey(k.partition),
-		k.Room(), k.Permits(), k.Tokens(), k.Seats(), k.Sessions(), k.Leases(), k.Spent(),
+		k.Room(), k.Permits(), k.Tokens(), k.Seats(), k.Sessions(), k.Leases(), SpentKey(k.partition),
 		k.Log(), ids[0], ids[1],
 	}
 }

@@ -371,16 +371,14 @@ func (c *cluster) occupied(roomID string, want int) {
 	}
 }
 
-// gone fails unless there is no such room now, nor any key of it but the sessions that
-// ended, which lapse by themselves.
+// gone fails unless there is no such room now, nor any key of it.
 func (c *cluster) gone(roomID string) {
 	c.t.Helper()
 	if _, status := c.nodes[len(c.nodes)-1].get(roomID); status != http.StatusNotFound {
 		c.t.Fatalf("GET answered %d, want 404", status)
 	}
-	keys := c.layout.Keys(roomID)
-	for _, key := range keys.All()[2:] {
-		if key != keys.Spent() && c.redis.Exists(key) {
+	for _, key := range c.layout.Keys(roomID).All()[2:] {
+		if key != roomlog.SpentKey(c.layout.Partition(roomID)) && c.redis.Exists(key) {
 			c.t.Fatalf("%s is left", key)
 		}
 	}

@@ -69,10 +69,6 @@ func (s *session) message(f *wire.ClientFrame) {
 	if !s.allowed(f.ID) {
 		return
 	}
-	if s.leaseEnded(s.g.hub.clock()) {
-		s.close(wire.CloseLeaseLost)
-		return
-	}
 	id := f.ID
 	tail := wire.MessageTail(s.from, id, f.Body)
 	sent := s.g.hub.clock()

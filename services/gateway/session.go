@@ -214,6 +214,10 @@ func (s *session) handle(data []byte) error {
 		s.malform(err, f.ID)
 		return nil
 	}
+	if s.leaseEnded(s.g.hub.clock()) && f.Type != wire.TypeLeave {
+		s.close(wire.CloseLeaseLost)
+		return nil
+	}
 	switch f.Type {
 	case wire.TypeJoin:
 		if s.leased() {

@@ -135,8 +135,8 @@ func (w *world) windUp() {
 	}
 }
 
-// left is what Redis holds beside the cluster's own. Who has left lately is remembered
-// for two minutes, whether there is a room or not.
+// left is what Redis holds beside the cluster's own: the partitions remember for two
+// minutes which sessions ended.
 func (w *world) left() []string {
 	return slices.DeleteFunc(w.redis.Keys(), func(key string) bool {
 		return strings.HasSuffix(key, ":spent")

@@ -147,16 +147,11 @@ func roomOfKey(key string) (string, bool) {
 	return id, true
 }
 
-// orphans finds keys of a room that there is not. Which sessions have ended is
-// remembered beyond the room's end, so that none of them comes back in the next one.
+// orphans finds keys of a room that there is not.
 func (t *truth) orphans(id string) {
-	k := t.w.layout.Keys(id)
 	db := t.w.redis.DB(0)
 	for _, key := range db.Keys() {
 		if of, ok := roomOfKey(key); !ok || of != id {
-			continue
-		}
-		if key == k.Spent() && db.TTL(key) <= 2*time.Minute {
 			continue
 		}
 		t.w.tell("orphan", "%s is there, and no room %s", key, id)

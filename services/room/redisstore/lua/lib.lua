@@ -52,7 +52,8 @@ local function roster(kind, type, tail, occupied)
   entry(ROOM, LOG, CHANNEL, room.epoch, now, kind, type, tail .. ',"occupied":' .. occupied .. '}')
 end
 
--- spend(session …): their ids are never used again, by a delayed call neither.
+-- spend(session …): their ids are never used again, by a delayed call neither. They
+-- are the partition's to remember, since they outlive the room.
 local function spend(...)
   call('ZREMRANGEBYSCORE', SPENT, '-inf', string.format(MS, now - 120000))
   local scored = {}
@@ -134,8 +135,7 @@ local function purge()
   end
 end
 
--- erase(): the room and every key of it are gone, but for the sessions that ended
--- lately: a delayed ConfirmJoin of one of them must not get a seat in the next room of
+-- erase(): the room and every key of it are gone. Its sessions are spent: a delayed ConfirmJoin of one of them must not get a seat in the next room of
 -- that id, let alone its user's own from a session that lives.
 local function erase()
   local sessions = call('HKEYS', SESSIONS)

@@ -15,6 +15,9 @@ import (
 // pollEvery is how often a condition is looked at.
 const pollEvery = 20 * time.Millisecond
 
+// pausePatience bounds how long the threads of a process may take to stop.
+const pausePatience = 5 * time.Second
+
 // Process is one process of a cluster. It keeps its address over stops and starts.
 type Process struct {
 	Name string
@@ -128,8 +131,25 @@ func (p *Process) Signal(s syscall.Signal) error {
 // Terminate asks the process to stop, as an operator does; Wait tells how it went.
 func (p *Process) Terminate() error { return p.Signal(syscall.SIGTERM) }
 
-// Pause makes the process silent without closing its connections; Resume wakes it.
-func (p *Process) Pause() error { return p.Signal(syscall.SIGSTOP) }
+// Pause makes the process silent without closing its connections; Resume wakes it. The
+// signal comes to a busy machine's threads one by one: when Pause returns, all stand
+// still.
+func (p *Process) Pause() error {
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		p.mu.Lock()
+		stands := p.cmd == nil || standsStill(p.cmd.Process.Pid)
+		p.mu.Unlock()
+		if stands {
+			return nil
+		}
+		if time.Since(began) > pausePatience {
+			return fmt.Errorf("pause %s: it runs on", p.Name)
+		}
+	}
+}
 
 // Resume ends Pause.
 func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }

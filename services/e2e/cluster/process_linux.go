@@ -1,7 +1,11 @@
 package cluster
 
 import (
+	"bytes"
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"syscall"
@@ -35,4 +39,23 @@ func startProcess(cmd *exec.Cmd) error {
 	l := launch{cmd, make(chan error, 1)}
 	launcher() <- l
 	return <-l.err
+}
+
+// standsStill reports whether every thread of a process has been stopped (T in
+// proc_pid_stat(5), behind the name in parentheses).
+func standsStill(pid int) bool {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil {
+		return true
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			continue // it has ended
+		}
+		if _, rest, ok := bytes.Cut(stat, []byte(") ")); ok && rest[0] != 'T' {
+			return false
+		}
+	}
+	return true
 }

@@ -20,6 +20,7 @@ var (
 	firstSeed = flag.Uint64("seed", 1, "first seed of TestSimulation and TestSoak")
 	seeds     = flag.Int("seeds", defaultSeeds, "seeds of TestSimulation")
 	steps     = flag.Int("steps", 0, "steps of a seed; 0: the usual number")
+	first     = flag.Bool("first", false, "stop at the first seed that fails")
 	story     = flag.Bool("story", false, "tell what happened")
 	shrink    = flag.Int("shrink", 150, "runs to spend on a shorter story of a failure")
 	soak      = flag.Duration("soak", 0, "how long TestSoak runs; 0: not at all")
@@ -64,6 +65,9 @@ func TestSimulation(t *testing.T) {
 			seed := *firstSeed + uint64(i)
 			t.Run(fmt.Sprint(seed), func(t *testing.T) {
 				t.Parallel()
+				if *first && sum.failed() {
+					t.Skip("one has failed")
+				}
 				try(t, NewPlan(seed, Config{Steps: *steps}), sum)
 			})
 		}

@@ -46,6 +46,12 @@ func (s *totals) add(r Result) {
 	}
 }
 
+func (s *totals) failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failures > 0
+}
+
 // rate is how fast it goes.
 func (s *totals) rate() string {
 	s.mu.Lock()

@@ -30,8 +30,8 @@ var suites = []struct {
 	name string
 	args []string
 }{
-	{"simulation", []string{"./services/sim", "-run", "TestSimulation|TestRegressions", "-failfast"}},
-	{"store", []string{"./services/room/...", "-run", ".*/embedded|^Test"}},
+	{"simulation", []string{"./services/sim", "-run", "TestSimulation|TestRegressions"}},
+	{"store", []string{"./services/room/...", "-run", "./embedded|.*", "-failfast"}},
 }
 
 func main() {
@@ -119,7 +119,7 @@ func (m mutant) try(dir string) (by []string, err error) {
 	for _, suite := range suites {
 		args := append([]string{"test", "-count=1", "-timeout=5m", "-parallel", strconv.Itoa(*parallel)}, suite.args...)
 		if suite.name == "simulation" {
-			args = append(args, "-args", "-shrink", "0", "-seeds", strconv.Itoa(*seeds))
+			args = append(args, "-args", "-first", "-shrink", "0", "-seeds", strconv.Itoa(*seeds))
 		}
 		cmd := exec.Command("go", args...)
 		cmd.Dir = dir

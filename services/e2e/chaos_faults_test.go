@@ -57,11 +57,11 @@ func plan(rng *rand.Rand, v *venue) (phases [][]fault) {
 		}
 		g, r := rng.Perm(len(v.Gateways)), rng.Perm(len(v.Cluster.Rooms))
 		round := []fault{
-			{between(2, 3), "kill", v.Gateways[g[0]], between(0.5, 3)},
-			{between(2, 4), "pause", v.Gateways[g[1]], between(16, 18)},
-			{between(7, 8), "kill", v.Gateways[g[2]], between(0.5, 3)},
-			{between(2, 4), "kill", v.Cluster.Rooms[r[0]], between(0.1, 2)},
-			{between(7, 8), "pause", v.Cluster.Rooms[r[1]], between(16, 18)},
+			{between(4, 5), "kill", v.Gateways[g[0]], between(0.5, 3)},
+			{between(4, 6), "pause", v.Gateways[g[1]], between(16, 18)},
+			{between(9, 10), "kill", v.Gateways[g[2]], between(0.5, 3)},
+			{between(4, 6), "kill", v.Cluster.Rooms[r[0]], between(0.1, 2)},
+			{between(9, 10), "pause", v.Cluster.Rooms[r[1]], between(16, 18)},
 		}
 		slices.SortFunc(round, func(a, b fault) int { return cmp.Compare(a.at, b.at) })
 		phases = append(phases, round)

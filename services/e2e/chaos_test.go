@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"text/tabwriter"
 	"time"
@@ -42,44 +43,58 @@ func TestChaos(t *testing.T) {
 	}
 	t.Logf("%s=%d", chaosSeed, seed)
 	v := start(t, cluster.Options{})
-	w := newWatch(v)
-	c := &chaos{T: t, v: v, watch: w, counts: make(map[string]int)}
+	c := &chaos{T: t, v: v, watch: newWatch(v), counts: make(map[string]int)}
 
 	watching, stopWatching := context.WithCancel(t.Context())
-	watched, struck := make(chan struct{}), make(chan struct{})
-	go func() { defer close(watched); w.run(watching) }()
-	go func() {
-		defer close(struck)
-		for w.taken() < chaosUsers/10 && watching.Err() == nil {
-			time.Sleep(50 * time.Millisecond)
-		}
-		began := time.Now()
-		c.strike(plan(rand.New(rand.NewPCG(seed, 0)), v))
-		took(t, "all faults", time.Since(began))
-		if over := time.Since(began) + chaosMends - chaosStorm; over > 0 {
-			t.Errorf("the faults came to their end %v too late: this machine is too slow", over)
-		}
-	}()
+	var beside sync.WaitGroup
+	beside.Go(func() { c.watch.run(watching) })
+	beside.Go(func() { c.strikeStorm(watching, plan(rand.New(rand.NewPCG(seed, 0)), v)) })
 	report, err := load.Check(t.Context(), load.Config{
 		Targets: []string{v.URL()}, Users: chaosUsers, Rooms: chaosRooms, Capacity: chaosCapacity,
 		Duration: chaosStorm, MessageRate: 0.3, Pace: chaosPace, Seed: seed,
 	})
-	gone := time.Now()
-	leaked := c.emptied(gone)
+	leaked := c.emptied(time.Now())
 	stopWatching()
-	<-struck
-	<-watched
+	beside.Wait()
 	c.print(report, leaked)
 	must(t, err)
-	if report.Violations > 0 {
-		t.Errorf("%d violations", report.Violations)
+	c.judge(report)
+}
+
+// strikeStorm strikes once the storm is under way, which load.Check does not tell.
+func (c *chaos) strikeStorm(ctx context.Context, phases [][]fault) {
+	for c.watch.taken() < chaosUsers/10 {
+		if ctx.Err() != nil {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
 	}
-	for i, problem := range w.problems {
+	began := time.Now()
+	c.strike(phases)
+	took(c.T, "all faults", time.Since(began))
+	if over := time.Since(began) + chaosMends - chaosStorm; over > 0 {
+		c.Errorf("the faults came to their end %v too late: this machine is too slow", over)
+	}
+}
+
+// judge fails the test for every violation.
+func (c *chaos) judge(r load.Report) {
+	c.Helper()
+	if r.Violations > 0 {
+		c.Errorf("%d violations", r.Violations) // the table has the first ones
+	}
+	if c.watched == 0 {
+		c.Error("nobody could watch a gateway die")
+	}
+	if c.watch.looks == 0 {
+		c.Error("never was all of Redis looked at")
+	}
+	for i, problem := range c.watch.problems {
 		if i == 40 {
-			t.Errorf("and %d more", len(w.problems)-i)
+			c.Errorf("and %d more", len(c.watch.problems)-i)
 			break
 		}
-		t.Error(problem)
+		c.Error(problem)
 	}
 }
 
@@ -134,7 +149,7 @@ func (c *chaos) print(r load.Report, leaked int) {
 	_ = r.WriteText(&text)
 	w := c.watch
 	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	row := func(name string, value any) { fmt.Fprintf(t, "%s\t%v\n", name, value) }
+	row := func(name string, value any) { _, _ = fmt.Fprintf(t, "%s\t%v\n", name, value) }
 	row("\nfaults injected", c.faults())
 	row("looks into Redis at all rooms", fmt.Sprintf("%d, %d log entries", w.looks, w.entries))
 	row("over-capacity moments", int(r.OverCapacity)+w.over)

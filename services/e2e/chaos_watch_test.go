@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -178,6 +179,8 @@ func (w *watch) look(ctx context.Context, id string) (seated int, err error) {
 	return len(g.leases) + len(g.permits), nil
 }
 
+// glance reads a room's keys at once. Nothing is answered of a room that goes, or is
+// made anew, at that moment.
 func (w *watch) glance(ctx context.Context, id string) (g glance, presence string, err error) {
 	k := w.v.Layout().Keys(id)
 	before, err := w.v.redis.HGet(ctx, k.Room(), "epoch").Result()
@@ -190,17 +193,14 @@ func (w *watch) glance(ctx context.Context, id string) (g glance, presence strin
 	if l := w.lives[id+" "+before]; l != nil {
 		from = l.last + 1
 	}
-	var room *redis.SliceCmd
-	var now *redis.TimeCmd
-	var permits, leases *redis.ZSliceCmd
-	var seats, sessions *redis.MapStringStringCmd
-	var log *redis.XMessageSliceCmd
-	_, err = w.v.redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		room = p.HMGet(ctx, k.Room(), "epoch", "capacity", "presence", "seq")
-		now = p.Time(ctx)
-		permits, leases = p.ZRangeWithScores(ctx, k.Permits(), 0, -1), p.ZRangeWithScores(ctx, k.Leases(), 0, -1)
-		seats, sessions = p.HGetAll(ctx, k.Seats()), p.HGetAll(ctx, k.Sessions())
-		log = p.XRange(ctx, k.Log(), strconv.FormatInt(from, 10), "+")
+	answers, err := w.v.redis.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.HMGet(ctx, k.Room(), "epoch", "capacity", "presence", "seq")
+		p.Time(ctx)
+		p.ZRangeWithScores(ctx, k.Permits(), 0, -1)
+		p.ZRangeWithScores(ctx, k.Leases(), 0, -1)
+		p.HGetAll(ctx, k.Seats())
+		p.HGetAll(ctx, k.Sessions())
+		p.XRange(ctx, k.Log(), strconv.FormatInt(from, 10), "+")
 		return nil
 	})
 	if err != nil {
@@ -212,12 +212,14 @@ func (w *watch) glance(ctx context.Context, id string) (g glance, presence strin
 		Presence string `redis:"presence"`
 		Seq      int64  `redis:"seq"`
 	}
-	if err := room.Scan(&of); err != nil || of.Epoch != before { // gone, or another one: the next time
+	if err := answers[0].(*redis.SliceCmd).Scan(&of); err != nil || of.Epoch != before {
 		return g, "", err
 	}
 	return glance{
-		id: id, epoch: of.Epoch, capacity: of.Capacity, seq: of.Seq, now: now.Val(),
-		permits: permits.Val(), leases: leases.Val(), seats: seats.Val(), sessions: sessions.Val(), log: log.Val(),
+		id: id, epoch: of.Epoch, capacity: of.Capacity, seq: of.Seq, now: answers[1].(*redis.TimeCmd).Val(),
+		permits: answers[2].(*redis.ZSliceCmd).Val(), leases: answers[3].(*redis.ZSliceCmd).Val(),
+		seats: answers[4].(*redis.MapStringStringCmd).Val(), sessions: answers[5].(*redis.MapStringStringCmd).Val(),
+		log: answers[6].(*redis.XMessageSliceCmd).Val(),
 	}, of.Presence, nil
 }
 
@@ -268,10 +270,7 @@ func (w *watch) seats(l *watched, g glance) {
 func (w *watch) late(l *watched, g glance) {
 	w.mu.Lock()
 	well := w.away.Add(recovery)
-	killed := make(map[string]time.Time, len(w.killed))
-	for name, at := range w.killed {
-		killed[name] = at
-	}
+	killed := maps.Clone(w.killed)
 	w.mu.Unlock()
 	for _, z := range slices.Concat(g.permits, g.leases) {
 		ends := time.UnixMilli(int64(z.Score))

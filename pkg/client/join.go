@@ -77,6 +77,7 @@ func (c *Client) Open(ctx context.Context, o JoinOptions) (*Session, error) {
 	if c.origin != "" {
 		header.Set("Origin", c.origin)
 	}
+	//nolint:bodyclose // Dial closes it, or leaves a reader of what it has read already
 	conn, resp, err := websocket.Dial(ctx, c.address([]string{"chat"}, query), &websocket.DialOptions{
 		HTTPClient: c.http, HTTPHeader: header, OnPingReceived: s.pinged,
 	})

@@ -36,7 +36,12 @@ func TestACallThatHangsIsAskedAgainWithinItsDeadline(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Run(ctx, listener) }()
-	defer func() { stop(); <-ended }()
+	defer func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	}()
 
 	conn, err := Dial(listener.Addr().String(), ClientConfig{})
 	if err != nil {

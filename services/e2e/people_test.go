@@ -108,13 +108,6 @@ func (v *venue) roomExists(t *testing.T, roomID string) bool {
 	return n == 1
 }
 
-// remembers reports whether a key only says which sessions of a partition ended in the
-// last two minutes, and lapses by itself.
-func (v *venue) remembers(ctx context.Context, key string) bool {
-	ttl := v.redis.PTTL(ctx, key).Val()
-	return strings.HasSuffix(key, "}:spent") && ttl > 0 && ttl <= 2*time.Minute
-}
-
 // wantNoTrace checks that Redis holds no key of the room and names it in no index.
 func (v *venue) wantNoTrace(t *testing.T, roomID string) {
 	t.Helper()

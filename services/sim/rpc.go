@@ -40,10 +40,9 @@ type roomsConn struct {
 	from *host
 	name string
 
-	mu      sync.Mutex
-	calls   int
-	armed   map[string][]trouble // by method: what befalls its next requests
-	pending sync.WaitGroup
+	mu    sync.Mutex
+	calls int
+	armed map[string][]trouble // by method: what befalls its next requests
 }
 
 func newRoomsConn(w *world, from *host) *roomsConn {

@@ -1,6 +1,9 @@
 package sim
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // Shrink looks for a shorter plan that breaks the same rule: it leaves out steps, half
 // of them at first and fewer and fewer then, as long as tries last. What is left is the
@@ -35,13 +38,12 @@ func Shrink(t *testing.T, r Result, c Config, tries int) Result {
 // without leaves steps out, and keeps the time at which the others happen.
 func (p Plan) without(from, n int) Plan {
 	to := min(from+n, len(p.Steps))
-	steps := append([]Step{}, p.Steps[:from]...)
-	rest := append([]Step{}, p.Steps[to:]...)
+	rest := slices.Clone(p.Steps[to:])
 	if len(rest) > 0 {
 		for _, s := range p.Steps[from:to] {
 			rest[0].After += s.After
 		}
 	}
-	p.Steps = append(steps, rest...)
+	p.Steps = slices.Concat(p.Steps[:from], rest)
 	return p
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,7 +37,6 @@ type tab struct {
 	room    int
 	session *client.Session
 	id      string
-	gateway string
 
 	mu      sync.Mutex // guards checker
 	checker *audit.Member
@@ -55,13 +55,43 @@ func newUser(w *world, i int) *user {
 
 func roomID(room int) string { return fmt.Sprintf("r%d", room) }
 
+// actor is who carries a step out: the user and room that it names, or else the next
+// for whom there is something to do.
+func (w *world) actor(s Step) (*user, Step) {
+	n, rooms := len(w.people), len(w.plan.Rooms)
+	for i := range n * rooms {
+		u, at := w.people[(s.User+i/rooms)%n], s
+		at.Room = (s.Room + i) % rooms
+		if u.able(at) {
+			return u, at
+		}
+	}
+	return w.people[s.User%n], s
+}
+
+// able reports whether there is something to do.
+func (u *user) able(s Step) bool {
+	switch s.Do {
+	case "cancel":
+		return u.permit(s.Room) != ""
+	case "rejoin":
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		_, ok := u.last[s.Room]
+		return ok
+	case "message", "leave", "close", "break":
+		return u.tab(s.Room) != nil
+	}
+	return true
+}
+
 // act carries an operation out and notes how it ended.
 func (u *user) act(number int, s Step) {
 	ctx, cancel := context.WithTimeout(u.w.ctx, patience)
 	defer cancel()
 	err := u.do(ctx, number, s)
 	outcome := "OK"
-	if err == errNothing {
+	if errors.Is(err, errNothing) {
 		outcome = "nothing to do"
 	} else if err != nil {
 		outcome = string(wire.CodeOf(err))
@@ -70,7 +100,7 @@ func (u *user) act(number int, s Step) {
 	u.w.note("      %s %s %s: %v", u.id, s.Do, roomID(s.Room), outcome)
 }
 
-var errNothing = fmt.Errorf("nothing to do")
+var errNothing = errors.New("nothing to do")
 
 func (u *user) do(ctx context.Context, number int, s Step) error {
 	rooms := roomv1.NewRoomServiceClient(u.w.gateway(s.Node).rooms)

@@ -202,7 +202,9 @@ func (r rules) renew(s *state, e event) bool {
 			return false
 		}
 		p = p.clone()
-		p.sessions[session] = max(p.sessions[session], e.call+wire.Lease.Milliseconds())
+		if p.doubt < e.call { // else a Leave may come yet
+			p.sessions[session] = max(p.sessions[session], e.call+wire.Lease.Milliseconds())
+		}
 		s.people[user] = p
 	}
 	for _, session := range e.lost {

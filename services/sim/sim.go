@@ -80,7 +80,7 @@ func (w *world) run() {
 		w.pass(s.After)
 		w.note("step  %v", s)
 		if _, ok := operations[s.Do]; ok {
-			u := w.people[s.User%len(w.people)]
+			u, s := w.actor(s)
 			w.acting.Go(func() { u.act(i, s) })
 		} else {
 			w.strike(s)

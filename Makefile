@@ -53,7 +53,8 @@ test: deps build ## run every test, on real Redis and real processes
 	go test -race -timeout 5m $$(go list work | grep -v /services/e2e)
 	go test -c -o .run/sim.test ./services/sim
 	cd services/sim && ../../.run/sim.test -test.timeout 5m
-	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m ./services/e2e/...
+	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -v -run '^TestChaos$$' ./services/e2e
+	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -parallel 4 -skip '^TestChaos$$' ./services/e2e/...
 
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests alone

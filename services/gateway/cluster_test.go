@@ -34,8 +34,8 @@ import (
 )
 
 // cluster is a whole Anteroom in this process: Redis, room services and gateways,
-// connected as in production, over memnet. In real mode browsers come over TCP; in a
-// bubble of synctest they come over memnet too, and time is virtual.
+// connected as in production, over memnet. Browsers come over TCP; in a bubble of
+// synctest they come over memnet too, and time is virtual.
 //
 // Names on the network: "redis", "rooms-1" …, "gateway-1" …; browsers are "browser".
 type cluster struct {
@@ -48,7 +48,7 @@ type cluster struct {
 	nodes  []*node
 	api    roomv1.RoomServiceClient // as other services of the company call it
 	rdb    *redis.Client            // of the test itself
-	real   bool
+	tcp    bool
 }
 
 // roomsNode is one room service with its reaper.
@@ -83,8 +83,8 @@ func init() {
 	}
 }
 
-// real starts a cluster whose browsers come over TCP.
-func real(t *testing.T, s shape) *cluster {
+// overTCP starts a cluster whose browsers come over TCP.
+func overTCP(t *testing.T, s shape) *cluster {
 	t.Helper()
 	t.Parallel()
 	return start(t, s, true)
@@ -105,12 +105,12 @@ func both(t *testing.T, s shape, test func(t *testing.T, c *cluster)) {
 	t.Run("virtual", func(t *testing.T) { virtual(t, s, test) })
 }
 
-func start(t testing.TB, s shape, real bool) *cluster {
+func start(t testing.TB, s shape, tcp bool) *cluster {
 	t.Helper()
 	signer, err := identity.NewSigner(signingKey, time.Hour)
 	must(t, err)
 	c := &cluster{
-		t: t, net: memnet.New(), redis: miniredis.NewMiniRedis(), signer: signer, real: real,
+		t: t, net: memnet.New(), redis: miniredis.NewMiniRedis(), signer: signer, tcp: tcp,
 		layout: roomlog.Layout{Partitions: 4},
 	}
 	c.redis.ClockTTL(true)
@@ -243,7 +243,7 @@ func (c *cluster) startGateway(configure func(*gateway.Config)) *node {
 	mux.Handle("/chat", g)
 	mux.Handle("/v1/", httpapi.New(httpapi.Config{Rooms: cfg.Rooms, Identities: c.signer, Origins: cfg.Origins}))
 	var l net.Listener
-	if c.real {
+	if c.tcp {
 		l, err = net.Listen("tcp", "127.0.0.1:0")
 	} else {
 		l, err = c.net.Listen(name)
@@ -279,7 +279,7 @@ func (c *cluster) link(from, to string) *memnet.Link { return c.net.Link(from, t
 
 // dial opens a connection as a browser does.
 func (n *node) dial(ctx context.Context) (net.Conn, error) {
-	if n.c.real {
+	if n.c.tcp {
 		return new(net.Dialer).DialContext(ctx, "tcp", n.url[len("http://"):])
 	}
 	return n.c.net.Dial(ctx, "browser", n.name)
@@ -400,18 +400,6 @@ func (c *cluster) permit(roomID, identity string) string {
 		c.t.Fatalf("POST permits answered %d", status)
 	}
 	return answer.Permit
-}
-
-// eventually waits for a condition that nothing tells of.
-func (c *cluster) eventually(what string, condition func() bool) {
-	c.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for !condition() {
-		if time.Now().After(deadline) {
-			c.t.Fatalf("not within 20 s: %s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
 }
 
 // publishRequest is a message of the application with a string as its body.

@@ -131,7 +131,7 @@ func testSlowReader(t *testing.T, c *cluster, said int, pause time.Duration) {
 }
 
 func TestSlowReaderIsClosedWith4508AndLosesNothing(t *testing.T) {
-	t.Run("tcp", func(t *testing.T) { testSlowReader(t, real(t, shape{configure: unlimited}), 500, 0) }) // 7.5 MB
+	t.Run("tcp", func(t *testing.T) { testSlowReader(t, overTCP(t, shape{configure: unlimited}), 500, 0) }) // 7.5 MB
 	t.Run("virtual", func(t *testing.T) {
 		virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) { testSlowReader(t, c, 50, 25*time.Second) })
 	})

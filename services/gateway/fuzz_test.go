@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"encoding/json"
+	"errors"
 	"net"
 	"strings"
 	"testing"
@@ -51,7 +52,7 @@ func FuzzSocket(f *testing.F) {
 		}
 		for {
 			raw, err := p.receive(time.Now().Add(patience))
-			if end, ok := err.(*closed); ok {
+			if end, ok := errors.AsType[*closed](err); ok {
 				if end.code != 1006 && end.reason != "" && !utf8.ValidString(end.reason) {
 					t.Fatalf("closed with reason %q", end.reason)
 				}

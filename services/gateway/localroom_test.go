@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -232,7 +233,7 @@ func (c *tape) frames() (texts []string) {
 	for {
 		op, p, err := nextFrame(r)
 		switch {
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return texts
 		case err != nil:
 			return append(texts, err.Error())

@@ -103,14 +103,6 @@ func query(pairs ...string) string {
 	return "/chat?" + q.Encode()
 }
 
-// join sends JOIN on a new WebSocket and waits for JOINED.
-func (n *node) join(f wire.ClientFrame) *peer {
-	n.c.t.Helper()
-	p := n.open("/chat")
-	p.join(f)
-	return p
-}
-
 // walkIn joins with an identity, or as somebody new without one.
 func (n *node) walkIn(roomID, identity string) (*peer, wire.ServerFrame) {
 	n.c.t.Helper()

@@ -162,7 +162,7 @@ func TestOriginThatIsNotAllowedGets403BeforeTheUpgrade(t *testing.T) {
 				t.Errorf("origin %s: %s, want %d", o, resp.Status, want)
 			}
 		}
-		if _, resp := n.try("/chat", http.Header{"Origin": {n.url, "https://evil.example"}}, nil); resp.StatusCode != 403 {
+		if _, resp := n.try("/chat", http.Header{"Origin": {n.url, "https://evil.example"}}, nil); resp.StatusCode != http.StatusForbidden {
 			t.Errorf("two origins: %s", resp.Status)
 		}
 	})
@@ -402,7 +402,7 @@ func TestRequestsThatAreNoUpgradeAreRefused(t *testing.T) {
 		if status := c.nodes[0].call("GET", "/chat", "", nil, nil); status != http.StatusUpgradeRequired {
 			t.Errorf("GET /chat answered %d", status)
 		}
-		if _, resp := c.nodes[0].try("/chat", http.Header{"Sec-WebSocket-Key": {"second"}}, nil); resp.StatusCode != 400 {
+		if _, resp := c.nodes[0].try("/chat", http.Header{"Sec-WebSocket-Key": {"second"}}, nil); resp.StatusCode != http.StatusBadRequest {
 			t.Errorf("two keys: %s", resp.Status)
 		}
 	})

@@ -278,7 +278,7 @@ func TestApplicationsMessagesComeFromSystem(t *testing.T) {
 }
 
 func TestManyRoomsAtOnceKeepApart(t *testing.T) {
-	c := real(t, shape{gateways: 2, rooms: 2})
+	c := overTCP(t, shape{gateways: 2, rooms: 2})
 	const rooms, members, messages = 8, 4, 15
 	var all sync.WaitGroup
 	for i := range rooms {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/anteroom-chat/anteroom/pkg/memnet"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
 // tcpSocket is a socket over TCP and its peer's end.
@@ -344,4 +345,46 @@ func TestFramesUpToAndEndOfFrameKeepBoundaries(t *testing.T) {
 		}
 		start = end
 	}
+}
+
+// A JOINED of a thousand members is larger than what may wait; a ping in between is
+// none too many.
+func TestLargeFirstFrameLeavesRoomForOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, peer, writers := memSocket(t)
+		sent := make(chan bool, 1)
+		go func() { sent <- s.sendAll(numbered(0, 400<<10), func() {}) }()
+		synctest.Wait()
+		if !s.send(pingFrame) {
+			t.Fatalf("closed with %d", s.closed())
+		}
+		if op, p, err := nextFrame(peer); op != textFrame || len(p) != 400<<10 || err != nil {
+			t.Fatalf("got %x of %d bytes, %v", op, len(p), err)
+		}
+		if op, _, err := nextFrame(peer); op != 0x89 || err != nil || !<-sent {
+			t.Fatalf("got %x, %v", op, err)
+		}
+		writers.Wait()
+	})
+}
+
+func TestRenewalThatFindsNoSeatClosesUnlessTheMemberIsLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKeeper(&Gateway{metrics: newMetrics(nil)})
+		for cause, want := range map[roomv1.LostSession_Cause]wire.CloseCode{
+			roomv1.LostSession_CAUSE_REPLACED:    wire.CloseReplaced,
+			roomv1.LostSession_CAUSE_ROOM_GONE:   wire.CloseRoomDeleted,
+			roomv1.LostSession_CAUSE_LEASE_ENDED: wire.CloseLeaseLost,
+		} {
+			for _, leaving := range []bool{false, true} {
+				s := &session{id: "s"}
+				s.sock, _, _ = memSocket(t)
+				s.leaving.Store(leaving)
+				k.renewed([]*session{s}, map[string]roomv1.LostSession_Cause{"s": cause}, 0)
+				if got := s.sock.closed(); leaving && got != 0 || !leaving && got != want {
+					t.Errorf("%v, leaving %v: closed with %d", cause, leaving, got)
+				}
+			}
+		}
+	})
 }

@@ -186,6 +186,9 @@ func (r rules) leave(s *state, e event) bool {
 		return true
 	}
 	delete(p.sessions, e.session)
+	for other := range p.sessions { // which the one that left may have replaced
+		p.sessions[other] = 0
+	}
 	s.people[user] = p
 	s.vacant = max(s.vacant, e.call)
 	if len(p.sessions) == 0 && p.token == "" {

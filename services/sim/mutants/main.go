@@ -52,6 +52,14 @@ func run() error {
 		return err
 	}
 	began := time.Now()
+	whole := mutant{name: "none", breaks: "nothing: the suites must pass"}
+	by, err := whole.try(dir)
+	if err != nil {
+		return err
+	}
+	if len(by) > 0 {
+		return fmt.Errorf("the suites fail on the tree as it is, so they would prove nothing: %v", by)
+	}
 	var escaped []string
 	caught := 0
 	for _, m := range mutants {

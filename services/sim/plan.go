@@ -24,7 +24,7 @@ type Step struct {
 // Operations of users. Each looks at what its user has at that time: who has no seat
 // has nothing to leave.
 var operations = map[string]int{ // by weight
-	"create": 8, "reserve": 12, "cancel": 4, "join": 26, "walkin": 14, "message": 12,
+	"create": 8, "reserve": 12, "cancel": 4, "join": 26, "walkin": 14, "message": 18,
 	"leave": 9, "close": 4, "break": 6, "rejoin": 6, "count": 3,
 }
 

@@ -152,6 +152,9 @@ func (u *user) do(ctx context.Context, number int, s Step) error {
 // part is what a user does with a tab.
 func (u *user) part(ctx context.Context, s Step) error {
 	t := u.tab(s.Room)
+	if s.Do == "message" && s.Node%2 == 0 {
+		t = u.oldestTab(s.Room) // which another one may have replaced
+	}
 	if t == nil {
 		return errNothing
 	}
@@ -205,6 +208,17 @@ func (u *user) tab(room int) *tab {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	for _, t := range slices.Backward(u.tabs) {
+		if t.room == room {
+			return t
+		}
+	}
+	return nil
+}
+
+func (u *user) oldestTab(room int) *tab {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, t := range u.tabs {
 		if t.room == room {
 			return t
 		}

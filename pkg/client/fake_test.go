@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/memnet"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
@@ -28,7 +29,7 @@ const pipeBytes = 64 << 10
 // as far as clients see it, and the hooks break it where a test wants.
 type fake struct {
 	http.ServeMux
-	listeners map[string]*listener // by host:port
+	net *memnet.Network
 
 	mu       sync.Mutex
 	epoch    string
@@ -76,15 +77,17 @@ func bubble(t *testing.T, f func(t *testing.T, srv *fake)) {
 
 func newFake(t *testing.T, addrs ...string) *fake {
 	srv := &fake{
-		listeners: map[string]*listener{}, epoch: "e1", kept: 1,
+		net: memnet.New(), epoch: "e1", kept: 1,
 		ids: map[string]int64{}, sockets: map[*socket]bool{},
 	}
 	srv.routes()
 	var ends sync.WaitGroup
 	server := &http.Server{Handler: srv}
 	for _, addr := range addrs {
-		lis := newListener()
-		srv.listeners[addr] = lis
+		lis, err := srv.net.Listen(addr)
+		if err != nil {
+			t.Fatal(err)
+		}
 		ends.Go(func() { _ = server.Serve(lis) })
 	}
 	t.Cleanup(func() {
@@ -98,12 +101,8 @@ func newFake(t *testing.T, addrs ...string) *fake {
 func (srv *fake) dial(ctx context.Context, _, addr string) (net.Conn, error) {
 	srv.mu.Lock()
 	srv.dials = append(srv.dials, addr)
-	lis := srv.listeners[addr]
 	srv.mu.Unlock()
-	if lis == nil {
-		return nil, fmt.Errorf("dial %s: connection refused", addr)
-	}
-	return lis.dial(ctx)
+	return srv.net.Dial(ctx, "client", addr)
 }
 
 func (srv *fake) client(t *testing.T) *client.Client {

@@ -61,10 +61,11 @@ func (r rules) cancel(s *state, e event) bool {
 		s.people[user] = p
 		return true
 	}
+	until := min(e.call, p.lo(e.call))
 	p.token = ""
 	s.people[user] = p
 	if len(p.sessions) == 0 {
-		s.drop(user, e.call)
+		s.drop(user, until)
 		r.settle(s, e)
 	}
 	return true
@@ -185,14 +186,15 @@ func (r rules) leave(s *state, e event) bool {
 	if !ok {
 		return true
 	}
+	until := min(e.call, p.lo(e.call))
 	delete(p.sessions, e.session)
 	for other := range p.sessions { // which the one that left may have replaced
 		p.sessions[other] = 0
 	}
 	s.people[user] = p
-	s.vacant = max(s.vacant, e.call)
+	s.vacant = max(s.vacant, until)
 	if len(p.sessions) == 0 && p.token == "" {
-		s.drop(user, e.call)
+		s.drop(user, until)
 		r.settle(s, e)
 	}
 	return true

@@ -172,8 +172,10 @@ func (t *truth) read(id string) roomState {
 		return m
 	}
 	set := func(key string) map[string]float64 {
-		m, _ := db.SortedSet(key)
-		return m
+		m, _ := db.SortedSet(key) // the store's own map
+		t.w.redis.Lock()
+		defer t.w.redis.Unlock()
+		return maps.Clone(m)
 	}
 	k := t.w.layout.Keys(id)
 	return roomState{

@@ -19,8 +19,6 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/run"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 	"github.com/anteroom-chat/anteroom/services/gateway"
-	"github.com/anteroom-chat/anteroom/services/gateway/identity"
-	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 	"github.com/anteroom-chat/anteroom/services/gateway/server"
 	"github.com/anteroom-chat/anteroom/services/room"
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
@@ -28,13 +26,17 @@ import (
 
 // dev runs a room service and a gateway, connected as in production.
 type dev struct {
-	Listen         string `help:"Address of the page, HTTP and WebSocket." default:"127.0.0.1:8080" env:"LISTEN"`
-	AdminListen    string `help:"Address of metrics, health and pprof." default:"127.0.0.1:9180" env:"ADMIN_LISTEN"`
-	Redis          string `help:"URL of a Redis to use instead of the embedded store." placeholder:"redis://HOST:PORT/DB" env:"REDIS"`
-	IdentityKey    string `help:"Key that signs identities, at least 32 bytes. Made at start when empty." env:"IDENTITY_KEY"`
-	AllowedOrigins string `help:"Host patterns of browser origins, comma-separated, besides the page's own." env:"ALLOWED_ORIGINS"`
-	LogLevel       string `help:"debug, info, warn or error." default:"info" env:"LOG_LEVEL"`
+	Listen      string `help:"Address of the page, HTTP and WebSocket." default:"127.0.0.1:8080" env:"LISTEN"`
+	AdminListen string `help:"Address of metrics, health and pprof." default:"127.0.0.1:9180" env:"ADMIN_LISTEN"`
+	Redis       string `help:"URL of a Redis to use instead of the embedded store." placeholder:"redis://HOST:PORT/DB" env:"REDIS"`
+	IdentityKey string `help:"Key that signs identities, at least 32 bytes. Made at start when empty." env:"IDENTITY_KEY"`
+	LogLevel    string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
+
+	server.Settings
 }
+
+// Validate is called by kong.
+func (d *dev) Validate() error { return d.Check() }
 
 func (d *dev) Run(ctx context.Context) error {
 	logger, err := run.NewLogger(os.Stderr, d.LogLevel)
@@ -42,44 +44,45 @@ func (d *dev) Run(ctx context.Context) error {
 		return err
 	}
 	slog.SetDefault(logger)
-	rdb, closeStore, err := d.store()
+	cfg, closeStore, err := d.prepare(ctx)
 	if err != nil {
 		return err
 	}
 	defer closeStore()
-	signer, err := d.signer()
-	if err != nil {
-		return err
-	}
-	origins, err := origin.Parse(d.AllowedOrigins)
-	if err != nil {
-		return err
-	}
-	layout := roomlog.Layout{Partitions: roomlog.DefaultPartitions}
-	if err := roomlog.Agree(ctx, rdb, layout); err != nil {
-		return err
-	}
 	listener, err := net.Listen("tcp", d.Listen)
 	if err != nil {
 		return err
 	}
-	return d.serve(ctx, parts{rdb, layout, signer, origins, listener})
+	return d.serve(ctx, cfg, listener)
 }
 
-// parts are what the process is made of.
-type parts struct {
-	rdb      *redis.Client
-	layout   roomlog.Layout
-	signer   *identity.Signer
-	origins  *origin.Policy
-	listener net.Listener
+// prepare makes what the parts share.
+func (d *dev) prepare(ctx context.Context) (gateway.Config, func(), error) {
+	if d.IdentityKey == "" {
+		d.IdentityKey = rand.Text() + rand.Text()
+		slog.Info("made an IDENTITY_KEY for this run: identities are good until it ends")
+	}
+	cfg, err := d.Gateway("dev-"+strings.ToLower(rand.Text()[:8]), d.IdentityKey)
+	if err != nil {
+		return cfg, nil, err
+	}
+	rdb, closeStore, err := d.store()
+	if err != nil {
+		return cfg, nil, err
+	}
+	cfg.Redis = rdb
+	if err := roomlog.Agree(ctx, rdb, cfg.Layout); err != nil {
+		closeStore()
+		return cfg, nil, err
+	}
+	return cfg, closeStore, nil
 }
 
-func (d *dev) serve(ctx context.Context, p parts) error {
+func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listener) error {
 	registry := run.NewRegistry()
-	publisher := roomlog.NewPublisher(p.rdb, p.layout)
+	publisher := roomlog.NewPublisher(cfg.Redis, cfg.Layout)
 	defer publisher.Close()
-	store := redisstore.New(p.rdb, p.layout)
+	store := redisstore.New(cfg.Redis, cfg.Layout)
 	rooms := rpc.NewServer(rpc.ServerConfig{Metrics: registry})
 	roomv1.RegisterRoomServiceServer(rooms, room.NewService(store, publisher))
 	rooms.SetServing(true)
@@ -92,14 +95,8 @@ func (d *dev) serve(ctx context.Context, p parts) error {
 		return err
 	}
 	defer conn.Close()
-	gw, err := server.New(server.Config{
-		Gateway: gateway.Config{
-			ID: "dev-" + strings.ToLower(rand.Text()[:8]), Redis: p.rdb, Layout: p.layout,
-			Identities: p.signer, Origins: p.origins,
-			MessageRate: 20, MessageBurst: 40, WalkIn: true, Registry: registry,
-		},
-		RoomsConn: conn, DrainTimeout: 2 * time.Second,
-	})
+	cfg.Registry = registry
+	gw, err := server.New(server.Config{Gateway: cfg, RoomsConn: conn, Rate: d.Rate(), DrainTimeout: 2 * time.Second})
 	if err != nil {
 		return err
 	}
@@ -107,12 +104,12 @@ func (d *dev) serve(ctx context.Context, p parts) error {
 	if err != nil {
 		return err
 	}
-	slog.Info("Anteroom is ready: open the page", "url", "http://"+p.listener.Addr().String(), "admin", "http://"+admin.Addr())
+	slog.Info("Anteroom is ready: open the page", "url", "http://"+listener.Addr().String(), "admin", "http://"+admin.Addr())
 	var group run.Group
 	group.Add("admin", admin.Run)
 	group.Add("rooms", func(ctx context.Context) error { return rooms.Run(ctx, inside) })
 	group.Add("reaper", func(ctx context.Context) error { room.Reap(ctx, store); return nil })
-	group.Add("gateway", func(ctx context.Context) error { return gw.Run(ctx, p.listener) })
+	group.Add("gateway", func(ctx context.Context) error { return gw.Run(ctx, listener) })
 	return group.Run(ctx)
 }
 
@@ -134,13 +131,4 @@ func (d *dev) store() (*redis.Client, func(), error) {
 	slog.Info("on the embedded store: for trying out and developing, everything is forgotten at the end")
 	rdb := redis.NewClient(roomlog.Tune(&redis.Options{Addr: embedded.Addr()}))
 	return rdb, func() { _ = rdb.Close(); embedded.Close() }, nil
-}
-
-func (d *dev) signer() (*identity.Signer, error) {
-	key := d.IdentityKey
-	if key == "" {
-		key = rand.Text() + rand.Text()
-		slog.Info("made an IDENTITY_KEY for this run: identities are good until it ends")
-	}
-	return identity.NewSigner([]byte(key), 24*time.Hour)
 }

@@ -12,24 +12,20 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
-
-	"github.com/anteroom-chat/anteroom/pkg/roomlog"
-	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 )
 
 // startDev runs `anteroom dev` on a free port until the test ends.
 func startDev(t *testing.T) string {
 	t.Helper()
-	d := &dev{AdminListen: "127.0.0.1:0"}
-	rdb, closeStore, err := d.store()
+	d := new(dev)
+	parser, err := kong.New(d)
 	if err != nil {
 		t.Fatal(err)
 	}
-	signer, err := d.signer()
-	if err != nil {
+	if _, err := parser.Parse([]string{"--admin-listen=127.0.0.1:0"}); err != nil {
 		t.Fatal(err)
 	}
-	origins, err := origin.Parse("")
+	cfg, closeStore, err := d.prepare(context.Background())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,9 +35,7 @@ func startDev(t *testing.T) string {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() {
-		ended <- d.serve(ctx, parts{rdb, roomlog.Layout{Partitions: roomlog.DefaultPartitions}, signer, origins, listener})
-	}()
+	go func() { ended <- d.serve(ctx, cfg, listener) }()
 	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {

@@ -17,35 +17,22 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
-	"github.com/anteroom-chat/anteroom/pkg/wire"
-	"github.com/anteroom-chat/anteroom/services/gateway"
-	"github.com/anteroom-chat/anteroom/services/gateway/httpapi"
-	"github.com/anteroom-chat/anteroom/services/gateway/identity"
-	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 	"github.com/anteroom-chat/anteroom/services/gateway/server"
 )
 
 // settings are flags, and environment variables of the same name.
 type settings struct {
-	Listen         string        `help:"Address of the page, HTTP and WebSocket." default:"127.0.0.1:8080" env:"LISTEN"`
-	AdminListen    string        `help:"Address of metrics, health and pprof." default:"127.0.0.1:9181" env:"ADMIN_LISTEN"`
-	Redis          string        `help:"URL of Redis, redis:// or rediss://." default:"redis://127.0.0.1:6379/0" env:"REDIS"`
-	Rooms          string        `help:"The room services: a gRPC target, or HOST:PORT,HOST:PORT." default:"dns:///127.0.0.1:50051" env:"ROOMS"`
-	IdentityKey    string        `help:"Key that signs identities (HS256), at least 32 bytes, the same for every gateway. Required." env:"IDENTITY_KEY"`
-	IdentityTTL    time.Duration `help:"How long an anonymous identity lives." default:"24h" env:"IDENTITY_TTL"`
-	AllowedOrigins string        `help:"Browser origins besides the page's own host: host patterns or whole origins, comma-separated; * allows all." placeholder:"app.example.com,*.example.org" env:"ALLOWED_ORIGINS"`
-	MaxFrameBytes  int           `help:"Largest frame of a client, in bytes, 256 to 1048576." default:"16384" env:"MAX_FRAME_BYTES"`
-	MessageRate    float64       `help:"Messages per second that a session may sustain; 0 is no limit." default:"20" env:"MESSAGE_RATE"`
-	MessageBurst   int           `help:"Messages that a session may send at once." default:"40" env:"MESSAGE_BURST"`
-	WalkIn         bool          `help:"Let a join without a permit take a free seat; on by default." default:"true" negatable:"" env:"WALK_IN"`
-	GatewayID      string        `help:"Unique name among the gateways, 1 to 64 of A-Z a-z 0-9 _ -. Made at start when empty." env:"GATEWAY_ID"`
-	DrainTimeout   time.Duration `help:"How long a stop waits for members to move to other gateways, 0s to 30s." default:"30s" env:"DRAIN_TIMEOUT"`
-	HTTPRate       float64       `name:"http-rate" help:"Requests to /v1 per second that a client address may sustain; 0 is no limit." default:"0" env:"HTTP_RATE"`
-	HTTPBurst      int           `name:"http-burst" help:"Requests to /v1 that a client address may send at once; 0 is --http-rate, rounded up." default:"0" env:"HTTP_BURST"`
-	TrustProxy     bool          `help:"Take client addresses from X-Forwarded-For, as the proxy in front writes it." env:"TRUST_PROXY"`
-	Partitions     int           `help:"Number of partitions that rooms hash to; all processes must agree." default:"64" env:"PARTITIONS"`
-	LogLevel       string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
-	Healthcheck    bool          `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1."`
+	Listen       string        `help:"Address of the page, HTTP and WebSocket." default:"127.0.0.1:8080" env:"LISTEN"`
+	AdminListen  string        `help:"Address of metrics, health and pprof." default:"127.0.0.1:9181" env:"ADMIN_LISTEN"`
+	Redis        string        `help:"URL of Redis, redis:// or rediss://." default:"redis://127.0.0.1:6379/0" env:"REDIS"`
+	Rooms        string        `help:"The room services: a gRPC target, or HOST:PORT,HOST:PORT." default:"dns:///127.0.0.1:50051" env:"ROOMS"`
+	IdentityKey  string        `help:"Key that signs identities (HS256), at least 32 bytes, the same for every gateway. Required." env:"IDENTITY_KEY"`
+	GatewayID    string        `help:"Unique name among the gateways, 1 to 64 of A-Z a-z 0-9 _ -. Made at start when empty." env:"GATEWAY_ID"`
+	DrainTimeout time.Duration `help:"How long a stop waits for members to move to other gateways, 0s to 30s." default:"30s" env:"DRAIN_TIMEOUT"`
+	LogLevel     string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
+	Healthcheck  bool          `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1."`
+
+	server.Settings
 }
 
 // Validate is called by kong, before anything is waited for.
@@ -53,19 +40,10 @@ func (s *settings) Validate() error {
 	if s.GatewayID == "" {
 		s.GatewayID = "gw-" + strings.ToLower(rand.Text()[:12])
 	}
-	switch {
-	case s.Partitions < 1 || s.Partitions > 4096:
-		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
-	case s.MaxFrameBytes < 256 || s.MaxFrameBytes > 1<<20:
-		return fmt.Errorf("--max-frame-bytes is %d, outside 256 to 1048576", s.MaxFrameBytes)
-	case s.MessageRate < 0 || s.MessageRate > 0 && s.MessageBurst < 1:
-		return fmt.Errorf("--message-rate is negative, or --message-burst below 1")
-	case s.DrainTimeout < 0 || s.DrainTimeout > 30*time.Second:
+	if s.DrainTimeout < 0 || s.DrainTimeout > 30*time.Second {
 		return fmt.Errorf("--drain-timeout is %v, outside 0s to 30s", s.DrainTimeout)
-	case s.HTTPRate < 0 || s.HTTPBurst < 0:
-		return fmt.Errorf("--http-rate and --http-burst cannot be negative")
 	}
-	return nil
+	return s.Check()
 }
 
 func main() {
@@ -80,24 +58,8 @@ func main() {
 	k.FatalIfErrorf(s.serve(ctx))
 }
 
-// gateway translates the settings; Redis and metrics are the caller's to add.
-func (s *settings) gateway() (gateway.Config, error) {
-	signer, err := identity.NewSigner([]byte(s.IdentityKey), s.IdentityTTL)
-	if err != nil {
-		return gateway.Config{}, fmt.Errorf("--identity-key: %w", err)
-	}
-	origins, err := origin.Parse(s.AllowedOrigins)
-	if err != nil {
-		return gateway.Config{}, err
-	}
-	return gateway.Config{
-		ID: s.GatewayID, Layout: roomlog.Layout{Partitions: s.Partitions}, Identities: signer, Origins: origins,
-		MaxFrameBytes: s.MaxFrameBytes, MessageRate: s.MessageRate, MessageBurst: s.MessageBurst, WalkIn: s.WalkIn,
-	}, wire.CheckID("--gateway-id", s.GatewayID)
-}
-
 func (s *settings) serve(ctx context.Context) error {
-	cfg, err := s.gateway()
+	cfg, err := s.Gateway(s.GatewayID, s.IdentityKey)
 	if err != nil {
 		return err
 	}
@@ -127,7 +89,7 @@ func (s *settings) serve(ctx context.Context) error {
 	defer listener.Close()
 	gw, err := server.New(server.Config{
 		Gateway: cfg, RoomsConn: conn, DrainTimeout: s.DrainTimeout,
-		Rate: httpapi.RateLimit{PerSecond: s.HTTPRate, Burst: s.HTTPBurst, TrustProxy: s.TrustProxy},
+		Rate: s.Rate(),
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,63 @@
+package server
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/services/gateway"
+	"github.com/anteroom-chat/anteroom/services/gateway/httpapi"
+	"github.com/anteroom-chat/anteroom/services/gateway/identity"
+	"github.com/anteroom-chat/anteroom/services/gateway/origin"
+)
+
+// Settings are how a gateway behaves, wherever it runs: flags, and environment
+// variables of the same name.
+type Settings struct {
+	IdentityTTL    time.Duration `help:"How long an anonymous identity lives." default:"24h" env:"IDENTITY_TTL"`
+	AllowedOrigins string        `help:"Browser origins besides the page's own host: host patterns or whole origins, comma-separated; * allows all." placeholder:"app.example.com,*.example.org" env:"ALLOWED_ORIGINS"`
+	MaxFrameBytes  int           `help:"Largest frame of a client, in bytes, 256 to 1048576." default:"16384" env:"MAX_FRAME_BYTES"`
+	MessageRate    float64       `help:"Messages per second that a session may sustain; 0 is no limit." default:"20" env:"MESSAGE_RATE"`
+	MessageBurst   int           `help:"Messages that a session may send at once." default:"40" env:"MESSAGE_BURST"`
+	WalkIn         bool          `help:"Let a join without a permit take a free seat; on by default." default:"true" negatable:"" env:"WALK_IN"`
+	HTTPRate       float64       `name:"http-rate" help:"Requests to /v1 per second that a client address may sustain; 0 is no limit." default:"0" env:"HTTP_RATE"`
+	HTTPBurst      int           `name:"http-burst" help:"Requests to /v1 that a client address may send at once; 0 is --http-rate, rounded up." default:"0" env:"HTTP_BURST"`
+	TrustProxy     bool          `help:"Take client addresses from X-Forwarded-For, as the proxy in front writes it." env:"TRUST_PROXY"`
+	Partitions     int           `help:"Number of partitions that rooms hash to; all processes must agree." default:"64" env:"PARTITIONS"`
+}
+
+// Check finds what no gateway could start with.
+func (s *Settings) Check() error {
+	switch {
+	case s.Partitions < 1 || s.Partitions > 4096:
+		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
+	case s.MaxFrameBytes < 256 || s.MaxFrameBytes > 1<<20:
+		return fmt.Errorf("--max-frame-bytes is %d, outside 256 to 1048576", s.MaxFrameBytes)
+	case s.MessageRate < 0 || s.MessageRate > 0 && s.MessageBurst < 1:
+		return fmt.Errorf("--message-rate is negative, or --message-burst below 1")
+	case s.HTTPRate < 0 || s.HTTPBurst < 0:
+		return fmt.Errorf("--http-rate and --http-burst cannot be negative")
+	}
+	return nil
+}
+
+// Gateway translates the settings; Redis and metrics are the caller's to add.
+func (s *Settings) Gateway(id, identityKey string) (gateway.Config, error) {
+	signer, err := identity.NewSigner([]byte(identityKey), s.IdentityTTL)
+	if err != nil {
+		return gateway.Config{}, fmt.Errorf("--identity-key: %w", err)
+	}
+	origins, err := origin.Parse(s.AllowedOrigins)
+	if err != nil {
+		return gateway.Config{}, err
+	}
+	return gateway.Config{
+		ID: id, Layout: roomlog.Layout{Partitions: s.Partitions}, Identities: signer, Origins: origins,
+		MaxFrameBytes: s.MaxFrameBytes, MessageRate: s.MessageRate, MessageBurst: s.MessageBurst, WalkIn: s.WalkIn,
+	}, nil
+}
+
+// Rate is the limit of each client address.
+func (s *Settings) Rate() httpapi.RateLimit {
+	return httpapi.RateLimit{PerSecond: s.HTTPRate, Burst: s.HTTPBurst, TrustProxy: s.TrustProxy}
+}

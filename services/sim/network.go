@@ -118,6 +118,25 @@ func (n *network) passage(ctx context.Context, a, b *host) error {
 	}
 }
 
+// arrived waits until nothing that a has sent is held up on its way to b. What a dead
+// process had sent still arrives.
+func (n *network) arrived(ctx context.Context, a, b *host) {
+	for {
+		n.mu.Lock()
+		calm := n.calm
+		free := !n.blockedLocked(a, b) && (a.dead || a.paused == 0)
+		n.mu.Unlock()
+		if free {
+			return
+		}
+		select {
+		case <-calm:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
 // pause stops a host: nothing leaves it and nothing reaches it. The answer undoes it.
 func (n *network) pause(h *host) (resume func()) {
 	n.mu.Lock()

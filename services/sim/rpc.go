@@ -247,7 +247,7 @@ func (w *world) recorded(c *call) {
 		return
 	}
 	w.background.Go(func() { // what was sent arrives once the way is free
-		_ = w.net.passage(w.ctx, c.By, w.store)
+		w.net.arrived(w.ctx, c.By, w.store)
 		time.Sleep(2 * (latencyMin + latencySpread))
 		c.Settled = time.Now()
 	})

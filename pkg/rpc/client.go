@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -15,6 +16,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // Periods of a connection. A client pings less often than the server allows
@@ -135,11 +138,12 @@ func callInterceptor(timeout time.Duration, m *metrics) grpc.UnaryClientIntercep
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
 		err := invoke(attempt, method, req, resp, conn, options...)
-		if err != nil && attempt.Err() != nil && ctx.Err() == nil {
+		// The server knows the deadline too, and may be the first to find it over.
+		hung := time.Since(start) > attemptTimeout*9/10
+		if err = FromStatus(err); hung && ctx.Err() == nil && errors.Is(err, &wire.Error{Code: wire.Unavailable}) {
 			// Every call can be repeated; round robin sends this one elsewhere.
-			err = invoke(ctx, method, req, resp, conn, options...)
+			err = FromStatus(invoke(ctx, method, req, resp, conn, options...))
 		}
-		err = FromStatus(err)
 		m.observe(method, codeLabel(err, nil), start)
 		return err
 	}

@@ -14,7 +14,8 @@ import (
 const (
 	followTimeout  = 3 * time.Second
 	confirmTimeout = 5 * time.Second
-	replayPage     = 64 // entries read and sent at a time when a member comes back
+	repeatedAfter  = 250 * time.Millisecond // a ConfirmJoin takes a few milliseconds
+	replayPage     = 64                     // entries read and sent at a time when a member comes back
 )
 
 // joinAsked carries out the join that the URL asked for.
@@ -103,7 +104,10 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 		SessionId: s.id, GatewayId: s.g.cfg.ID, OwnSeatOnly: f.Permit == "" && !s.g.cfg.WalkIn,
 	})
 	if err != nil {
-		if code := wire.CodeOf(err); code == wire.Unavailable || code == wire.Internal {
+		// A call that took so long was repeated, and the first one may yet be carried out,
+		// though the repeated one was refused.
+		repeated := s.g.hub.clock()-sent > repeatedAfter
+		if code := wire.CodeOf(err); repeated || code == wire.Unavailable || code == wire.Internal {
 			s.g.background.Go(func() { s.g.abandon(f.RoomID, s.id) })
 		}
 		return err

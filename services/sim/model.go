@@ -41,11 +41,14 @@ type flight struct {
 	until int64
 }
 
-// land adds what calls on their way may have brought.
+// land adds what calls on their way may have brought, those too that have arrived since
+// the last call.
 func (s *state) land(e event) {
 	for session, f := range s.joins {
 		if f.until < e.call || s.ended[session] {
 			delete(s.joins, session)
+		}
+		if s.ended[session] {
 			continue
 		}
 		p := s.people[f.user].clone()
@@ -58,7 +61,6 @@ func (s *state) land(e event) {
 	for user, until := range s.permits {
 		if until < e.call {
 			delete(s.permits, user)
-			continue
 		}
 		if !s.live {
 			continue
@@ -156,7 +158,7 @@ func (r rules) lives(s *state, e event) []*state {
 	all := []*state{same}
 	by := min(same.maybe, e.end) // when the call on its way was carried out, at the latest
 	if same.live && r.mayBeGone(same, e, by) || !same.live && same.maybe > 0 && same.gone <= by {
-		next := same.clone()
+		next := s.clone()
 		maybe := next.maybe
 		r.adopt(next, e)
 		next.epoch, next.emptyLo, next.maybe = "", 0, maybe

@@ -156,7 +156,7 @@ func (k *keeper) call(ctx context.Context, sessions []*session) (map[string]room
 	defer cancel()
 	req := &roomv1.RenewLeasesRequest{GatewayId: k.g.cfg.ID, Sessions: make([]*roomv1.SessionRef, len(sessions))}
 	for i, s := range sessions {
-		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, UserId: s.joined.UserID}
+		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, UserId: s.joined.UserID, Epoch: s.joined.Epoch}
 	}
 	resp, err := k.g.cfg.Rooms.RenewLeases(ctx, req)
 	if err != nil {

@@ -92,6 +92,7 @@ type Lease struct {
 	RoomID  string
 	Session string
 	User    string // optional: tells replaced from ended
+	Epoch   string // optional: tells a room that is gone from a new one with its id
 }
 
 // Cause says why a session holds no seat any more.

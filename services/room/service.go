@@ -255,7 +255,7 @@ func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesReques
 		if err := firstError(wire.CheckID("roomId", ref.GetRoomId()), wire.CheckID("sessionId", ref.GetSessionId())); err != nil {
 			return nil, err
 		}
-		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), User: ref.GetUserId()}
+		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), User: ref.GetUserId(), Epoch: ref.GetEpoch()}
 	}
 	lost, err := s.store.Renew(ctx, leases)
 	if err != nil {

@@ -1248,7 +1248,10 @@ type SessionRef struct {
 	// Required.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// The session's user; lets the answer say REPLACED instead of LEASE_ENDED.
-	UserId        string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// The epoch of the session's room; lets the answer say ROOM_GONE where a new
+	// room has the same id.
+	Epoch         string `protobuf:"bytes,4,opt,name=epoch,proto3" json:"epoch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1300,6 +1303,13 @@ func (x *SessionRef) GetSessionId() string {
 func (x *SessionRef) GetUserId() string {
 	if x != nil {
 		return x.UserId
+	}
+	return ""
+}
+
+func (x *SessionRef) GetEpoch() string {
+	if x != nil {
+		return x.Epoch
 	}
 	return ""
 }
@@ -1857,13 +1867,14 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x122\n" +
 	"\amembers\x18\x03 \x03(\v2\x18.anteroom.room.v1.MemberR\amembers\x120\n" +
 	"\x06member\x18\x04 \x01(\v2\x18.anteroom.room.v1.MemberR\x06member\x12/\n" +
-	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"]\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"s\n" +
 	"\n" +
 	"SessionRef\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
-	"\auser_id\x18\x03 \x01(\tR\x06userId\"m\n" +
+	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x14\n" +
+	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"m\n" +
 	"\x12RenewLeasesRequest\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x128\n" +

@@ -84,11 +84,11 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 		return nil, nil
 	}
 	pipe := s.rdb.Pipeline()
-	exists := make([]*redis.IntCmd, len(lost))
+	epoch := make([]*redis.StringCmd, len(lost))
 	holder := make([]*redis.StringCmd, len(lost))
 	for n, i := range lost {
 		k := s.layout.Keys(leases[i].RoomID)
-		exists[n] = pipe.Exists(ctx, k.Room())
+		epoch[n] = pipe.HGet(ctx, k.Room(), "epoch")
 		holder[n] = pipe.HGet(ctx, k.Seats(), leases[i].User)
 	}
 	_, _ = pipe.Exec(ctx) // every command carries its own error
@@ -96,12 +96,12 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 	for n, i := range lost {
 		// An empty seat is an answer; anything else is a fault, and no reason to say that
 		// the room is gone.
-		if err := cmp.Or(exists[n].Err(), notNil(holder[n].Err())); err != nil {
+		if err := cmp.Or(notNil(epoch[n].Err()), notNil(holder[n].Err())); err != nil {
 			return nil, roomlog.Fault("find out why leases ended", err)
 		}
 		answer[n] = room.Lost{Index: i, Cause: room.LeaseEnded}
 		switch session := holder[n].Val(); {
-		case exists[n].Val() == 0:
+		case epoch[n].Val() == "" || leases[i].Epoch != "" && epoch[n].Val() != leases[i].Epoch:
 			answer[n].Cause = room.RoomGone
 		case session != "" && session != leases[i].Session:
 			answer[n].Cause = room.Replaced

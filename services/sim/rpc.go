@@ -243,6 +243,9 @@ func (w *world) recorded(c *call) {
 			w.note("call  %s %s since %v: %v", room, c.By.name, c.Call.Sub(w.started), e)
 		}
 	}
+	if c.Err != nil && wire.CodeOf(c.Err) == wire.Internal {
+		w.tell("internal", "%s: %v", c.Method, c.Err)
+	}
 	if !c.unknown() {
 		return
 	}

@@ -91,10 +91,15 @@ func (u *user) act(number int, s Step) {
 	defer cancel()
 	err := u.do(ctx, number, s)
 	outcome := "OK"
-	if errors.Is(err, errNothing) {
-		outcome = "nothing to do"
+	if refusal, ok := errors.AsType[*wire.Error](err); ok {
+		outcome = string(refusal.Code)
+	} else if errors.Is(err, errNothing) {
+		outcome = errNothing.Error()
 	} else if err != nil {
-		outcome = string(wire.CodeOf(err))
+		outcome = "not reached"
+	}
+	if outcome == string(wire.Internal) {
+		u.w.tell("internal", "%s %s %s: %v", u.id, s.Do, roomID(s.Room), err)
 	}
 	u.w.count(u.w.done, s.Do+" "+outcome)
 	u.w.note("      %s %s %s: %v", u.id, s.Do, roomID(s.Room), outcome)

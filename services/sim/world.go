@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -150,6 +151,11 @@ func (w *world) serveRedis(theirs net.Conn) error {
 	inside, err := w.redis.Dial()
 	if err != nil {
 		return err
+	}
+	theirs.(*conn).w.onWrite = func(answer []byte) {
+		if bytes.Contains(answer, []byte("Error compiling script")) { // also of one that ran
+			w.tell("script", "%s", answer)
+		}
 	}
 	pump := func(to, from net.Conn) {
 		_, _ = io.Copy(to, from)

@@ -28,7 +28,7 @@ var mutants = []mutant{
 	}},
 	{"callers-clock", "I1, I3: time is the caller's, not Redis'", []edit{
 		{lua + "lib.lua", "local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n",
-			"local now = tonumber(string.match(ARGV[#ARGV], '^at:(%d+)$')) or clock[1] * 1000 + math.floor(clock[2] / 1000)\n"},
+			"local now = tonumber(string.match(ARGV[#ARGV], '^at:(%d+)$') or '') or clock[1] * 1000 + math.floor(clock[2] / 1000)\n"},
 		{"services/room/redisstore/store.go", "append([]any{roomID}, args...)...).Slice()",
 			"append(append([]any{roomID}, args...), fmt.Sprintf(\"at:%d\", time.Now().UnixMilli()))...).Slice()"},
 	}},
@@ -69,7 +69,7 @@ var mutants = []mutant{
 	{"reaper-asleep", "I8: seats of the dead come back when somebody asks", []edit{
 		{"services/room/reaper.go", "const ReapEvery = 500 * time.Millisecond", "const ReapEvery = 30 * time.Second"},
 	}},
-	{"lease-from-the-answer", "I6: a lease counts from when its renewal was answered, and 2 s more", []edit{
+	{"lease-too-long", "I6: a gateway takes a lease for 4 s longer than it is", []edit{
 		{gateway + "session.go", "s.leaseUntil.Store(int64(sent + wire.Lease))", "s.leaseUntil.Store(int64(sent + wire.Lease + 4*time.Second))"},
 	}},
 }

@@ -135,6 +135,9 @@ func (m mutant) try(dir string) (by []string, err error) {
 		if err == nil {
 			continue
 		}
+		if broken.Match(out) {
+			return nil, fmt.Errorf("it breaks a script and not a rule, which proves nothing:\n%s", broken.Find(out))
+		}
 		tests := failed(string(out))
 		if tests == "" {
 			return nil, fmt.Errorf("the suite did not run:\n%s", out)
@@ -176,6 +179,7 @@ func (m mutant) apply(dir string) (restore map[string][]byte, err error) {
 
 var (
 	failure   = regexp.MustCompile(`(?m)^\s*--- FAIL: (\S+)`)
+	broken    = regexp.MustCompile(`(?m)^.*(Error compiling script|\d+s (script|internal): ).*$`)
 	violation = regexp.MustCompile(`(?m)^\s+sim_test\.go:\d+:\s+[\d.]+s ([\w]+): `)
 )
 

@@ -1,9 +1,6 @@
 package gateway
 
 import (
-	"context"
-	"errors"
-	"log/slog"
 	"slices"
 	"strconv"
 	"sync/atomic"
@@ -13,13 +10,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-const (
-	maxTail       = 4096    // entries that a local room remembers for those who are joining,
-	maxTailBytes  = 1 << 20 // and bytes
-	readTimeout   = 3 * time.Second
-	readRetry     = 200 * time.Millisecond
-	occupancyRate = time.Second // at most one OCCUPANCY in this time
-)
+const occupancyRate = time.Second // at most one OCCUPANCY in this time
 
 // localRoom is a room on one shard: its members here, and where they are in its log.
 type localRoom struct {
@@ -57,34 +48,6 @@ type localRoom struct {
 type offset struct {
 	seq      int64
 	from, to int
-}
-
-// tail is the newest of a room's entries. Where there are too many, the older half is
-// forgotten: it can be read from the log.
-type tail struct {
-	entries []roomlog.Entry
-	bytes   int
-}
-
-func (t *tail) add(e roomlog.Entry) {
-	for len(t.entries) > 0 && (len(t.entries) >= maxTail || t.bytes+len(e.Frame) > maxTailBytes) {
-		forget := (len(t.entries) + 1) / 2
-		for _, old := range t.entries[:forget] {
-			t.bytes -= len(old.Frame)
-		}
-		kept := copy(t.entries, t.entries[forget:])
-		clear(t.entries[kept:])
-		t.entries = t.entries[:kept]
-	}
-	t.entries = append(t.entries, e)
-	t.bytes += len(e.Frame)
-}
-
-// take empties the tail.
-func (t *tail) take() []roomlog.Entry {
-	entries := t.entries
-	*t = tail{}
-	return entries
 }
 
 func (r *localRoom) dropIfEmpty() {
@@ -389,122 +352,4 @@ func (r *localRoom) tellOccupancy() {
 	r.occupancyAt = r.shard.hub.clock()
 	r.touch()
 	r.batch = appendFrame(r.batch, wire.OccupancyFrame(r.occupied))
-}
-
-// read reads from the log what may be missing: what comes meanwhile waits.
-func (r *localRoom) read() {
-	if r.reading != 0 {
-		r.again = true
-		return
-	}
-	if len(r.members) == 0 {
-		r.again = true // for the first member
-		return
-	}
-	r.again = false
-	r.shard.metrics.catchUps.Inc()
-	r.startRead(0)
-}
-
-func (r *localRoom) startRead(delay time.Duration) {
-	r.reads++
-	r.reading = r.reads
-	s, number, first := r.shard, r.reads, r.last+1
-	s.reads.Go(func() {
-		if !s.hub.wait(delay) {
-			return
-		}
-		ctx, cancel := context.WithTimeout(s.hub.ctx, readTimeout)
-		defer cancel()
-		found, err := s.hub.readLog(ctx, r.id, first, 0)
-		s.run(func(*shard) {
-			if r.reading == number { // else nobody waits for it any more
-				r.readDone(found, err)
-			}
-		})
-	})
-}
-
-func (r *localRoom) readDone(found roomlog.Range, err error) {
-	r.reading = 0
-	switch {
-	case len(r.members) == 0: // what waits may be for one who is joining
-		return
-	case errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) && !r.again:
-		r.closeWhere(wire.CloseRoomDeleted, func(*session) bool { return true })
-		return
-	case err != nil:
-		slog.Warn("cannot read a room's log, trying again", "room", r.id, "err", err)
-		r.again = false
-		r.startRead(readRetry)
-		return
-	case found.Epoch != r.epoch:
-		r.adopt(found.Epoch)
-		return
-	case found.Last < r.last:
-		// Redis has lost acknowledged writes: seqs that the members know will be given
-		// to other entries. They come back, and JOINED tells them where the log is.
-		r.closeWhere(wire.CloseUnavailable, func(*session) bool { return true })
-		return
-	}
-	again := r.again // those who joined after the read began may be of a newer life
-	if r.mixed && !again {
-		r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch != r.epoch })
-		r.mixed = false
-	}
-	r.catchUp(found)
-	if again {
-		r.read()
-	}
-}
-
-// adopt goes over to the life of the room that the log tells, with those members that
-// belong to it, and reads again from where the first of them is. Members of a third
-// life joined after the read began: the next one tells.
-func (r *localRoom) adopt(epoch string) {
-	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool {
-		return m.joined.Epoch != epoch && (m.joined.Epoch == r.epoch || !r.again)
-	})
-	r.epoch, r.heard = epoch, false
-	r.waiting, r.recent = tail{}, tail{}
-	r.mixed = false
-	r.last = -1
-	for _, m := range r.members {
-		if m.joined.Epoch != epoch {
-			r.mixed = true
-		} else if r.last < 0 || m.since < r.last {
-			r.last = m.since
-		}
-	}
-	r.last = max(r.last, 0)
-	if len(r.members) > 0 {
-		r.again = false
-		r.startRead(0)
-	}
-}
-
-func (r *localRoom) catchUp(found roomlog.Range) {
-	for _, e := range found.Entries {
-		if e.Seq > r.last+1 {
-			r.gap(e.Seq - 1)
-		}
-		if e.Seq == r.last+1 {
-			r.give(e)
-		}
-	}
-	if found.Last > r.last {
-		r.gap(found.Last)
-	}
-	if r.counted && found.Occupied != r.occupied {
-		r.occupancy(found.Occupied)
-	}
-	for _, e := range r.waiting.take() {
-		r.entry(e)
-	}
-}
-
-// gap tells the members that the entries up to seq will not come.
-func (r *localRoom) gap(seq int64) {
-	r.put(seq, wire.GapFrame(r.last+1, seq))
-	r.recent = tail{} // has to be without a hole
 }

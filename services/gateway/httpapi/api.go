@@ -79,7 +79,7 @@ func (a *api) chain() http.Handler {
 	h := checkText(a.routes(checkBody(a.mux)))
 	h = withDeadline(h)
 	h = onlyV1(a.Rate.limit, h)
-	h = onlyV1(a.cors().Handler, h)
+	h = onlyV1(a.cors, h)
 	h = newMetrics(a.Metrics).count(a.mux, h)
 	h = noStore(h)
 	return a.recover(h)

@@ -51,9 +51,30 @@ func TestCORSAnswersTheAllowedOriginsAndNoOthers(t *testing.T) {
 			}
 		}
 	}
-	refused := g.do("OPTIONS", "/v1/rooms", "", "Origin", "https://app.example.com", "Access-Control-Request-Method", "PUT")
-	if refused.header.Get("Access-Control-Allow-Methods") != "" {
-		t.Error("PUT is allowed")
+}
+
+// Only browsers write Access-Control-Request-Headers sorted and in lower case.
+func TestAPreflightIsToldWhatIsAllowedWhateverItAsksFor(t *testing.T) {
+	g := newGateway(t, withOrigins(t, "app.example.com"))
+	for _, asked := range []struct{ method, headers string }{
+		{"POST", "authorization,content-type"},
+		{"POST", "content-type,authorization"},
+		{"POST", "Content-Type, Authorization"},
+		{"DELETE", ""},
+		{"PUT", "x-made-up"},
+	} {
+		header := []string{"Origin", "https://app.example.com", "Access-Control-Request-Method", asked.method}
+		if asked.headers != "" {
+			header = append(header, "Access-Control-Request-Headers", asked.headers)
+		}
+		a := g.do("OPTIONS", "/v1/rooms", "", header...)
+		if a.status != 204 || a.header.Get("Access-Control-Allow-Methods") != "GET, POST, DELETE" ||
+			a.header.Get("Access-Control-Allow-Headers") != "Authorization, Content-Type" || a.header.Get("Access-Control-Max-Age") != "600" {
+			t.Errorf("%v: %d %v", asked, a.status, a.header)
+		}
+	}
+	if a := g.do("OPTIONS", "/v1/rooms", "", "Origin", "https://app.example.com"); a.status != 405 {
+		t.Errorf("OPTIONS that is no preflight: %d", a.status)
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/rs/cors"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
@@ -53,20 +52,6 @@ func noStore(next http.Handler) http.Handler {
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
 		next.ServeHTTP(w, r)
-	})
-}
-
-// cors answers preflights and marks answers for the allowed origins, no others.
-// Credentials stay off: identities travel in Authorization, never in cookies.
-func (a *api) cors() *cors.Cors {
-	return cors.New(cors.Options{
-		AllowOriginVaryRequestFunc: func(r *http.Request, origin string) (bool, []string) {
-			return a.Origins.AllowsOrigin(origin, r.Host), nil
-		},
-		AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodDelete},
-		AllowedHeaders: []string{"Authorization", "Content-Type"},
-		ExposedHeaders: []string{"Location", "Retry-After"},
-		MaxAge:         600, // s
 	})
 }
 

@@ -8,9 +8,9 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// EchoPatience is how long after a MESSAGE its echo or ERROR may come. A session that
-// cannot reach Redis ends when its lease does; one that lives on past that has answered.
-const EchoPatience = wire.Lease + 2*time.Second
+// EchoPatience is how long after a MESSAGE its echo or ERROR may come: a session that
+// lives on past wire.EchoTimeout has answered. The rest is for the way.
+const EchoPatience = wire.EchoTimeout + 2*time.Second
 
 // gapSlack is how many entries may be appended between the count that JOINED tells
 // and the read of what was missed.

@@ -4,61 +4,11 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
-
-// maxInflight is how many messages of a session may be on their way to Redis: one who
-// sends faster than Redis takes is read more slowly.
-const maxInflight = 64
-
-// inflight counts messages on their way.
-type inflight struct {
-	mu      sync.Mutex
-	n       int
-	changed chan struct{} // closed when one is done; nil while nobody waits
-}
-
-// begin counts one more, once there is room for it.
-func (f *inflight) begin() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.untilLocked(maxInflight - 1)
-	f.n++
-}
-
-// wait returns once all are done: the publisher sees to it within seconds.
-func (f *inflight) wait() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.untilLocked(0)
-}
-
-// untilLocked returns once there are n at most.
-func (f *inflight) untilLocked(n int) {
-	for f.n > n {
-		if f.changed == nil {
-			f.changed = make(chan struct{})
-		}
-		changed := f.changed
-		f.mu.Unlock()
-		<-changed
-		f.mu.Lock()
-	}
-}
-
-func (f *inflight) done() {
-	f.mu.Lock()
-	f.n--
-	if f.changed != nil {
-		close(f.changed)
-		f.changed = nil
-	}
-	f.mu.Unlock()
-}
 
 // message puts a MESSAGE on its way into the room's log. Its echo is the answer.
 func (s *session) message(f *wire.ClientFrame) {
@@ -71,24 +21,21 @@ func (s *session) message(f *wire.ClientFrame) {
 	}
 	id := f.ID
 	tail := wire.MessageTail(s.from, id, f.Body)
-	sent := s.g.hub.clock()
-	s.inflight.begin()
+	m := s.outgoing.begin(s.g.hub.clock(), s.given())
 	s.g.publisher.Publish(&roomlog.Message{
 		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail,
-		Done: func(r roomlog.Result) {
-			s.published(id, tail, r, sent)
-			s.inflight.done()
-		},
+		Done: func(r roomlog.Result) { s.published(m, id, tail, r) },
 	})
 }
 
 // published answers where the log will not.
-func (s *session) published(id string, tail []byte, r roomlog.Result, sent time.Duration) {
+func (s *session) published(m *outMessage, id string, tail []byte, r roomlog.Result) {
 	result := "ok"
 	switch {
 	case errors.Is(r.Err, roomlog.ErrNoSeat):
 		result = "no_seat"
-		s.g.keeper.verify(s)
+		s.g.keeper.verify(s) // the close is the answer
+		s.outgoing.unknown()
 	case r.Err != nil:
 		e := wire.AsError(r.Err)
 		if e.Code == wire.Internal {
@@ -96,42 +43,48 @@ func (s *session) published(id string, tail []byte, r roomlog.Result, sent time.
 		}
 		result = string(e.Code)
 		s.refuse(e, id)
-	case r.Duplicate:
+		s.outgoing.answered(m)
+	case r.Duplicate && r.Seq < s.first:
 		result = "duplicate"
-		if r.Seq < s.first {
-			s.g.background.Go(func() { s.repeatEcho(r.Seq, tail) })
-		}
+		s.g.background.Go(func() { s.repeatEcho(r.Seq, tail) })
+		s.outgoing.answered(m)
 	default:
-		s.said.Store(r.Seq) // a room's messages are appended one after the other
-		if s.owed.Load() == nil {
-			s.owed.Store(&echo{r.Seq, sent})
+		if r.Duplicate {
+			result = "duplicate"
 		}
+		s.outgoing.appended(m, r.Seq)
 	}
 	s.g.metrics.messages.WithLabelValues(result).Inc()
 }
 
-// echoLate is when an echo that has not come is looked for in the log.
-const echoLate = time.Second
-
 // owesEcho sees to it that a message that stands in the log comes to its sender: it is
-// read from there when it is late. It reports true when it has not come for 10 s.
+// read from there when it is late. It reports true when a message has had no answer at
+// all for 10 s.
 func (s *session) owesEcho(now time.Duration) bool {
-	e, r := s.owed.Load(), s.room.Load()
-	if e == nil || r == nil {
+	r := s.room.Load()
+	if r == nil {
 		return false
 	}
-	if r.given.Load() >= e.seq {
-		s.owed.Store(nil) // the next one is watched instead
+	sent, seq, ok := s.outgoing.oldest(r.given.Load())
+	if !ok {
 		return false
 	}
-	if now-e.sent >= echoLate {
+	if seq > 0 && now-sent >= echoLate {
 		r.shard.run(func(*shard) {
-			if r.last < e.seq {
+			if r.last < seq {
 				r.read()
 			}
 		})
 	}
-	return now-e.sent >= wire.EchoTimeout
+	return now-sent >= wire.EchoTimeout
+}
+
+// given is the seq up to which this session was given the log.
+func (s *session) given() int64 {
+	if r := s.room.Load(); r != nil {
+		return r.given.Load()
+	}
+	return 0
 }
 
 // repeatEcho acknowledges a message that stands in the log before anything that this socket

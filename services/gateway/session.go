@@ -58,16 +58,8 @@ type session struct {
 	floodLast  time.Duration
 	left       bool // the seat was given up
 
-	inflight inflight
-	said     atomic.Int64 // seq of the newest of its messages
-	owed     atomic.Pointer[echo]
+	outgoing outgoing                  // its messages
 	room     atomic.Pointer[localRoom] // once it is a member
-}
-
-// echo is a message that stands in the log and has to come to its sender.
-type echo struct {
-	seq  int64
-	sent time.Duration // clock when the sender's frame came
 }
 
 // joinOf reads the join that a URL asks for, nil for none.
@@ -272,7 +264,7 @@ func (s *session) allowed(id string) bool {
 func (s *session) leave() {
 	if s.leased() {
 		s.leaving.Store(true)
-		s.inflight.wait()
+		s.outgoing.wait()
 		s.depart()
 		if err := s.g.leave(s.joined.RoomID, s.id); err != nil {
 			s.refuse(err, "")
@@ -288,7 +280,7 @@ func (s *session) leave() {
 func (s *session) depart() {
 	departed := make(chan struct{})
 	s.shard.run(func(sh *shard) {
-		if r := sh.rooms[s.joined.RoomID]; r == nil || !r.depart(s, s.said.Load(), departed) {
+		if r := sh.rooms[s.joined.RoomID]; r == nil || !r.depart(s, s.outgoing.last(), departed) {
 			close(departed)
 		}
 	})
@@ -309,7 +301,7 @@ func (s *session) end(err error) {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
 		if s.leased() && !s.left && s.sock.closed() == 0 {
 			s.leaving.Store(true)
-			s.inflight.wait()
+			s.outgoing.wait()
 			s.g.abandon(s.joined.RoomID, s.id)
 		}
 	}

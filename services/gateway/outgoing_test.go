@@ -1,0 +1,125 @@
+package gateway
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// say begins a message of a member, now.
+func (st *stage) say(m *member) *outMessage {
+	return m.outgoing.begin(st.shard.hub.clock(), m.given())
+}
+
+// watch is the keeper at work for so long. It answers with when it ended the session,
+// 0 for never.
+func (st *stage) watch(m *member, d time.Duration) time.Duration {
+	began := st.shard.hub.clock()
+	for st.shard.hub.clock()-began < d {
+		time.Sleep(keeperTick)
+		m.heardAt.Store(int64(st.shard.hub.clock()))
+		if m.endedBy(st.shard.hub.clock()) {
+			return st.shard.hub.clock() - began
+		}
+		st.step()
+	}
+	return 0
+}
+
+func TestMessageWithoutAnyAnswerClosesAfterTenSeconds(t *testing.T) {
+	for name, say := range map[string]func(*stage, *member){
+		"its publishing never ends": func(st *stage, m *member) { st.say(m) },
+		"no seat, and nobody says why": func(st *stage, m *member) {
+			st.say(m)
+			m.outgoing.unknown()
+		},
+		"in the log, which nobody can read": func(st *stage, m *member) {
+			m.outgoing.appended(st.say(m), st.append().Seq)
+			st.fault = context.DeadlineExceeded
+		},
+		"the second of two": func(st *stage, m *member) {
+			first, second := st.say(m), st.say(m)
+			e := st.append()
+			m.outgoing.appended(first, e.Seq)
+			st.publish(e)
+			st.step()
+			m.outgoing.appended(second, st.append().Seq)
+			st.fault = context.DeadlineExceeded
+		},
+		"behind one that was refused": func(st *stage, m *member) {
+			first := st.say(m)
+			st.say(m)
+			m.outgoing.answered(first)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onStage(t, func(t *testing.T, st *stage) {
+				m := st.join()
+				say(st, m)
+				if d := st.watch(m, time.Minute); d < wire.EchoTimeout || d > wire.EchoTimeout+keeperTick {
+					t.Fatalf("ended after %v", d)
+				}
+				if code := m.sock.closed(); code != wire.CloseUnavailable {
+					t.Fatalf("closed with %d", code)
+				}
+			})
+		})
+	}
+}
+
+func TestEchoThatIsLateIsReadFromTheLog(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		m.outgoing.appended(st.say(m), st.append().Seq) // and not published
+		if d := st.watch(m, echoLate+2*keeperTick); d != 0 {
+			t.Fatalf("ended after %v", d)
+		}
+		st.got(m, span("E1", 1, 1)...)
+		if d := st.watch(m, time.Minute); d != 0 {
+			t.Fatalf("ended after %v", d)
+		}
+	})
+}
+
+func TestWhatIsAnsweredIsForgotten(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		for range 100 {
+			answered, echoed := st.say(m), st.say(m)
+			m.outgoing.answered(answered)
+			e := st.append()
+			m.outgoing.appended(echoed, e.Seq)
+			st.publish(e)
+			st.step()
+		}
+		if _, _, ok := m.outgoing.oldest(m.given()); ok || len(m.outgoing.waiting) != 0 {
+			t.Fatalf("%d messages wait", len(m.outgoing.waiting))
+		}
+		if got := m.outgoing.last(); got != 100 {
+			t.Fatalf("the newest is %d", got)
+		}
+	})
+}
+
+func TestSenderIsReadMoreSlowlyWhileManyMessagesAreOnTheirWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o outgoing
+		var first *outMessage
+		for range maxInflight {
+			first = o.begin(0, 0)
+		}
+		began := make(chan struct{})
+		go func() { defer close(began); o.begin(0, 0) }()
+		synctest.Wait()
+		select {
+		case <-began:
+			t.Fatal("one more was begun")
+		default:
+		}
+		o.answered(first)
+		<-began
+	})
+}

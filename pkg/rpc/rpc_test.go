@@ -408,9 +408,11 @@ func TestStoppingWaitsForCallsUnderWayButNotForever(t *testing.T) {
 
 func TestHealthAndReflectionAnswer(t *testing.T) {
 	conn, _ := serve(t, echo, ServerConfig{}, ClientConfig{})
-	health, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{})
-	if err != nil || health.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
-		t.Errorf("health: %v, %v", health, err)
+	for _, service := range []string{"", "test.Echo"} {
+		health, err := grpc_health_v1.NewHealthClient(conn).Check(t.Context(), &grpc_health_v1.HealthCheckRequest{Service: service})
+		if err != nil || health.GetStatus() != grpc_health_v1.HealthCheckResponse_SERVING {
+			t.Errorf("health of %q: %v, %v", service, health, err)
+		}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -45,6 +45,7 @@ type ServerConfig struct {
 type Server struct {
 	*grpc.Server
 	health      *health.Server
+	services    []string // whose health is told; "" is the server's own
 	stopTimeout time.Duration
 }
 
@@ -67,21 +68,30 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.ChainUnaryInterceptor(deadlineInterceptor, errorInterceptor(cfg.Logger, m)),
 		grpc.ChainStreamInterceptor(streamPanicInterceptor(cfg.Logger)),
 	}, cfg.Options...)
-	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), stopTimeout: cfg.StopTimeout}
+	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), services: []string{""}, stopTimeout: cfg.StopTimeout}
 	s.SetServing(false)
 	grpc_health_v1.RegisterHealthServer(s.Server, s.health)
 	reflection.Register(s.Server)
 	return s
 }
 
+// RegisterService adds a service to the server and to its health checks.
+func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
+	s.Server.RegisterService(desc, impl)
+	s.services = append(s.services, desc.ServiceName)
+	s.SetServing(false)
+}
+
 // SetServing tells health checks, and by them the clients' balancers, whether this
-// server wants calls.
+// server and its services want calls.
 func (s *Server) SetServing(serving bool) {
 	state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
 	if serving {
 		state = grpc_health_v1.HealthCheckResponse_SERVING
 	}
-	s.health.SetServingStatus("", state)
+	for _, name := range s.services {
+		s.health.SetServingStatus(name, state)
+	}
 }
 
 // Run serves until ctx ends, then stops: NOT_SERVING to health checks, no new

@@ -182,6 +182,9 @@ func (s *Service) CancelPermit(ctx context.Context, req *roomv1.CancelPermitRequ
 	if err := wire.CheckID("roomId", req.GetRoomId()); err != nil {
 		return nil, err
 	}
+	if req.GetPermit() == "" {
+		return nil, wire.Errorf(wire.BadRequest, "permit is required")
+	}
 	// What cannot be a permit of this room is gone, as far as this room goes.
 	var failure error
 	if roomID, secret, err := wire.SplitPermit(req.GetPermit()); err == nil && roomID == req.GetRoomId() {

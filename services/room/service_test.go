@@ -157,6 +157,7 @@ func TestEveryFieldOutsideItsLimitsIsABadRequest(t *testing.T) {
 		"reserve: nickname of 41":           reserve("r", "u", strings.Repeat("n", 41)),
 		"reserve: nickname with a tab":      reserve("r", "u", "a\tb"),
 		"cancel: no room id":                func() error { _, err := f.CancelPermit(f.ctx, &roomv1.CancelPermitRequest{}); return err },
+		"cancel: no permit":                 func() error { _, err := f.CancelPermit(f.ctx, &roomv1.CancelPermitRequest{RoomId: "r"}); return err },
 		"confirm: room id":                  confirm(func(r *roomv1.ConfirmJoinRequest) { r.RoomId = notID }),
 		"confirm: no session":               confirm(func(r *roomv1.ConfirmJoinRequest) { r.SessionId = "" }),
 		"confirm: session with a newline":   confirm(func(r *roomv1.ConfirmJoinRequest) { r.SessionId = "a\nb" }),

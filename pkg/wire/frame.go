@@ -91,8 +91,7 @@ func ParseClientFrame(data []byte, f *ClientFrame) error {
 		}
 		return Errorf(BadRequest, "a frame is one JSON object")
 	}
-	if err := CheckText("id", f.ID, MaxMessageIDLen); err != nil {
-		f.ID = ""
+	if err := CheckMessageID("id", f.ID); err != nil {
 		return err
 	}
 	switch f.Type {

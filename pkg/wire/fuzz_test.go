@@ -29,8 +29,11 @@ func FuzzParseClientFrame(f *testing.F) {
 		if errors.Is(err, wire.ErrNotUTF8) != !utf8.Valid(data) {
 			t.Fatalf("UTF-8 is %v, the error %v", utf8.Valid(data), err)
 		}
-		if wire.CheckText("id", frame.ID, wire.MaxMessageIDLen) != nil {
+		if !utf8.ValidString(frame.ID) {
 			t.Fatalf("the id %q would be sent back", frame.ID)
+		}
+		if err == nil && utf8.RuneCountInString(frame.ID) > wire.MaxMessageIDLen {
+			t.Fatalf("an id of %d characters passed", utf8.RuneCountInString(frame.ID))
 		}
 		if err != nil {
 			if !errors.Is(err, wire.ErrNotUTF8) && !errors.Is(err, &wire.Error{Code: wire.BadRequest}) {

@@ -70,6 +70,18 @@ func CheckText(field, s string, limit int) error {
 	return nil
 }
 
+// CheckMessageID accepts any UTF-8 of at most 64 characters: ids are the clients' own,
+// and nobody is shown them.
+func CheckMessageID(field, s string) error {
+	if !utf8.ValidString(s) {
+		return Errorf(BadRequest, "%s is not UTF-8", field)
+	}
+	if utf8.RuneCountInString(s) > MaxMessageIDLen {
+		return Errorf(BadRequest, "%s is longer than %d characters", field, MaxMessageIDLen)
+	}
+	return nil
+}
+
 // unprintable finds control characters and the separators and direction marks
 // that let one name pass for another or break out of its line.
 func unprintable(r rune) bool {

@@ -276,7 +276,7 @@ func TestTenthMalformedFrameCloses(t *testing.T) {
 		bad := []string{
 			`{`, `[]`, `"x"`, `null`, ``, `{} {}`, `{"type":"NONSENSE"}`, `{"type":1}`, `{}`,
 			`{"type":"MESSAGE"}`, `{"type":"MESSAGE","id":"` + strings.Repeat("x", 65) + `","body":1}`,
-			`{"type":"MESSAGE","id":"\u0000","body":1}`, `{"type":"join"}`,
+			`{"type":"MESSAGE","id":7,"body":1}`, `{"type":"join"}`,
 		}
 		joined, _ := n.walkIn(roomID, "")
 		for i, text := range bad {
@@ -307,6 +307,52 @@ func TestErrorNamesTheFrameItIsAbout(t *testing.T) {
 		p.text(`{"type":"MESSAGE","id":"no-body"}`)
 		if f := p.refusal(wire.BadRequest); f.ID != "no-body" {
 			t.Fatalf("got %s", show(f))
+		}
+		long := strings.Repeat("ü", wire.MaxMessageIDLen+1)
+		p.say(long, 1)
+		if f := p.refusal(wire.BadRequest); f.ID != long {
+			t.Fatalf("got %s", show(f))
+		}
+	})
+}
+
+func TestMessageIDIsAnyTextOf64Characters(t *testing.T) {
+	both(t, shape{}, func(t *testing.T, c *cluster) {
+		p, _ := c.nodes[0].walkIn(c.room(roomSpec{}), "")
+		for _, id := range []string{strings.Repeat("ü", wire.MaxMessageIDLen), strings.Repeat("😀", wire.MaxMessageIDLen), "\x00\n\u2028\"\\<>", " "} {
+			p.say(id, "once")
+			if f := p.heard("once"); f.ID != id {
+				t.Fatalf("sent %q, got %s", id, show(f))
+			}
+			p.say(id, "twice")
+			p.sync()
+		}
+		p.say("", "no id") // and an empty one is none
+		p.say("", "no id")
+		first, second := p.heard("no id"), p.heard("no id")
+		if first.ID != "" || second.Seq != first.Seq+1 {
+			t.Fatalf("got %s and %s", show(first), show(second))
+		}
+	})
+}
+
+func TestPingIsAnsweredToWhoHasSpokenTooMuch(t *testing.T) {
+	virtual(t, shape{}, func(t *testing.T, c *cluster) {
+		p, _ := c.nodes[0].walkIn(c.room(roomSpec{}), "")
+		for range 41 {
+			p.say("", 1)
+		}
+		for range 40 { // PINGs have an allowance of their own
+			p.text(`{"type":"PING"}`)
+		}
+		p.text(`{"type":"PING"}`)
+		got := map[string]int{}
+		for range 40 + 1 + 40 + 1 {
+			f := p.next()
+			got[f.Type+string(f.Code)]++
+		}
+		if got[wire.TypeMessage] != 40 || got[wire.TypePong] != 40 || got[wire.TypeError+string(wire.RateLimited)] != 2 {
+			t.Fatalf("got %v", got)
 		}
 	})
 }

@@ -53,7 +53,8 @@ type session struct {
 	// Owned by the reading goroutine.
 	ask        *wire.ClientFrame // the join that the URL asked for
 	malformed  int
-	limit      *rate.Limiter
+	limit      *rate.Limiter // of messages
+	pings      *rate.Limiter // of PINGs; nil before the first
 	floodBegan time.Duration
 	floodLast  time.Duration
 	left       bool // the seat was given up
@@ -78,11 +79,7 @@ func joinOf(r *http.Request) *wire.ClientFrame {
 func (s *session) init(ask *wire.ClientFrame) {
 	s.id = rand.Text()
 	s.ask = ask
-	limit := rate.Limit(s.g.cfg.MessageRate)
-	if limit == 0 {
-		limit = rate.Inf
-	}
-	s.limit = rate.NewLimiter(limit, s.g.cfg.MessageBurst)
+	s.limit = s.newLimit()
 	s.hear()
 }
 
@@ -220,7 +217,7 @@ func (s *session) handle(data []byte) error {
 	case wire.TypeMessage:
 		s.message(&f)
 	case wire.TypePing:
-		if s.allowed("") {
+		if s.pingAllowed() {
 			s.sock.send(appendFrame(nil, wire.PongFrame()))
 		}
 	case wire.TypeLeave:
@@ -242,9 +239,26 @@ func (s *session) refuse(err error, id string) {
 	s.sock.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
 }
 
-// allowed takes one frame from the session's allowance; it closes one who floods on.
-func (s *session) allowed(id string) bool {
-	if s.limit.Allow() {
+// newLimit is what a session may send.
+func (s *session) newLimit() *rate.Limiter {
+	limit := rate.Limit(s.g.cfg.MessageRate)
+	if limit == 0 {
+		limit = rate.Inf
+	}
+	return rate.NewLimiter(limit, s.g.cfg.MessageBurst)
+}
+
+// pingAllowed takes a PING from an allowance of their own, as large as that of messages.
+func (s *session) pingAllowed() bool {
+	if s.pings == nil { // most clients see WebSocket pings
+		s.pings = s.newLimit()
+	}
+	return s.allowed(s.pings, "")
+}
+
+// allowed takes one frame from an allowance; it closes one who floods on.
+func (s *session) allowed(limit *rate.Limiter, id string) bool {
+	if limit.Allow() {
 		return true
 	}
 	now := s.g.hub.clock()

@@ -307,7 +307,7 @@ func (s *Service) RemoveMember(ctx context.Context, req *roomv1.RemoveMemberRequ
 func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roomv1.PublishResponse, error) {
 	if err := firstError(
 		wire.CheckID("roomId", req.GetRoomId()),
-		wire.CheckText("messageId", req.GetMessageId(), wire.MaxMessageIDLen),
+		wire.CheckMessageID("messageId", req.GetMessageId()),
 	); err != nil {
 		return nil, err
 	}

@@ -37,7 +37,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
 	deadline := http.NewResponseController(w)
 	_ = deadline.SetReadDeadline(time.Now().Add(RequestTimeout)) // not every test's writer has one
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
-	_ = deadline.SetReadDeadline(time.Time{})
+	if err == nil {
+		_ = deadline.SetReadDeadline(time.Time{})
+	} // else it stays: net/http reads on to the end of a body before it answers
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, badRequest("the body is larger than %d bytes", MaxBodyBytes)
 	}

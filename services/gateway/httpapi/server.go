@@ -6,14 +6,24 @@ import (
 	"time"
 )
 
-// NewServer makes the gateway's http.Server around the handler of every path,
-// /chat included: so it bounds headers, but has no timeout that would end a
-// WebSocket. Requests of /v1 have their own deadline.
+// How long a client may take. None of these holds for a WebSocket: its handshake ends
+// them.
+const (
+	headerTimeout = 10 * time.Second
+	readTimeout   = headerTimeout + RequestTimeout // headers and body, also where nobody reads the body
+	writeTimeout  = 30 * time.Second               // from the end of the headers to the end of the answer
+	idleTimeout   = 2 * time.Minute                // above the load balancer's, so that it closes first
+)
+
+// NewServer makes the gateway's http.Server around the handler of every path, /chat
+// included. Requests of /v1 have their own deadline besides.
 func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
 	return &http.Server{
 		Handler:           handler,
-		ReadHeaderTimeout: 10 * time.Second,
-		IdleTimeout:       2 * time.Minute, // above the load balancer's, so that it closes first
+		ReadHeaderTimeout: headerTimeout,
+		ReadTimeout:       readTimeout,
+		WriteTimeout:      writeTimeout,
+		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // peers that break off
 	}

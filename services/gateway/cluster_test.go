@@ -232,7 +232,7 @@ func (c *cluster) startGateway(configure func(*gateway.Config)) *node {
 		ID: name, Redis: c.connectRedis(name), Layout: c.layout,
 		Rooms:      roomv1.NewRoomServiceClient(c.dialRooms(name)),
 		Identities: c.signer, Origins: new(origin.Policy),
-		MessageRate: 20, MessageBurst: 40, WalkIn: true,
+		MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 400, WalkIn: true,
 	}
 	if configure != nil {
 		configure(&cfg)

@@ -7,8 +7,9 @@
 //	  ─▶ JOINED, what was missed ─▶ live entries, in order, each once
 //	  ─▶ LEAVE, close, break, takeover, removal, deletion, drain, lost lease
 //
-// Limits of one socket: frames of 16 KiB, 20 messages/s with a burst of 40, 10
-// malformed frames, 256 KiB waiting to be sent, 10 s to JOIN, 35 s of silence.
+// Limits of one socket: frames of 16 KiB, 20 messages/s with a burst of 40, 200 control
+// frames and fragments/s with a burst of 400, 10 malformed frames, 256 KiB waiting to
+// be sent, 10 s to JOIN, 35 s of silence.
 //
 //	redis ──subscriber──▶ hub ──▶ shard (one goroutine) ──▶ localRoom ──▶ socket
 //	socket ──▶ session ──▶ publisher ──▶ redis
@@ -25,7 +26,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
@@ -48,7 +48,14 @@ type Config struct {
 	MaxFrameBytes int     // of a client's frame; 0 means 16 KiB
 	MessageRate   float64 // messages/s of a session; 0 is no limit
 	MessageBurst  int     // messages that may come at once
+	FrameRate     float64 // control frames and small fragments/s of a socket; 0 is no limit
+	FrameBurst    int     // of these that may come at once
+	MaxSockets    int     // open at once; 0 is no limit
 	WalkIn        bool    // a join without a permit may take a free seat
+
+	// Wait says how long the client of a request has to wait before it may open another
+	// socket, 0 for not at all; nil: nobody has to.
+	Wait func(r *http.Request) time.Duration
 
 	Registry prometheus.Registerer // nil: no metrics
 }
@@ -67,6 +74,7 @@ type Gateway struct {
 
 	mu      sync.Mutex // held to count sockets: none begins once closed
 	closed  bool
+	open    int            // sessions
 	sockets sync.WaitGroup // sessions and writers
 }
 
@@ -83,6 +91,12 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	if cfg.MessageRate < 0 || (cfg.MessageRate > 0 && cfg.MessageBurst < 1) {
 		return nil, errors.New("message rate is negative, or its burst is less than 1")
+	}
+	if cfg.FrameRate < 0 || (cfg.FrameRate > 0 && cfg.FrameBurst < 1) {
+		return nil, errors.New("frame rate is negative, or its burst is less than 1")
+	}
+	if cfg.MaxSockets < 0 {
+		return nil, errors.New("the number of sockets is negative")
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop}
@@ -120,45 +134,6 @@ func (g *Gateway) Close() {
 
 // Draining reports whether this gateway is going away: it is not ready any more.
 func (g *Gateway) Draining() bool { return g.draining.Load() }
-
-// begin counts a socket, unless the gateway is closed.
-func (g *Gateway) begin() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.closed {
-		return false
-	}
-	g.sockets.Add(1)
-	return true
-}
-
-// ServeHTTP upgrades a request of /chat to a WebSocket.
-func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if !g.cfg.Origins.Allows(r) {
-		http.Error(w, "this origin may not open a WebSocket here", http.StatusForbidden)
-		return
-	}
-	if !g.begin() {
-		http.Error(w, "this gateway is going away", http.StatusServiceUnavailable)
-		return
-	}
-	s := &session{g: g}
-	h := &hijacker{ResponseWriter: w, ended: &g.sockets}
-	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
-		InsecureSkipVerify: true, // the origin was checked above
-		OnPingReceived:     func(context.Context, []byte) bool { s.hear(); return true },
-		OnPongReceived:     func(context.Context, []byte) { s.hear() },
-	})
-	if err != nil {
-		g.sockets.Done()
-		return // it has answered
-	}
-	ws.SetReadLimit(-1) // the session limits what it reads
-	s.ws, s.sock = ws, h.socket
-	s.init(joinOf(r))
-	// A goroutine of its own, which holds neither the request nor the server's buffers.
-	go s.run()
-}
 
 // abandon gives up the seat that a join may have got though its answer was lost. The
 // room service then refuses that session's join, should it still be on its way.

@@ -5,6 +5,7 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics are the gateway's own; the terms are PROTOCOL's.
 type metrics struct {
 	sessions   prometheus.Gauge
+	refusals   *prometheus.CounterVec // handshakes, by reason
 	joins      *prometheus.CounterVec // by result: ok, or the refusal's code
 	closes     *prometheus.CounterVec // by name of the close code; BROKEN without one
 	messages   *prometheus.CounterVec // by result: ok, duplicate, or the refusal's code
@@ -25,6 +26,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		sessions: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: "anteroom", Subsystem: "gateway", Name: "sockets", Help: "Open WebSockets.",
 		}),
+		refusals:   vec("refusals_total", "WebSockets refused before the upgrade, by reason.", "reason"),
 		joins:      vec("joins_total", "Joins asked for, by result.", "result"),
 		closes:     vec("closes_total", "WebSockets ended, by close code.", "code"),
 		messages:   vec("messages_total", "MESSAGE frames of clients, by result.", "result"),
@@ -34,7 +36,7 @@ func newMetrics(registry prometheus.Registerer) *metrics {
 		renewals:   vec("renewals_total", "Leases, by result of their renewal.", "result"),
 	}
 	if registry != nil {
-		registry.MustRegister(m.sessions, m.joins, m.closes, m.messages, m.deliveries, m.catchUps, m.drops, m.renewals)
+		registry.MustRegister(m.sessions, m.refusals, m.joins, m.closes, m.messages, m.deliveries, m.catchUps, m.drops, m.renewals)
 	}
 	return m
 }

@@ -21,8 +21,7 @@ import (
 
 const (
 	leaveTimeout  = 3 * time.Second
-	departTimeout = time.Second     // for a member's last messages to come back to it
-	floodPause    = 3 * time.Second // without a RATE_LIMITED, a flood is over
+	departTimeout = time.Second // for a member's last messages to come back to it
 )
 
 // session is one WebSocket: before its join was confirmed, and after.
@@ -51,13 +50,14 @@ type session struct {
 	departed chan struct{} // of a member that leaves: closed when it is out of the local room
 
 	// Owned by the reading goroutine.
-	ask        *wire.ClientFrame // the join that the URL asked for
-	malformed  int
-	limit      *rate.Limiter // of messages
-	pings      *rate.Limiter // of PINGs; nil before the first
-	floodBegan time.Duration
-	floodLast  time.Duration
-	left       bool // the seat was given up
+	ask       *wire.ClientFrame // the join that the URL asked for
+	amid      bool              // a message has begun and not ended
+	malformed int
+	limit     *rate.Limiter // of messages
+	pings     *rate.Limiter // of PINGs; nil before the first
+	meter     *meter        // of all else
+	flood     flood
+	left      bool // the seat was given up
 
 	outgoing outgoing                  // its messages
 	room     atomic.Pointer[localRoom] // once it is a member
@@ -84,6 +84,14 @@ func (s *session) init(ask *wire.ClientFrame) {
 }
 
 func (s *session) hear() { s.heardAt.Store(int64(s.g.hub.clock())) }
+
+// hearControl hears a control frame. Between the fragments of a message it is no sign
+// of life: else a peer could leave a message unfinished for ever.
+func (s *session) hearControl() {
+	if !s.amid {
+		s.hear()
+	}
+}
 
 func (s *session) renewedAt(sent time.Duration) { s.leaseUntil.Store(int64(sent + wire.Lease)) }
 
@@ -124,7 +132,7 @@ func (s *session) run() {
 	s.g.keeper.remove(s)
 	_ = s.ws.CloseNow()
 	s.g.metrics.sessions.Dec()
-	s.g.sockets.Done()
+	s.g.ended()
 }
 
 // talk reads until the socket ends.
@@ -159,7 +167,10 @@ func (s *session) readFrame() error {
 		return err
 	}
 	s.hear()
+	s.amid = true
+	defer func() { s.amid = false }()
 	if s.sock.closed() != 0 {
+		s.meter.take(1) // who floods does not do so faster for being closed
 		return discard(r)
 	}
 	if kind != websocket.MessageText {
@@ -176,6 +187,7 @@ func (s *session) readFrame() error {
 		s.close(wire.CloseTooBig)
 		return discard(r)
 	}
+	s.amid = false
 	return s.handle(buf.Bytes())
 }
 
@@ -261,15 +273,9 @@ func (s *session) allowed(limit *rate.Limiter, id string) bool {
 	if limit.Allow() {
 		return true
 	}
-	now := s.g.hub.clock()
-	if s.floodBegan == 0 || now-s.floodLast > floodPause {
-		s.floodBegan = now
-	}
-	s.floodLast = now
 	s.refuse(wire.Errorf(wire.RateLimited, "more than %v messages/s", s.g.cfg.MessageRate), id)
-	if now-s.floodBegan >= wire.FloodPatience {
-		s.close(wire.CloseRateLimited)
-	}
+	s.flooding()
+	s.meter.take(1)
 	return false
 }
 

@@ -325,12 +325,6 @@ func (s *socket) finish(answered bool) {
 // abort cuts the connection off: what waits is lost.
 func (s *socket) abort() { _ = s.nc.Close() }
 
-// libraryConn is what the WebSocket library sees of a socket.
-type libraryConn struct {
-	net.Conn
-	s *socket
-}
-
 // Write takes one control frame of the library.
 func (c libraryConn) Write(p []byte) (int, error) {
 	s := c.s
@@ -354,6 +348,7 @@ func (c libraryConn) Close() error { return nil }
 type hijacker struct {
 	http.ResponseWriter
 	ended  *sync.WaitGroup
+	meter  *meter
 	socket *socket
 }
 
@@ -365,12 +360,13 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	_ = nc.SetDeadline(time.Time{}) // those of the HTTP server
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	h.meter.pass(ahead)
 	var r io.Reader = nc
 	if len(ahead) > 0 {
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
 	}
 	h.socket = newSocket(nc, h.ended)
-	lib := libraryConn{nc, h.socket}
+	lib := libraryConn{nc, h.socket, h.meter}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
 	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
 	return lib, bufio.NewReadWriter(br, bufio.NewWriterSize(lib, writeBuffer)), nil

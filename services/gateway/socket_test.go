@@ -198,7 +198,7 @@ func TestLimitIsExact(t *testing.T) {
 
 func TestControlFramesOfTheLibraryStandBetweenFrames(t *testing.T) {
 	s, peer, _ := tcpSocket(t)
-	lib := libraryConn{s.nc, s}
+	lib := libraryConn{s.nc, s, newMeter(0, 0)}
 	pong := []byte{0x8a, 3, 'a', 'b', 'c'}
 	const frames = 200
 	go func() {

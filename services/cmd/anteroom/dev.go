@@ -96,7 +96,7 @@ func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listen
 	}
 	defer conn.Close()
 	cfg.Registry = registry
-	gw, err := server.New(server.Config{Gateway: cfg, RoomsConn: conn, Rate: d.Rate(), DrainTimeout: 2 * time.Second})
+	gw, err := server.New(server.Config{Gateway: cfg, RoomsConn: conn, Rate: d.Rate(), ConnectRate: d.Connects(), DrainTimeout: 2 * time.Second})
 	if err != nil {
 		return err
 	}

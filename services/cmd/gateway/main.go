@@ -89,7 +89,7 @@ func (s *settings) serve(ctx context.Context) error {
 	defer listener.Close()
 	gw, err := server.New(server.Config{
 		Gateway: cfg, RoomsConn: conn, DrainTimeout: s.DrainTimeout,
-		Rate: s.Rate(),
+		Rate: s.Rate(), ConnectRate: s.Connects(),
 	})
 	if err != nil {
 		return err

@@ -20,7 +20,8 @@ import (
 // longest ago is forgotten first, and would start with a full burst again.
 const maxClients = 65_536
 
-// RateLimit bounds each client address's requests to /v1 at this gateway.
+// RateLimit bounds the requests of each client address at this gateway: those to /v1,
+// or those for a WebSocket.
 type RateLimit struct {
 	PerSecond float64 // 0: no limit
 	Burst     int     // requests at once; default: PerSecond, rounded up
@@ -30,16 +31,26 @@ type RateLimit struct {
 	TrustProxy bool
 }
 
-func (l RateLimit) limit(next http.Handler) http.Handler {
+// Wait makes a function that takes one request from its client's allowance, or answers
+// with how long the client has to wait for that; nil where there is no limit.
+func (l RateLimit) Wait() func(r *http.Request) time.Duration {
 	if l.PerSecond <= 0 {
-		return next
+		return nil
 	}
 	if l.Burst <= 0 {
 		l.Burst = max(1, int(math.Ceil(l.PerSecond)))
 	}
 	clients := newClients(l)
+	return func(r *http.Request) time.Duration { return clients.take(l.clientOf(r)) }
+}
+
+func (l RateLimit) limit(next http.Handler) http.Handler {
+	waitOf := l.Wait()
+	if waitOf == nil {
+		return next
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if wait := clients.take(l.clientOf(r)); wait > 0 {
+		if wait := waitOf(r); wait > 0 {
 			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(wait.Seconds()))))
 			writeProblem(w, problemOf(wire.Errorf(wire.RateLimited, "more than %g requests per second from your address", l.PerSecond)))
 			return

@@ -28,8 +28,9 @@ const stopTimeout = 2 * time.Second
 type Config struct {
 	Gateway      gateway.Config // Rooms is made from RoomsConn
 	RoomsConn    *grpc.ClientConn
-	Rate         httpapi.RateLimit
-	DrainTimeout time.Duration // to move the members away: 30 s at most
+	Rate         httpapi.RateLimit // of requests to /v1
+	ConnectRate  httpapi.RateLimit // of WebSockets
+	DrainTimeout time.Duration     // to move the members away: 30 s at most
 }
 
 // Server is a gateway with its public port.
@@ -45,6 +46,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("drain timeout is %v, outside 0 to 30s", cfg.DrainTimeout)
 	}
 	cfg.Gateway.Rooms = roomv1.NewRoomServiceClient(cfg.RoomsConn)
+	cfg.Gateway.Wait = cfg.ConnectRate.Wait()
 	g, err := gateway.New(cfg.Gateway)
 	if err != nil {
 		return nil, err

@@ -19,6 +19,11 @@ type Settings struct {
 	MaxFrameBytes  int           `help:"Largest frame of a client, in bytes, 256 to 1048576." default:"16384" env:"MAX_FRAME_BYTES"`
 	MessageRate    float64       `help:"Messages per second that a session may sustain; 0 is no limit." default:"20" env:"MESSAGE_RATE"`
 	MessageBurst   int           `help:"Messages that a session may send at once." default:"40" env:"MESSAGE_BURST"`
+	FrameRate      float64       `help:"Control frames, fragments of less than 1 KiB and refused messages per second that a socket may sustain; it is read no faster. 0 is no limit." default:"200" env:"FRAME_RATE"`
+	FrameBurst     int           `help:"Of these, how many a socket may send at once." default:"400" env:"FRAME_BURST"`
+	MaxSockets     int           `help:"WebSockets open at once at this gateway; also at most 90 % of the files that the process may open. 0 is no limit of its own." default:"100000" env:"MAX_SOCKETS"`
+	ConnectRate    float64       `help:"WebSockets per second that a client address may open and sustain; 0 is no limit." default:"0" env:"CONNECT_RATE"`
+	ConnectBurst   int           `help:"WebSockets that a client address may open at once; 0 is --connect-rate, rounded up." default:"0" env:"CONNECT_BURST"`
 	WalkIn         bool          `help:"Let a join without a permit take a free seat; on by default." default:"true" negatable:"" env:"WALK_IN"`
 	HTTPRate       float64       `name:"http-rate" help:"Requests to /v1 per second that a client address may sustain; 0 is no limit." default:"0" env:"HTTP_RATE"`
 	HTTPBurst      int           `name:"http-burst" help:"Requests to /v1 that a client address may send at once; 0 is --http-rate, rounded up." default:"0" env:"HTTP_BURST"`
@@ -35,6 +40,12 @@ func (s *Settings) Check() error {
 		return fmt.Errorf("--max-frame-bytes is %d, outside 256 to 1048576", s.MaxFrameBytes)
 	case s.MessageRate < 0 || s.MessageRate > 0 && s.MessageBurst < 1:
 		return fmt.Errorf("--message-rate is negative, or --message-burst below 1")
+	case s.FrameRate < 0 || s.FrameRate > 0 && s.FrameBurst < 1:
+		return fmt.Errorf("--frame-rate is negative, or --frame-burst below 1")
+	case s.MaxSockets < 0:
+		return fmt.Errorf("--max-sockets cannot be negative")
+	case s.ConnectRate < 0 || s.ConnectBurst < 0:
+		return fmt.Errorf("--connect-rate and --connect-burst cannot be negative")
 	case s.HTTPRate < 0 || s.HTTPBurst < 0:
 		return fmt.Errorf("--http-rate and --http-burst cannot be negative")
 	}
@@ -54,10 +65,26 @@ func (s *Settings) Gateway(id, identityKey string) (gateway.Config, error) {
 	return gateway.Config{
 		ID: id, Layout: roomlog.Layout{Partitions: s.Partitions}, Identities: signer, Origins: origins,
 		MaxFrameBytes: s.MaxFrameBytes, MessageRate: s.MessageRate, MessageBurst: s.MessageBurst, WalkIn: s.WalkIn,
+		FrameRate: s.FrameRate, FrameBurst: s.FrameBurst, MaxSockets: s.sockets(openFiles()),
 	}, nil
 }
 
-// Rate is the limit of each client address.
+// sockets is how many WebSockets a process takes that may open so many files: some are
+// left for requests, Redis and the room services, which would fail else.
+func (s *Settings) sockets(files int) int {
+	most := max(1, files/10*9)
+	if s.MaxSockets == 0 || s.MaxSockets > most {
+		return most
+	}
+	return s.MaxSockets
+}
+
+// Rate is the limit of each client address for /v1.
 func (s *Settings) Rate() httpapi.RateLimit {
 	return httpapi.RateLimit{PerSecond: s.HTTPRate, Burst: s.HTTPBurst, TrustProxy: s.TrustProxy}
+}
+
+// Connects is the limit of each client address for WebSockets.
+func (s *Settings) Connects() httpapi.RateLimit {
+	return httpapi.RateLimit{PerSecond: s.ConnectRate, Burst: s.ConnectBurst, TrustProxy: s.TrustProxy}
 }

@@ -11,8 +11,15 @@ TOOLS := .run/bin
 
 # How long each fuzz test of `make fuzz` runs.
 FUZZTIME ?= 30s
-# What `make bench` runs, as go test's -bench.
+# What `make bench` measures: shapes of load, goals, grow or all; how long each; and a
+# directory for profiles, if they are wanted.
+SHAPE ?= all
+WINDOW ?= 10s
+PROFILE ?=
+# What `make microbench` runs, as go test's -bench, how often, and where the figures go.
 BENCH ?= .
+COUNT ?= 1
+MICROBENCH := .run/bench/micro-$(shell date +%Y%m%d-%H%M%S).txt
 # How long `make soak` runs; an interrupt ends it earlier.
 SOAK ?= 24h
 # The address of `make run`.
@@ -70,8 +77,18 @@ mutants: ## break the rules on purpose and see which test finds it
 	go run ./services/sim/mutants
 
 .PHONY: bench
-bench: ## run the benchmarks (BENCH=regexp)
-	go test -run '^$$' -bench '$(BENCH)' -benchmem work
+bench: build ## measure the cluster under load (SHAPE=small,hot WINDOW=10s PROFILE=dir)
+	@deploy/local/install.sh redis-server
+	@go build -o .run/bench-cluster ./services/bench
+	@ANTEROOM_BIN=$(CURDIR)/bin exec .run/bench-cluster --shape '$(SHAPE)' --window $(WINDOW) $(if $(PROFILE),--profile '$(PROFILE)')
+
+# pipefail is not in every sh: the output goes to the file first.
+.PHONY: microbench
+microbench: ## run the benchmarks of single parts (BENCH=regexp COUNT=1)
+	@deploy/local/install.sh redis-server
+	@mkdir -p $(dir $(MICROBENCH))
+	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) work > $(MICROBENCH) || { cat $(MICROBENCH); exit 1; }
+	@grep -v 'no test files' $(MICROBENCH) && echo "$(MICROBENCH) has the figures: benchstat compares them with those of another run"
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (30s)

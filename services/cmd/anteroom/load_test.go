@@ -52,7 +52,7 @@ func status(t *testing.T, args ...string) int {
 	var cli struct {
 		Load loadCmd `cmd:""`
 	}
-	parser, err := kong.New(&cli)
+	parser, err := kong.New(&cli, kong.Vars{"shapes": ""})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,22 +1,25 @@
 // Command anteroom is the whole system in one process, for trying out and developing,
-// and the load generator that checks any deployment.
+// and the load generator that checks and measures any deployment.
 package main
 
 import (
 	"context"
+	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/anteroom-chat/anteroom/pkg/run"
+	"github.com/anteroom-chat/anteroom/services/pace"
 )
 
 func main() {
 	var cli struct {
 		Dev  dev     `cmd:"" help:"Run everything in one process, on an embedded store or on --redis."`
-		Load loadCmd `cmd:"" help:"Drive a deployment with many users over its public API, and check it."`
+		Load loadCmd `cmd:"" help:"Drive a deployment with many users over its public API, and check or measure it."`
 	}
 	k := kong.Parse(&cli, kong.Name("anteroom"),
 		kong.Description("Real-time rooms with a fixed number of seats."),
+		kong.Vars{"shapes": strings.Join(pace.ShapeNames(), ", ")},
 		kong.UsageOnError())
 	ctx, stop := run.Signals(context.Background())
 	defer stop()

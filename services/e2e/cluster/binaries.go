@@ -32,11 +32,17 @@ func Main(m *testing.M) {
 // Binary is the path of a binary of the project: room, gateway or anteroom.
 func Binary(tb testing.TB, name string) string {
 	tb.Helper()
-	dir, err := binaries()
+	path, err := Bin(name)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return filepath.Join(dir, name)
+	return path
+}
+
+// Bin is Binary without a test.
+func Bin(name string) (string, error) {
+	dir, err := binaries()
+	return filepath.Join(dir, name), err
 }
 
 func binaries() (string, error) {

@@ -34,6 +34,7 @@ type Options struct {
 	Rooms    int      // room services; 0 means 2
 	Gateways int      // 0 means 3
 	Settings []string // of room services and gateways, as in the environment: "WALK_IN=false"
+	NoProxy  bool     // no HAProxy: users come in at the gateways
 }
 
 // Cluster is a cluster that runs. Its processes may be used by many goroutines at once.
@@ -41,7 +42,7 @@ type Cluster struct {
 	Redis    *Process
 	Rooms    []*Process
 	Gateways []*Process
-	Proxy    *Process // HAProxy
+	Proxy    *Process // HAProxy; nil with NoProxy
 
 	dir  string
 	held []*port
@@ -55,26 +56,33 @@ const startTimeout = 45 * time.Second
 // test without what it needs has failed: what it checks would go unnoticed.
 func Start(tb testing.TB, o Options) *Cluster {
 	tb.Helper()
+	began := time.Now()
+	c, err := Open(context.Background(), tb.TempDir(), o)
+	tb.Cleanup(func() { c.end(tb) })
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Logf("cluster of %d room services and %d gateways is ready after %v",
+		len(c.Rooms), len(c.Gateways), time.Since(began).Round(time.Millisecond))
+	return c
+}
+
+// Open is Start without a test: the cluster keeps its files in dir, and runs until
+// Close, which has to be called after an error too.
+func Open(ctx context.Context, dir string, o Options) (*Cluster, error) {
 	if o.Rooms == 0 {
 		o.Rooms = 2
 	}
 	if o.Gateways == 0 {
 		o.Gateways = 3
 	}
-	c := &Cluster{dir: tb.TempDir()}
-	tb.Cleanup(func() { c.end(tb) })
+	c := &Cluster{dir: dir}
 	if err := c.define(o); err != nil {
-		tb.Fatal(err)
+		return c, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	began := time.Now()
-	if err := c.start(ctx); err != nil {
-		tb.Fatal(err)
-	}
-	tb.Logf("cluster of %d room services and %d gateways is ready after %v",
-		o.Rooms, o.Gateways, time.Since(began).Round(time.Millisecond))
-	return c
+	return c, c.start(ctx)
 }
 
 // URL is where users come in: HAProxy.
@@ -110,6 +118,9 @@ func (c *Cluster) Processes() []*Process {
 	all := []*Process{c.Redis}
 	all = append(all, c.Rooms...)
 	all = append(all, c.Gateways...)
+	if c.Proxy == nil {
+		return all
+	}
 	return append(all, c.Proxy)
 }
 
@@ -152,6 +163,9 @@ func (c *Cluster) define(o Options) error {
 		p.ready = p.answers(p.URL() + "/readyz")
 		c.Gateways = append(c.Gateways, p)
 	}
+	if o.NoProxy {
+		return nil
+	}
 	return c.defineProxy(filepath.Join(deploy, "haproxy", "local.cfg"))
 }
 
@@ -175,7 +189,11 @@ func (c *Cluster) process(name string, admin bool) (*Process, error) {
 
 // start starts first what others need; what is alike starts together.
 func (c *Cluster) start(ctx context.Context) error {
-	for _, together := range [][]*Process{{c.Redis}, append(append([]*Process{}, c.Rooms...), c.Gateways...), {c.Proxy}} {
+	steps := [][]*Process{{c.Redis}, append(append([]*Process{}, c.Rooms...), c.Gateways...)}
+	if c.Proxy != nil {
+		steps = append(steps, []*Process{c.Proxy})
+	}
+	for _, together := range steps {
 		errs := make(chan error, len(together))
 		for _, p := range together {
 			go func() { errs <- p.Start(ctx) }()
@@ -193,8 +211,8 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// end kills everything, and shows what the processes wrote where the test has failed.
-func (c *Cluster) end(tb testing.TB) {
+// Close kills everything.
+func (c *Cluster) Close() {
 	var all sync.WaitGroup
 	for _, p := range c.Processes() {
 		if p != nil {
@@ -205,6 +223,11 @@ func (c *Cluster) end(tb testing.TB) {
 	for _, held := range c.held {
 		held.release()
 	}
+}
+
+// end is Close, and shows what the processes wrote where the test has failed.
+func (c *Cluster) end(tb testing.TB) {
+	c.Close()
 	if !tb.Failed() {
 		return
 	}

@@ -108,6 +108,16 @@ func baseEnv() []string {
 	return env
 }
 
+// PID is the process's id; 0 while it does not run.
+func (p *Process) PID() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.cmd == nil {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
 // Running reports whether the process runs, paused or not.
 func (p *Process) Running() bool {
 	p.mu.Lock()

@@ -1,0 +1,171 @@
+package pace
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// crowd is everybody whom a shape needs.
+type crowd struct {
+	cfg     Config
+	rooms   []*room
+	members []*member // room by room
+	poller  *poller
+	joins   histogram // how long each took
+
+	// Of all that was read, added to once a read.
+	delivered, bytes atomic.Int64
+
+	// from and until bound when messages are due whose latency counts. more says that
+	// who sends in a burst goes on.
+	from, until time.Duration
+	latencies   histogram
+	burst       []byte // a batch of messages
+}
+
+// room is a room of this run.
+type room struct {
+	id      string
+	sent    atomic.Int64
+	refused atomic.Int64 // of them, by ERROR
+}
+
+func newCrowd(cfg Config) (*crowd, error) {
+	c := &crowd{cfg: cfg}
+	run := strings.ToLower(rand.Text()[:8])
+	for i := range cfg.Shape.Rooms {
+		c.rooms = append(c.rooms, &room{id: fmt.Sprintf("%s-%s-%d", cfg.Shape.Name, run, i)})
+	}
+	for i := range cfg.Shape.members() {
+		m := &member{crowd: c, index: i, room: c.rooms[i/cfg.Shape.Size], target: i % len(cfg.Targets)}
+		m.scan.whole = cfg.Shape.samples(i)
+		c.members = append(c.members, m)
+	}
+	var err error
+	c.poller, err = newPoller()
+	return c, err
+}
+
+// close lets everybody leave.
+func (c *crowd) close() {
+	bye := clientFrame(opClose, []byte{1000 >> 8, 1000 & 0xff})
+	for _, m := range c.members {
+		if m.sock != nil {
+			_ = m.sock.write(bye) // who is gone already has left
+		}
+	}
+	c.poller.close()
+	for _, m := range c.members {
+		if m.sock != nil {
+			m.sock.close()
+		}
+	}
+}
+
+// prepare makes the rooms and an identity for everybody.
+func (c *crowd) prepare(ctx context.Context) error {
+	c.cfg.Progress(fmt.Sprintf("make %d rooms and %d identities", len(c.rooms), len(c.members)))
+	err := c.each(ctx, len(c.rooms), func(ctx context.Context, i int, calls []*caller) error {
+		body := fmt.Sprintf(`{"roomId":%q,"capacity":%d,"emptyTimeoutSeconds":3600}`, c.rooms[i].id, c.cfg.Shape.Size)
+		_, err := calls[i%len(calls)].call(ctx, "POST", "/v1/rooms", "", body, 201)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return c.each(ctx, len(c.members), func(ctx context.Context, i int, calls []*caller) error {
+		m := c.members[i]
+		answer, err := calls[m.target].call(ctx, "POST", "/v1/identities", "", "{}", 201)
+		if err == nil {
+			m.identity, err = field(answer, "identity")
+		}
+		return err
+	})
+}
+
+// seat lets members join, as many at once as the configuration says.
+func (c *crowd) seat(ctx context.Context, members []*member) error {
+	return c.each(ctx, len(members), func(ctx context.Context, i int, calls []*caller) error {
+		began := now()
+		if err := members[i].enter(ctx, calls[members[i].target]); err != nil {
+			return fmt.Errorf("join %d: %w", members[i].index, err)
+		}
+		c.joins.add(now() - began)
+		return nil
+	})
+}
+
+// each runs do for 0 to n-1, a few at once, each of them with connections of its own to
+// every target. The first error ends it.
+func (c *crowd) each(ctx context.Context, n int, do func(ctx context.Context, i int, calls []*caller) error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	var all sync.WaitGroup
+	for range min(c.cfg.AtOnce, n) {
+		all.Go(func() {
+			var calls []*caller
+			for _, target := range c.cfg.Targets {
+				call, err := newCaller(target)
+				if err != nil {
+					cancel(err)
+					return
+				}
+				defer call.close()
+				calls = append(calls, call)
+			}
+			for ctx.Err() == nil {
+				i := int(next.Add(1)) - 1
+				if i >= n {
+					return
+				}
+				if err := do(ctx, i, calls); err != nil {
+					cancel(err)
+				}
+			}
+		})
+	}
+	all.Wait()
+	return context.Cause(ctx)
+}
+
+// sent is how many messages have been sent.
+func (c *crowd) sent() (n int64) {
+	for _, r := range c.rooms {
+		n += r.sent.Load()
+	}
+	return n
+}
+
+// enter reserves, connects and waits for JOINED.
+func (m *member) enter(ctx context.Context, call *caller) error {
+	answer, err := call.call(ctx, "POST", "/v1/rooms/"+m.room.id+"/permits", m.identity, "", 201)
+	if err != nil {
+		return err
+	}
+	path, err := field(answer, "url")
+	if err != nil {
+		return err
+	}
+	conn, err := dial(ctx, call.address)
+	if err != nil {
+		return err
+	}
+	in, _ := readers.Get().(*bufio.Reader)
+	defer readers.Put(in)
+	seq, already, err := upgrade(conn, call.host, path, in)
+	if err != nil {
+		conn.Close()
+		return err
+	}
+	m.last = seq
+	return m.crowd.poller.add(conn, m, already)
+}
+
+var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}

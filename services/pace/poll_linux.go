@@ -1,0 +1,185 @@
+package pace
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readBytes     = 64 << 10
+	pollEvents    = 512
+	pollWakeEvery = 100 // ms: to see that it is to end
+	writePatience = 10 * time.Second
+)
+
+// taker is who a socket's bytes are for. Its methods are called on the poller's
+// goroutine, with the poller's lock held.
+type taker interface {
+	attach(s *socket)    // first
+	take(b []byte) error // an error ends the socket
+	broke(err error)     // once: no more will come
+}
+
+// poller reads all its sockets on one goroutine into one buffer: ten thousand of them
+// cost what the kernel takes for reading, and 4 KB of goroutine for none.
+type poller struct {
+	epoll int
+	end   atomic.Bool
+	ended chan struct{}
+
+	mu    sync.Mutex        // guards what follows, and whatever takers own
+	takes map[int32]*socket // by descriptor
+}
+
+// socket is a TCP connection outside of Go's own poller.
+type socket struct {
+	fd    int
+	taker taker
+
+	mu     sync.Mutex // one write at a time
+	closed bool
+}
+
+func newPoller() (*poller, error) {
+	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("epoll: %w", err)
+	}
+	p := &poller{epoll: fd, ended: make(chan struct{}), takes: map[int32]*socket{}}
+	go p.serve()
+	return p, nil
+}
+
+// add reads conn from now on for t, to whom already is given first. conn is used up.
+func (p *poller) add(conn net.Conn, t taker, already []byte) error {
+	fd, err := detach(conn)
+	if err != nil {
+		return err
+	}
+	s := &socket{fd: fd, taker: t}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t.attach(s)
+	if len(already) > 0 {
+		if err := t.take(already); err != nil {
+			return err
+		}
+	}
+	p.takes[int32(fd)] = s
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLRDHUP, Fd: int32(fd)}
+	if err := unix.EpollCtl(p.epoll, unix.EPOLL_CTL_ADD, fd, &event); err != nil {
+		return fmt.Errorf("epoll: %w", err)
+	}
+	return nil
+}
+
+// detach takes a connection's descriptor out of Go's poller, which would wake for it too.
+func detach(conn net.Conn) (fd int, err error) {
+	defer conn.Close()
+	inner, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0, fmt.Errorf("%T has no descriptor", conn)
+	}
+	raw, err := inner.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	if control := raw.Control(func(old uintptr) {
+		fd, err = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
+	}); control != nil {
+		return 0, control
+	}
+	return fd, err
+}
+
+// locked runs do while nothing is read.
+func (p *poller) locked(do func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	do()
+}
+
+// close returns once nothing is read any more.
+func (p *poller) close() {
+	p.end.Store(true)
+	<-p.ended
+	_ = unix.Close(p.epoll)
+}
+
+func (p *poller) serve() {
+	defer close(p.ended)
+	events := make([]unix.EpollEvent, pollEvents)
+	buf := make([]byte, readBytes)
+	for !p.end.Load() {
+		n, err := unix.EpollWait(p.epoll, events, pollWakeEvery)
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			panic(fmt.Sprintf("epoll_wait: %v", err)) // only a wrong argument can cause it
+		}
+		p.mu.Lock()
+		for _, e := range events[:max(n, 0)] {
+			if s := p.takes[e.Fd]; s != nil {
+				p.read(s, buf)
+			}
+		}
+		p.mu.Unlock()
+	}
+}
+
+// read reads once: what is left makes the socket ready again.
+func (p *poller) read(s *socket, buf []byte) {
+	n, err := unix.Read(s.fd, buf)
+	switch {
+	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+		return
+	case err == nil && n == 0:
+		err = io.EOF
+	case err == nil:
+		err = s.taker.take(buf[:n])
+	}
+	if err != nil {
+		delete(p.takes, int32(s.fd))
+		_ = unix.EpollCtl(p.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
+		s.taker.broke(err)
+	}
+}
+
+// write writes all of b.
+func (s *socket) write(b []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(b) > 0 {
+		if s.closed {
+			return net.ErrClosed
+		}
+		n, err := unix.Write(s.fd, b)
+		switch {
+		case err == nil:
+			b = b[n:]
+		case errors.Is(err, unix.EAGAIN):
+			ready := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
+			if n, err := unix.Poll(ready, int(writePatience.Milliseconds())); n == 0 && err == nil {
+				return fmt.Errorf("nothing was taken for %v", writePatience)
+			}
+		case !errors.Is(err, unix.EINTR):
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *socket) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.closed = true
+		_ = unix.Close(s.fd)
+	}
+}

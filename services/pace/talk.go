@@ -1,0 +1,122 @@
+package pace
+
+import (
+	"fmt"
+	"time"
+)
+
+// densest is the rate of deliveries up to which each of them is looked at for its stamp;
+// above, those of every eighth member are.
+const (
+	densest = 60_000
+	oneIn   = 8
+)
+
+// samples reports whether the member looks into messages.
+func (s Shape) samples(member int) bool {
+	switch {
+	case s.Kind == Burst:
+		return member%s.Size < s.Senders
+	case s.Rate*float64(s.Size) > densest:
+		return member%oneIn == 0
+	}
+	return true
+}
+
+// sending is what sends while messages flow.
+type sending struct {
+	late histogram // how much later than due messages were written
+	done chan error
+}
+
+// wait returns once all has been sent.
+func (s *sending) wait() error { return <-s.done }
+
+// watch says which messages' latency counts.
+func (c *crowd) watch(from, until time.Duration) {
+	c.poller.locked(func() { c.from, c.until = from, until })
+}
+
+// talk lets the members send until the time is over.
+func (c *crowd) talk(begin, until time.Duration) *sending {
+	s := &sending{done: make(chan error, 1)}
+	switch c.cfg.Shape.Kind {
+	case Paced:
+		go func() { s.done <- c.paced(begin, until, &s.late) }()
+	case Burst:
+		s.done <- c.kick()
+	default:
+		s.done <- nil
+	}
+	return s
+}
+
+// paced sends each message when it is due, whatever became of those before.
+func (c *crowd) paced(begin, until time.Duration, late *histogram) error {
+	defer precise()()
+	shape := c.cfg.Shape
+	var buf []byte
+	for i := 0; ; i++ {
+		due := begin + shape.due(i)
+		if due >= until {
+			return nil
+		}
+		sleepUntil(due)
+		r, k := shape.turn(i)
+		m := c.members[r*shape.Size+k]
+		if err := m.post(&buf, 1, due); err != nil {
+			return fmt.Errorf("send: %w", err)
+		}
+		late.add(now() - due)
+	}
+}
+
+// kick begins a burst, which goes on by itself: each message that comes back to its
+// sender is answered by another one.
+func (c *crowd) kick() (err error) {
+	shape := c.cfg.Shape
+	c.poller.locked(func() {
+		for i, m := range c.members {
+			if i%shape.Size < shape.Senders && err == nil {
+				err = m.post(&c.burst, shape.InFlight, now())
+			}
+		}
+	})
+	return err
+}
+
+func (c *crowd) latency() *histogram { return &c.latencies }
+
+// owed reports whether anybody who is there lacks something.
+func (c *crowd) owed() (owed bool) {
+	c.poller.locked(func() {
+		last := map[*room]int64{}
+		for _, m := range c.members {
+			last[m.room] = max(last[m.room], m.last)
+		}
+		for _, m := range c.members {
+			r := m.room
+			owed = owed || m.gone == nil && (m.last < last[r] || m.messages < r.sent.Load()-r.refused.Load())
+		}
+	})
+	return owed
+}
+
+// account counts what went wrong.
+func (c *crowd) account(r *Result) {
+	c.poller.locked(func() {
+		for _, room := range c.rooms {
+			r.Sent += room.sent.Load()
+			r.Refused += room.refused.Load()
+		}
+		for _, m := range c.members {
+			expected := m.room.sent.Load() - m.room.refused.Load()
+			r.Missing += max(expected-m.messages, m.holes, 0)
+			r.Double += m.double
+			if m.gone != nil {
+				r.Closed++
+				r.FirstClose = m.gone.Error()
+			}
+		}
+	})
+}

@@ -78,7 +78,7 @@ func (p *profiles) finish() error {
 	p.own.Close()
 	p.fetches.Wait()
 	for _, what := range []string{"heap", "allocs", "goroutine"} {
-		p.fetch(what, what)
+		p.fetch(what, what+"?gc=1") // gc: what lives, not what is garbage
 	}
 	p.fetches.Wait()
 	return errors.Join(p.errs...)

@@ -25,6 +25,8 @@ local function entry(room, log, channel, epoch, now, kind, type, tail)
   local seq = redis.call('HINCRBY', room, 'seq', 1)
   local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. rfc3339(now) .. '"' .. tail
   redis.call('XADD', log, 'MAXLEN', '~', 1000, seq .. '-' .. string.format('%.0f', now), 'f', frame)
+  -- An hour past the longest time that a room may be empty; the reaper's visits renew it.
+  if seq == 1 then redis.call('EXPIRE', log, 90000) end
   redis.call('PUBLISH', channel, kind .. ' ' .. epoch .. ' ' .. seq .. ' ' .. frame)
   return seq
 end

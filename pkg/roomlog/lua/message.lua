@@ -33,7 +33,6 @@ if id ~= '' then
 end
 
 local seq = entry(KEYS[1], KEYS[2], ARGV[1], epoch, now, 'm', 'MESSAGE', ARGV[5])
-if seq == 1 then redis.call('EXPIRE', KEYS[2], 90000) end
 if ids then
   redis.call('HSET', ids, id, seq .. ':' .. string.format('%.0f', now))
   -- Gone when the period comes round to this key again.

@@ -37,17 +37,20 @@ if token ~= '' then
 end
 
 local old = call('HGET', SEATS, user)
-local reserved = call('ZSCORE', PERMITS, user)
-if not old and not reserved then
+if token ~= '' then
+  local reserved = call('ZREM', PERMITS, user) == 1
   -- The string outlives the reserved seat by the millisecond in which both lapse.
-  if token ~= '' then return {'PERMIT_EXPIRED'} end
+  if not old and not reserved then return {'PERMIT_EXPIRED'} end
+  call('HDEL', TOKENS, user)
+  call('DEL', PREFIX .. 'permit:' .. token)
+elseif call('ZSCORE', PERMITS, user) then
+  release(user)
+elseif not old then -- else a permit for the seat that one has is left to the other tab
   if ARGV[8] == '1' then return {'FORBIDDEN'} end
   if call('ZCARD', LEASES) + call('ZCARD', PERMITS) >= room.capacity then return {'ROOM_FULL'} end
 end
--- A walk-in to the seat that one has already leaves a permit for it to the other tab.
-if token ~= '' or reserved then release(user) end
 
-local member
+local member, occupied
 if old then
   -- The seat is handed over: never free in between, and the roster stays as it was.
   member = string.match(call('HGET', SESSIONS, old), '^[^\n]*\n[^\n]*\n(.*)$')
@@ -64,7 +67,7 @@ call('ZADD', LEASES, string.format(MS, deadline), session)
 if not room.entered then call('HSET', ROOM, 'entered', 1) end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
 if not old then
-  local occupied = call('ZCARD', LEASES)
+  occupied = call('ZCARD', LEASES)
   if room.presence == 'full' then
     roster('j', 'MEMBER_JOINED', ',"member":' .. member, occupied)
   else
@@ -72,5 +75,5 @@ if not old then
   end
 end
 due(deadline)
-keep(ROOM, SEATS, SESSIONS, LEASES, LOG)
+if old or occupied == 1 then keep(SEATS, SESSIONS, LEASES) end
 return answer()

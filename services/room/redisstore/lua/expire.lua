@@ -19,6 +19,7 @@ while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - 600000 do
 end
 
 call('ZREM', DUE, ID)
+room.visit = nil
 settle()
 for _, set in ipairs({PERMITS, LEASES}) do
   local soonest = call('ZRANGE', set, 0, 0, 'WITHSCORES')

@@ -22,23 +22,27 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local NOW = string.format(MS, now)
 
 -- The room's settings, nil where there is no room. vacant: since when an entered
--- room has been empty.
+-- room has been empty. visit: when it is due, nil where that was not asked.
 local room
 
 local function load()
-  local h = call('HMGET', ROOM, 'capacity', 'epoch', 'title', 'presence', 'created', 'empty', 'departure', 'entered', 'vacant')
+  local h = call('HMGET', ROOM, 'capacity', 'epoch', 'title', 'presence', 'created', 'empty', 'departure', 'entered', 'vacant', 'seq')
   if not h[1] then return end
   room = {
     capacity = tonumber(h[1]), epoch = h[2], title = h[3], presence = h[4], created = tonumber(h[5]),
-    empty = tonumber(h[6]), departure = tonumber(h[7]), entered = h[8], vacant = tonumber(h[9]),
+    empty = tonumber(h[6]), departure = tonumber(h[7]), entered = h[8], vacant = tonumber(h[9]), seq = tonumber(h[10]),
   }
 end
 
 -- due(ms): the room wants a visit of the reaper at that time, at the latest.
-local function due(ms) call('ZADD', DUE, 'LT', string.format(MS, ms), ID) end
+local function due(ms)
+  if room.visit and room.visit <= ms then return end
+  call('ZADD', DUE, 'LT', string.format(MS, ms), ID)
+  room.visit = ms
+end
 
 -- keep(key …): every key of a room expires by itself, an hour past whatever it may
--- be waiting for; the reaper's visits renew it.
+-- be waiting for. It is said of a key that is new; the reaper's visits renew it.
 local function keep(...)
   local ms = (math.max(room.empty, room.departure) + 3600) * 1000
   for _, key in ipairs({...}) do call('PEXPIRE', key, ms) end
@@ -49,7 +53,7 @@ local function notice(kind, data) call('PUBLISH', CHANNEL, kind .. ' ' .. room.e
 
 -- roster(kind, type, tail, occupied): a join or a leave in the log, where it is full.
 local function roster(kind, type, tail, occupied)
-  entry(ROOM, LOG, CHANNEL, room.epoch, now, kind, type, tail .. ',"occupied":' .. occupied .. '}')
+  room.seq = entry(ROOM, LOG, CHANNEL, room.epoch, now, kind, type, tail .. ',"occupied":' .. occupied .. '}')
 end
 
 -- spend(session …): their ids are never used again, by a delayed call neither. They
@@ -175,10 +179,13 @@ local function settle()
   return true
 end
 
--- open(): loads the room and brings it up to now. Answers whether it lives.
+-- open(): loads the room and brings it up to now, which is nothing to do before it
+-- is due. Answers whether it lives.
 local function open()
   load()
   if not room then return false end
+  room.visit = tonumber(call('ZSCORE', DUE, ID) or nil)
+  if room.visit and room.visit > now then return true end
   purge()
   return settle()
 end
@@ -187,5 +194,5 @@ end
 -- reserved, occupied, seq}.
 local function describe(status)
   return {status, room.epoch, room.title, room.capacity, room.presence, room.created,
-    call('ZCARD', PERMITS), call('ZCARD', LEASES), tonumber(call('HGET', ROOM, 'seq') or 0)}
+    call('ZCARD', PERMITS), call('ZCARD', LEASES), room.seq}
 end

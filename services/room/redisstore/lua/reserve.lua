@@ -5,12 +5,13 @@
 if not open() then return {'ROOM_NOT_FOUND'} end
 local user, token = ARGV[2], ARGV[5]
 local seated = call('HEXISTS', SEATS, user) == 1
-if not seated and not call('ZSCORE', PERMITS, user)
+local held = call('HGET', TOKENS, user)
+local reserved = held and call('ZSCORE', PERMITS, user) -- each reserved seat has its token
+if not seated and not reserved
   and call('ZCARD', LEASES) + call('ZCARD', PERMITS) >= room.capacity then
   return {'ROOM_FULL'}
 end
 -- A permit that lives is prolonged: a repeated call, or a second tab, gets the same one.
-local held = call('HGET', TOKENS, user)
 if held and call('EXISTS', PREFIX .. 'permit:' .. held) == 1 then token = held end
 local deadline = now + tonumber(ARGV[6])
 call('SET', PREFIX .. 'permit:' .. token, user .. '\n' .. ARGV[3] .. '\n' .. ARGV[4], 'PXAT', string.format(MS, deadline))
@@ -18,5 +19,5 @@ call('HSET', TOKENS, user, token)
 if not seated then call('ZADD', PERMITS, string.format(MS, deadline), user) end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
 due(deadline)
-keep(ROOM, PERMITS, TOKENS)
+if not reserved then keep(PERMITS, TOKENS) end
 return {'OK', token, deadline}

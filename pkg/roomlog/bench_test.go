@@ -7,6 +7,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -24,8 +25,9 @@ func BenchmarkAppend(b *testing.B) {
 				rdb.HSet(b.Context(), k.Room(), "epoch", "e1")
 				rdb.ZAdd(b.Context(), k.Leases(), redis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: "s1"})
 			}
-			p := roomlog.NewPublisher(rdb, layout)
-			defer p.Close()
+			scripts := pipeline.New(rdb)
+			defer scripts.Close()
+			p := roomlog.NewPublisher(scripts, layout)
 			tail := wire.MessageTail([]byte(`{"userId":"a"}`), "", []byte(`{"text":"hello, how are you today?"}`))
 			next := make(chan int, 1024)
 			go func() {
@@ -47,7 +49,7 @@ func BenchmarkAppend(b *testing.B) {
 				})
 				return
 			}
-			slots := make(chan struct{}, roomlog.PublishQueue/2)
+			slots := make(chan struct{}, 2048)
 			for i := range next {
 				slots <- struct{}{}
 				p.Publish(&roomlog.Message{

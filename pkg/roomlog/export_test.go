@@ -2,8 +2,4 @@ package roomlog
 
 // What the tests outside the package look at: they need package redistest, which
 // imports this one.
-const (
-	ProbePatience = probePatience
-	PublishBatch  = publishBatch
-	PublishQueue  = publishQueue
-)
+const ProbePatience = probePatience

@@ -1,12 +1,10 @@
 package roomlog_test
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -140,30 +138,6 @@ func TestMessagesOfARoomKeepTheOrderInWhichTheyWereGiven(t *testing.T) {
 	})
 }
 
-func TestCloseAppendsWhatIsQueuedAndRefusesWhatComesLater(t *testing.T) {
-	each(t, func(f *fixture) {
-		p := roomlog.NewPublisher(f.rdb, f.layout)
-		var appended atomic.Int64
-		for range 100 {
-			m := message("", "1")
-			m.Done = func(r roomlog.Result) {
-				if r.Err == nil {
-					appended.Add(1)
-				}
-			}
-			p.Publish(&m)
-		}
-		p.Close()
-		p.Close()
-		if appended.Load() != 100 || f.read(1, 0).Last != 100 {
-			f.Fatalf("%d answers, %d entries", appended.Load(), f.read(1, 0).Last)
-		}
-		if _, err := p.PublishWait(f.ctx, message("", "1")); wire.CodeOf(err) != wire.Unavailable {
-			f.Fatal(err)
-		}
-	})
-}
-
 func TestThePublisherGoesOnAfterRedisForgotTheScript(t *testing.T) {
 	each(t, func(f *fixture) {
 		f.publish(message("", "1"))
@@ -191,59 +165,4 @@ func TestThePublisherSaysUnavailableInAnOutageAndGoesOnAfterIt(t *testing.T) {
 		}
 		return err == nil && r.Seq == 2
 	})
-}
-
-func TestMessagesThatWaitedForASilentRedisAreNotAppendedLate(t *testing.T) {
-	t.Parallel()
-	server := redistest.Server(t)
-	f := newFixture(t, redistest.Client(t, server.URL()))
-	f.publish(message("", "1"))
-	server.Pause()
-	const sent = 3 * roomlog.PublishBatch
-	done := make(chan roomlog.Result, sent)
-	for range sent {
-		m := message("", "1")
-		m.Done = func(r roomlog.Result) { done <- r }
-		f.pub.Publish(&m)
-	}
-	began := time.Now()
-	for range sent {
-		if r := <-done; wire.CodeOf(r.Err) != wire.Unavailable {
-			f.Fatalf("%+v", r)
-		}
-	}
-	if took := time.Since(began); took > 8*time.Second {
-		f.Errorf("the senders waited %v", took)
-	}
-	server.Resume()
-	f.publish(message("", "1"))
-	if last := f.read(1, 0).Last; last > 2+2*roomlog.PublishBatch {
-		f.Errorf("%d entries: messages were sent long after their senders gave up", last)
-	}
-}
-
-func TestAFullQueueRefusesInsteadOfBlocking(t *testing.T) {
-	t.Parallel()
-	server := redistest.Server(t)
-	f := newFixture(t, redistest.Client(t, server.URL()))
-	server.Pause()
-	var refused atomic.Int64
-	for range roomlog.PublishQueue + 2*roomlog.PublishBatch {
-		m := message("", "1")
-		m.Done = func(r roomlog.Result) {
-			if wire.CodeOf(r.Err) == wire.Unavailable {
-				refused.Add(1)
-			}
-		}
-		f.pub.Publish(&m)
-	}
-	if refused.Load() == 0 {
-		f.Error("nothing was refused")
-	}
-	ctx, cancel := context.WithTimeout(f.ctx, 10*time.Millisecond)
-	defer cancel()
-	if _, err := f.pub.PublishWait(ctx, message("", "1")); wire.CodeOf(err) != wire.Unavailable {
-		f.Error(err)
-	}
-	server.Resume()
 }

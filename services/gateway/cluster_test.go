@@ -22,6 +22,7 @@ import (
 
 	"github.com/anteroom-chat/anteroom/pkg/client"
 	"github.com/anteroom-chat/anteroom/pkg/memnet"
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -205,8 +206,8 @@ func (c *cluster) startRooms(rules room.Rules) *roomsNode {
 	}
 	r := &roomsNode{name: fmt.Sprintf("rooms-%d", len(c.rooms)+1)}
 	rdb := c.connectRedis(r.name)
-	publisher := roomlog.NewPublisher(rdb, c.layout)
-	store := redisstore.NewWithRules(rdb, c.layout, rules)
+	scripts := pipeline.New(rdb)
+	store, publisher := redisstore.NewWithRules(rdb, scripts, c.layout, rules), roomlog.NewPublisher(scripts, c.layout)
 	server := rpc.NewServer(rpc.ServerConfig{StopTimeout: time.Second})
 	roomv1.RegisterRoomServiceServer(server, room.NewService(store, publisher))
 	server.SetServing(true)
@@ -219,7 +220,7 @@ func (c *cluster) startRooms(rules room.Rules) *roomsNode {
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		running.Wait()
-		publisher.Close()
+		scripts.Close()
 	})
 	c.t.Cleanup(r.stop)
 	c.rooms = append(c.rooms, r)

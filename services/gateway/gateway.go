@@ -29,6 +29,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -65,6 +66,7 @@ type Gateway struct {
 	cfg        Config
 	hub        *hub
 	keeper     *keeper
+	scripts    *pipeline.Runner
 	publisher  *roomlog.Publisher
 	metrics    *metrics
 	stop       context.CancelFunc
@@ -103,7 +105,8 @@ func New(cfg Config) (*Gateway, error) {
 	g.hub = newHub(ctx, cfg, g.metrics)
 	g.keeper = newKeeper(g)
 	g.hub.after = g.keeper.kick
-	g.publisher = roomlog.NewPublisher(cfg.Redis, cfg.Layout)
+	g.scripts = pipeline.New(cfg.Redis)
+	g.publisher = roomlog.NewPublisher(g.scripts, cfg.Layout)
 	g.background.Go(g.hub.serve)
 	g.background.Go(func() { g.keeper.serve(ctx) })
 	return g, nil
@@ -127,7 +130,7 @@ func (g *Gateway) Close() {
 		s.sock.abort()
 	}
 	g.sockets.Wait()
-	g.publisher.Close()
+	g.scripts.Close()
 	g.stop()
 	g.background.Wait()
 }

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
@@ -32,9 +33,9 @@ func system(t *testing.T) []string {
 	var parts sync.WaitGroup
 	t.Cleanup(func() { stop(); parts.Wait() })
 
-	publisher := roomlog.NewPublisher(rdb, layout)
-	t.Cleanup(publisher.Close)
-	store := redisstore.New(rdb, layout)
+	scripts := pipeline.New(rdb)
+	t.Cleanup(scripts.Close)
+	store, publisher := redisstore.New(rdb, scripts, layout), roomlog.NewPublisher(scripts, layout)
 	rooms := rpc.NewServer(rpc.ServerConfig{})
 	roomv1.RegisterRoomServiceServer(rooms, room.NewService(store, publisher))
 	rooms.SetServing(true)

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -33,10 +34,11 @@ func newFixture(t *testing.T) *fixture {
 	t.Parallel()
 	rdb := redistest.Client(t, "redis://"+redistest.Embedded(t).Addr())
 	layout := roomlog.Layout{Partitions: 4}
-	publisher := roomlog.NewPublisher(rdb, layout)
-	t.Cleanup(publisher.Close)
+	scripts := pipeline.New(rdb)
+	t.Cleanup(scripts.Close)
+	publisher := roomlog.NewPublisher(scripts, layout)
 	return &fixture{
-		T: t, Service: room.NewService(redisstore.New(rdb, layout), publisher), ctx: t.Context(),
+		T: t, Service: room.NewService(redisstore.New(rdb, scripts, layout), publisher), ctx: t.Context(),
 		read: func(roomID string) roomlog.Range {
 			r, err := roomlog.Read(t.Context(), rdb, layout, roomID, 1, 0)
 			if err != nil {

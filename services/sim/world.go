@@ -16,6 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 	"github.com/anteroom-chat/anteroom/services/gateway"
@@ -170,8 +171,8 @@ func (w *world) serveRedis(theirs net.Conn) error {
 func (w *world) startRooms(slot int) {
 	h := w.host("rooms", slot)
 	rdb := w.redisClient(h)
-	publisher := roomlog.NewPublisher(rdb, w.layout)
-	store := redisstore.New(rdb, w.layout)
+	scripts := pipeline.New(rdb)
+	store, publisher := redisstore.New(rdb, scripts, w.layout), roomlog.NewPublisher(scripts, w.layout)
 	alive, stop := context.WithCancel(context.Background())
 	var reaper sync.WaitGroup
 	reaper.Go(func() { room.Reap(alive, store) })
@@ -180,7 +181,7 @@ func (w *world) startRooms(slot int) {
 		close: sync.OnceFunc(func() {
 			stop()
 			reaper.Wait()
-			publisher.Close()
+			scripts.Close()
 			_ = rdb.Close()
 		}),
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
@@ -80,9 +81,9 @@ func (d *dev) prepare(ctx context.Context) (gateway.Config, func(), error) {
 
 func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listener) error {
 	registry := run.NewRegistry()
-	publisher := roomlog.NewPublisher(cfg.Redis, cfg.Layout)
-	defer publisher.Close()
-	store := redisstore.New(cfg.Redis, cfg.Layout)
+	scripts := pipeline.New(cfg.Redis)
+	defer scripts.Close()
+	store, publisher := redisstore.New(cfg.Redis, scripts, cfg.Layout), roomlog.NewPublisher(scripts, cfg.Layout)
 	rooms := rpc.NewServer(rpc.ServerConfig{Metrics: registry})
 	roomv1.RegisterRoomServiceServer(rooms, room.NewService(store, publisher))
 	rooms.SetServing(true)

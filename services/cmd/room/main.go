@@ -10,6 +10,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
@@ -75,8 +76,9 @@ func (s *settings) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	store, publisher := redisstore.New(rdb, layout), roomlog.NewPublisher(rdb, layout)
-	defer publisher.Close() // after its senders, the calls, have ended
+	scripts := pipeline.New(rdb)
+	defer scripts.Close() // after its senders, the calls, have ended
+	store, publisher := redisstore.New(rdb, scripts, layout), roomlog.NewPublisher(scripts, layout)
 	server := rpc.NewServer(rpc.ServerConfig{Logger: logger, Metrics: registry})
 	roomv1.RegisterRoomServiceServer(server, room.NewService(store, publisher))
 	server.SetServing(true)

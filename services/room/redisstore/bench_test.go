@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -49,7 +50,9 @@ func cpu(b *testing.B, rdb *redis.Client) func() {
 func benchStore(b *testing.B) (*redis.Client, *redisstore.Store, roomlog.Layout) {
 	rdb := redistest.Client(b, redistest.Server(b).URL())
 	layout := roomlog.Layout{Partitions: roomlog.DefaultPartitions}
-	return rdb, redisstore.New(rdb, layout), layout
+	scripts := pipeline.New(rdb)
+	b.Cleanup(scripts.Close)
+	return rdb, redisstore.New(rdb, scripts, layout), layout
 }
 
 // One seat's life: reserve, confirm and leave, in rooms of 8 that stay.

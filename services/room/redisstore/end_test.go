@@ -13,8 +13,7 @@ import (
 // publish appends a message of a session of "r", or of the application.
 func (f *fixture) publish(session, id string) roomlog.Result {
 	f.Helper()
-	p := roomlog.NewPublisher(f.rdb, f.layout)
-	defer p.Close()
+	p := roomlog.NewPublisher(f.scripts, f.layout)
 	m := roomlog.Message{RoomID: "r", User: wire.SystemUser, ID: id, Tail: wire.MessageTail([]byte(`{"userId":"system"}`), id, []byte(`1`))}
 	if session != "" {
 		m.Epoch, m.Session = "e1", session

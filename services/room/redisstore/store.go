@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
@@ -49,27 +50,30 @@ var (
 
 // Store is a room.Store in Redis.
 type Store struct {
-	rdb    *redis.Client
-	layout roomlog.Layout
-	rules  room.Rules
+	rdb     *redis.Client
+	scripts *pipeline.Runner // on rdb
+	layout  roomlog.Layout
+	rules   room.Rules
 }
 
 var _ room.Store = (*Store)(nil)
 
-// New makes a store with the contract's rules; the caller closes rdb.
-func New(rdb *redis.Client, layout roomlog.Layout) *Store {
-	return NewWithRules(rdb, layout, room.DefaultRules())
+// New makes a store with the contract's rules; the caller closes scripts, which run
+// on rdb, and rdb.
+func New(rdb *redis.Client, scripts *pipeline.Runner, layout roomlog.Layout) *Store {
+	return NewWithRules(rdb, scripts, layout, room.DefaultRules())
 }
 
 // NewWithRules makes a store with other rules.
-func NewWithRules(rdb *redis.Client, layout roomlog.Layout, rules room.Rules) *Store {
-	return &Store{rdb: rdb, layout: layout, rules: rules}
+func NewWithRules(rdb *redis.Client, scripts *pipeline.Runner, layout roomlog.Layout, rules room.Rules) *Store {
+	return &Store{rdb: rdb, scripts: scripts, layout: layout, rules: rules}
 }
 
 // run runs a room's script and answers with what stands behind the status 'OK', or
 // with the refusal that another status names.
 func (s *Store) run(ctx context.Context, sc *redis.Script, roomID string, args ...any) ([]any, error) {
-	answer, err := sc.Run(ctx, s.rdb, s.layout.Keys(roomID).All(), append([]any{roomID}, args...)...).Slice()
+	keys := s.layout.Keys(roomID).All()
+	answer, err := s.scripts.Run(ctx, s.layout.Partition(roomID), sc, keys, append([]any{roomID}, args...)...).Slice()
 	if err != nil {
 		return nil, roomlog.Fault("room store", err)
 	}

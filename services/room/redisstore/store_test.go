@@ -13,6 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -28,15 +29,18 @@ var brief = room.Rules{PermitTTL: 200 * time.Millisecond, Lease: 200 * time.Mill
 // fixture is a store over a Redis of its own.
 type fixture struct {
 	*testing.T
-	ctx    context.Context
-	rdb    *redis.Client
-	layout roomlog.Layout
-	store  *redisstore.Store
+	ctx     context.Context
+	rdb     *redis.Client
+	scripts *pipeline.Runner
+	layout  roomlog.Layout
+	store   *redisstore.Store
 }
 
 func newFixture(t *testing.T, rdb *redis.Client, rules room.Rules) *fixture {
 	layout := roomlog.Layout{Partitions: 4}
-	return &fixture{t, t.Context(), rdb, layout, redisstore.NewWithRules(rdb, layout, rules)}
+	scripts := pipeline.New(rdb)
+	t.Cleanup(scripts.Close)
+	return &fixture{t, t.Context(), rdb, scripts, layout, redisstore.NewWithRules(rdb, scripts, layout, rules)}
 }
 
 func each(t *testing.T, rules room.Rules, test func(f *fixture)) {

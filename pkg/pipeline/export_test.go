@@ -1,0 +1,7 @@
+package pipeline
+
+// The limits that tests go beyond.
+const (
+	BatchSize = batchSize
+	QueueSize = queueSize
+)

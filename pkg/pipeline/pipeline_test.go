@@ -1,0 +1,203 @@
+package pipeline_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// push appends ARGV[1] to a list and answers with its length.
+var push = redis.NewScript(`return redis.call('RPUSH', KEYS[1], ARGV[1])`)
+
+func start(t *testing.T, rdb *redis.Client) *pipeline.Runner {
+	t.Helper()
+	r := pipeline.New(rdb)
+	t.Cleanup(r.Close)
+	return r
+}
+
+func each(t *testing.T, test func(t *testing.T, rdb *redis.Client, r *pipeline.Runner)) {
+	t.Helper()
+	t.Parallel()
+	redistest.Each(t, func(t *testing.T, rdb *redis.Client) {
+		t.Parallel()
+		test(t, rdb, start(t, rdb))
+	})
+}
+
+func call(lane int, arg string, done func(*redis.Cmd)) *pipeline.Call {
+	return &pipeline.Call{Lane: lane, Script: push, Keys: []string{"list" + strconv.Itoa(lane)}, Args: []any{arg}, Done: done}
+}
+
+func TestCallsOfALaneAreRunInTheirOrder(t *testing.T) {
+	each(t, func(t *testing.T, rdb *redis.Client, r *pipeline.Runner) {
+		const lanes, calls = 3, 2 * pipeline.BatchSize
+		var done sync.WaitGroup
+		for n := range calls {
+			for lane := range lanes {
+				done.Add(1)
+				r.Go(call(lane, strconv.Itoa(n), func(cmd *redis.Cmd) {
+					defer done.Done()
+					if length, err := cmd.Int(); err != nil || length != n+1 {
+						t.Errorf("call %d of lane %d: %d, %v", n, lane, length, err)
+					}
+				}))
+			}
+		}
+		done.Wait()
+		for lane := range lanes {
+			list := rdb.LRange(t.Context(), fmt.Sprint("list", lane), 0, -1).Val()
+			if len(list) != calls || !slices.IsSortedFunc(list, func(a, b string) int {
+				x, _ := strconv.Atoi(a)
+				y, _ := strconv.Atoi(b)
+				return x - y
+			}) {
+				t.Errorf("lane %d: %v", lane, list)
+			}
+		}
+	})
+}
+
+func TestScriptsThatRedisForgotAreLoadedAgain(t *testing.T) {
+	each(t, func(t *testing.T, rdb *redis.Client, r *pipeline.Runner) {
+		for n := range 3 {
+			if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if length, err := r.Run(t.Context(), 0, push, []string{"list"}, "x").Int(); err != nil || length != n+1 {
+				t.Fatal(length, err)
+			}
+		}
+	})
+}
+
+func TestAnErrorOfOneCallIsItsOwn(t *testing.T) {
+	each(t, func(t *testing.T, _ *redis.Client, r *pipeline.Runner) {
+		wrong := redis.NewScript(`return redis.error_reply('WRONG it is')`)
+		var done sync.WaitGroup
+		for n := range 20 {
+			done.Add(1)
+			c := call(0, "x", func(cmd *redis.Cmd) {
+				defer done.Done()
+				if failed := redis.HasErrorPrefix(cmd.Err(), "WRONG"); failed != (n%2 == 1) {
+					t.Errorf("call %d: %v", n, cmd.Err())
+				}
+			})
+			if n%2 == 1 {
+				c.Script = wrong
+			}
+			r.Go(c)
+		}
+		done.Wait()
+	})
+}
+
+func TestCloseRunsWhatIsQueuedAndRefusesWhatComesLater(t *testing.T) {
+	each(t, func(t *testing.T, rdb *redis.Client, _ *pipeline.Runner) {
+		r := pipeline.New(rdb)
+		var ran atomic.Int64
+		for range 100 {
+			r.Go(call(0, "x", func(cmd *redis.Cmd) {
+				if cmd.Err() == nil {
+					ran.Add(1)
+				}
+			}))
+		}
+		r.Close()
+		r.Close()
+		if ran.Load() != 100 || rdb.LLen(t.Context(), "list0").Val() != 100 {
+			t.Fatal(ran.Load(), rdb.LLen(t.Context(), "list0").Val())
+		}
+		if err := r.Run(t.Context(), 0, push, []string{"list0"}, "x").Err(); !errors.Is(err, pipeline.ErrBusy) {
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestCallsThatWaitedForASilentRedisAreNotRunLate(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	rdb := redistest.Client(t, server.URL())
+	r := start(t, rdb)
+	server.Pause()
+	const sent = 3 * pipeline.BatchSize
+	failed := make(chan error, sent)
+	began := time.Now()
+	for range sent {
+		r.Go(call(0, "x", func(cmd *redis.Cmd) { failed <- cmd.Err() }))
+	}
+	for range sent {
+		if err := <-failed; err == nil {
+			t.Fatal("a call succeeded on a Redis that stands still")
+		}
+	}
+	if took := time.Since(began); took > 2*pipeline.Patience+2*time.Second {
+		t.Errorf("the callers waited %v", took)
+	}
+	server.Resume()
+	if err := r.Run(t.Context(), 0, push, []string{"list0"}, "x").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n := rdb.LLen(t.Context(), "list0").Val(); n > 1+2*pipeline.BatchSize {
+		t.Errorf("%d were run: some long after their callers gave up", n)
+	}
+}
+
+func TestACallWhoseDeadlineEndsInTheQueueIsNotSent(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	rdb := redistest.Client(t, server.URL())
+	r := start(t, rdb)
+	server.Pause()
+	under := make(chan struct{})
+	r.Go(call(0, "first", func(*redis.Cmd) { close(under) })) // keeps the worker busy
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	for range 10 {
+		if err := r.Run(ctx, 0, push, []string{"list0"}, "late").Err(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	server.Resume()
+	<-under
+	if err := r.Run(t.Context(), 0, push, []string{"list0"}, "last").Err(); err != nil {
+		t.Fatal(err)
+	}
+	// The first of them may have been under way already.
+	late := func(arg string) bool { return arg == "late" }
+	list := slices.DeleteFunc(rdb.LRange(t.Context(), "list0", 0, -1).Val(), late)
+	if got := rdb.LLen(t.Context(), "list0").Val() - int64(len(list)); got > 1 {
+		t.Errorf("%d calls were run after their callers had given up", got)
+	}
+}
+
+func TestAFullQueueRefusesInsteadOfBlocking(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	r := start(t, redistest.Client(t, server.URL()))
+	server.Pause()
+	defer server.Resume()
+	var refused atomic.Int64
+	for range pipeline.QueueSize + 2*pipeline.BatchSize {
+		r.Go(call(0, "x", func(cmd *redis.Cmd) {
+			if wire.CodeOf(cmd.Err()) == wire.Unavailable {
+				refused.Add(1)
+			}
+		}))
+	}
+	if refused.Load() == 0 {
+		t.Error("nothing was refused")
+	}
+}

@@ -77,14 +77,21 @@ type Range struct {
 	Last     int64   // seq of the room's newest entry
 	Occupied int     // seats occupied at the moment of the read
 	Entries  []Entry // without a hole; they begin later than asked where history does
+	More     bool    // the entries end earlier than asked, since the page was full
 }
 
 // Read answers with the entries first…last of a room (to the newest when last is 0)
 // as far as history reaches; ROOM_NOT_FOUND where there is no room, UNAVAILABLE
 // where Redis is out of reach.
 func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64) (Range, error) {
+	return ReadPage(ctx, rdb, layout, roomID, first, last, 0)
+}
+
+// ReadPage is Read of so many bytes of frames: the entry that reaches them is the last
+// one, so that there is one at least. 0 is no limit.
+func ReadPage(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64, bytes int) (Range, error) {
 	k := layout.Keys(roomID)
-	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Leases()}, first, last).Slice()
+	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Leases()}, first, last, bytes).Slice()
 	if err != nil {
 		return Range{}, Fault("read log", err)
 	}
@@ -100,6 +107,10 @@ func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string,
 		}
 		r.Entries = append(r.Entries, Entry{Seq: seq, Frame: []byte(answer[i+1].(string))})
 	}
+	if last == 0 || last > r.Last {
+		last = r.Last
+	}
+	r.More = bytes > 0 && len(r.Entries) > 0 && r.Entries[len(r.Entries)-1].Seq < last
 	return r, nil
 }
 

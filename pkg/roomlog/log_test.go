@@ -212,6 +212,31 @@ func TestReadAnswersWithTheRangeAsked(t *testing.T) {
 	})
 }
 
+func TestPageEndsWithTheEntryThatFillsIt(t *testing.T) {
+	each(t, func(f *fixture) {
+		for range 150 {
+			f.publish(message("", `"`+strings.Repeat("x", 1000)+`"`))
+		}
+		size := len(f.read(1, 1).Entries[0].Frame) // and up to 2 more
+		for _, c := range []struct {
+			first, last int64
+			bytes       int
+			want        []int64
+			more        bool
+		}{
+			{1, 0, 1, upTo(1, 1), true}, {1, 0, size, upTo(1, 1), true}, {1, 0, size + 1, upTo(1, 2), true},
+			{5, 7, 10 * size, upTo(5, 7), false}, {5, 7, 2 * size, upTo(5, 6), true}, {5, 5, 1, upTo(5, 5), false},
+			{1, 0, 100*size + 50, upTo(1, 100), true}, {1, 0, 1 << 20, upTo(1, 150), false}, {151, 0, 1, nil, false},
+		} {
+			got, err := roomlog.ReadPage(f.ctx, f.rdb, f.layout, "r", c.first, c.last, c.bytes)
+			f.must(err)
+			if diff := cmp.Diff(c.want, seqs(got)); diff != "" || got.More != c.more || got.Last != 150 {
+				f.Errorf("%d to %d of %d bytes: more %v, last %d: %s", c.first, c.last, c.bytes, got.More, got.Last, diff)
+			}
+		}
+	})
+}
+
 func TestHistoryIsTheLastThousandEntries(t *testing.T) {
 	each(t, func(f *fixture) {
 		const sent = 1250

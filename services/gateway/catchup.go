@@ -19,6 +19,7 @@ const (
 	maxTailBytes = 1 << 20 // and bytes
 	readTimeout  = 3 * time.Second
 	readRetry    = 200 * time.Millisecond
+	maxReads     = 32 // at a time: after a break, every room wants one
 )
 
 // tail is the newest of a room's entries. Where there are too many, the older half is
@@ -72,15 +73,25 @@ func (r *localRoom) startRead(delay time.Duration) {
 		if !s.hub.wait(delay) {
 			return
 		}
-		ctx, cancel := context.WithTimeout(s.hub.ctx, readTimeout)
-		defer cancel()
-		found, err := s.hub.readLog(ctx, r.id, first, 0)
+		found, err := s.hub.readPage(r.id, first)
 		s.run(func(*shard) {
 			if r.reading == number { // else nobody waits for it any more
 				r.readDone(found, err)
 			}
 		})
 	})
+}
+
+// readPage reads a log from first on, as far as a page goes, in its turn.
+func (h *hub) readPage(roomID string, first int64) (roomlog.Range, error) {
+	done, err := h.reads.take(h.ctx, turnPatience)
+	if err != nil {
+		return roomlog.Range{}, err
+	}
+	defer done()
+	ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
+	defer cancel()
+	return h.readLog(ctx, roomID, first, 0)
 }
 
 func (r *localRoom) readDone(found roomlog.Range, err error) {
@@ -103,6 +114,11 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 		// Redis has lost acknowledged writes: seqs that the members know will be given
 		// to other entries. They come back, and JOINED tells them where the log is.
 		r.closeWhere(wire.CloseUnavailable, func(*session) bool { return true })
+		return
+	}
+	if found.More {
+		r.giveEntries(found.Entries)
+		r.startRead(0)
 		return
 	}
 	again := r.again // those who joined after the read began may be of a newer life
@@ -141,8 +157,9 @@ func (r *localRoom) adopt(epoch string) {
 	}
 }
 
-func (r *localRoom) catchUp(found roomlog.Range) {
-	for _, e := range found.Entries {
+// giveEntries gives what was read, with a GAP in front where history begins later.
+func (r *localRoom) giveEntries(entries []roomlog.Entry) {
+	for _, e := range entries {
 		if e.Seq > r.last+1 {
 			r.gap(e.Seq - 1)
 		}
@@ -150,6 +167,10 @@ func (r *localRoom) catchUp(found roomlog.Range) {
 			r.give(e)
 		}
 	}
+}
+
+func (r *localRoom) catchUp(found roomlog.Range) {
+	r.giveEntries(found.Entries)
 	if found.Last > r.last {
 		r.gap(found.Last)
 	}

@@ -23,7 +23,10 @@ type hub struct {
 	shards []*shard
 	after  func() // called when subscriptions were broken: notices may be lost
 
-	// readLog is roomlog.Read.
+	replays turns // pages of members who come back, read or being sent
+	reads   turns // of local rooms that catch up
+
+	// readLog is roomlog.ReadPage of pageBytes.
 	readLog func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error)
 
 	mu    sync.RWMutex
@@ -39,8 +42,9 @@ type presence struct {
 func newHub(ctx context.Context, cfg Config, m *metrics) *hub {
 	h := &hub{
 		ctx: ctx, start: time.Now(), rooms: make(map[string]*presence),
+		replays: make(turns, maxReplays), reads: make(turns, maxReads),
 		readLog: func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error) {
-			return roomlog.Read(ctx, cfg.Redis, cfg.Layout, roomID, first, last)
+			return roomlog.ReadPage(ctx, cfg.Redis, cfg.Layout, roomID, first, last, pageBytes)
 		},
 	}
 	h.subs = roomlog.NewSubscriber(cfg.Redis, cfg.Layout, h)

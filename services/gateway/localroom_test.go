@@ -31,6 +31,7 @@ type stage struct {
 	epoch    string
 	entries  []roomlog.Entry // all of them, from seq 1 on
 	kept     int             // how many of the newest history still has; 0: all
+	page     int             // how many a read answers with at most; 0: all
 	occupied int
 	gone     bool // there is no room
 
@@ -42,7 +43,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	st := &stage{t: t, epoch: "E1", gate: make(chan struct{})}
-	h := &hub{ctx: t.Context(), start: time.Now(), rooms: make(map[string]*presence)}
+	h := &hub{ctx: t.Context(), start: time.Now(), rooms: make(map[string]*presence), reads: make(turns, maxReads)}
 	h.readLog = st.readLog
 	st.shard = newShard(h, newMetrics(nil))
 	h.shards = []*shard{st.shard}
@@ -67,6 +68,9 @@ func (st *stage) readLog(ctx context.Context, _ string, first, last int64) (room
 		last = found.Last
 	}
 	for seq := max(first, oldest); seq <= last; seq++ {
+		if found.More = st.page > 0 && len(found.Entries) == st.page; found.More {
+			break
+		}
 		found.Entries = append(found.Entries, st.entries[seq-1])
 	}
 	err := st.fault
@@ -287,6 +291,19 @@ func TestWhatIsGoneFromTheLogIsAGap(t *testing.T) {
 		more := st.appendMany(2)
 		st.publish(more...)
 		st.got(m, append([]string{"E1/1", string(wire.GapFrame(2, 7))}, span("E1", 8, 12)...)...)
+	})
+}
+
+func TestWhatIsMissingComesInPages(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		st.set(func() { st.page, st.kept = 3, 16 })
+		events := st.appendMany(20)
+		st.publish(events[17], events[18]) // 16 entries are kept, of which these wait
+		st.got(m, append([]string{string(wire.GapFrame(1, 4))}, span("E1", 5, 20)...)...)
+		if st.reads < 6 || st.reads > 7 {
+			t.Fatalf("%d reads", st.reads)
+		}
 	})
 }
 

@@ -428,3 +428,39 @@ func TestFoldOfTheLogIsTheRosterOfJoined(t *testing.T) {
 		}
 	})
 }
+
+// More members come back than have their turn at a time, and none of these reads on.
+func TestReplaysOfSlowReadersKeepNobodyWaiting(t *testing.T) {
+	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{Capacity: 100, Presence: "count"})
+		first, joined := c.nodes[0].walkIn(roomID, "")
+		body := strings.Repeat("x", 10<<10)
+		for range 30 {
+			first.say("", body)
+			first.expect(wire.TypeMessage)
+		}
+		after := &wire.Position{Epoch: joined.Epoch}
+		for range 70 {
+			c.nodes[0].open("/chat").sendJoin(wire.ClientFrame{RoomID: roomID, After: after})
+		}
+		time.Sleep(100 * time.Millisecond) // all are at it
+		began := time.Now()
+		p := c.nodes[0].open("/chat")
+		if f := p.join(wire.ClientFrame{RoomID: roomID, After: after}); !f.Recovered || f.Seq != 30 {
+			t.Fatalf("JOINED is %s", show(f))
+		}
+		for seq := int64(1); seq <= 30; {
+			f := p.next()
+			if f.Type == wire.TypeOccupancy {
+				continue
+			}
+			if f.Seq != seq {
+				t.Fatalf("got %s, want seq %d", f.Type, seq)
+			}
+			seq++
+		}
+		if d := time.Since(began); d > 5*time.Second {
+			t.Fatalf("the replay took %v", d)
+		}
+	})
+}

@@ -1,0 +1,205 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+)
+
+const (
+	replayPage   = 64               // entries read and sent at a time when a member comes back,
+	pageBytes    = 64 << 10         // and bytes, of catching up too
+	maxReplays   = 64               // pages of members who come back, at a time: 12 MiB in all
+	turnPatience = 10 * time.Second // for a turn to read
+	turnMost     = time.Second      // of a turn whose peer takes its page slowly
+)
+
+// replay brings a session what it missed, a page at a time. A thousand members may
+// come back at once: a page is read in its turn, and the turn lasts until the page was
+// sent, so that those who are served are served fast and the others hold nothing.
+type replay struct {
+	s    *session
+	done func() // ends the turn; nil without one
+}
+
+// read reads the entries first…last as far as they fit on a page.
+func (p *replay) read(first, last int64) (roomlog.Range, error) {
+	h := p.s.g.hub
+	if p.done == nil {
+		done, err := h.replays.take(h.ctx, turnPatience)
+		if err != nil {
+			return roomlog.Range{}, err
+		}
+		p.done = done
+	}
+	ctx, cancel := context.WithTimeout(h.ctx, readTimeout)
+	defer cancel()
+	return h.readLog(ctx, p.s.joined.RoomID, first, last)
+}
+
+// send sends a page and ends its turn.
+func (p *replay) send(frames []byte) bool {
+	if p.done != nil {
+		// One who reads slowly keeps its page, as it may, and nobody waiting.
+		slow := time.AfterFunc(turnMost, p.done)
+		defer slow.Stop()
+		defer p.endTurn()
+	}
+	// What the peer takes shows that it lives: pongs are not read meanwhile.
+	return p.s.sock.sendAll(frames, p.s.hear)
+}
+
+func (p *replay) endTurn() {
+	if p.done != nil {
+		p.done()
+		p.done = nil
+	}
+}
+
+// enter sends JOINED and what was missed, and then lets the live entries in.
+func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) {
+	roomID := s.joined.RoomID
+	defer s.shard.run(func(sh *shard) { sh.settled(roomID) })
+	p := &replay{s: s}
+	defer p.endTurn()
+
+	next := s.joined.Seq + 1
+	var entries []roomlog.Entry
+	var gap []byte
+	if after != nil {
+		var err error
+		if next, entries, gap, err = p.missed(*after); err != nil {
+			s.cannotReplay(err)
+			return
+		}
+	}
+	j := s.joined
+	for _, m := range resp.GetMembers() {
+		j.Members = append(j.Members, wire.Member{UserID: m.GetUserId(), Nickname: m.GetNickname()})
+	}
+	s.joined.Identity = ""
+	head := append(appendFrame(nil, j.Encode()), gap...)
+	for {
+		for _, e := range entries {
+			if e.Seq == next {
+				head = appendFrame(head, e.Frame)
+				next++
+			}
+		}
+		entries = nil // a slow peer holds one copy
+		if !p.send(head) {
+			return
+		}
+		head = head[:0]
+		if next > s.joined.Seq && s.added(next-1) {
+			return
+		}
+		page, err := p.readOn(next)
+		if err != nil {
+			s.cannotReplay(err)
+			return
+		}
+		entries = page.Entries
+		first := page.Last + 1
+		if len(entries) > 0 {
+			first = entries[0].Seq
+		}
+		if first > next {
+			head = appendFrame(head, wire.GapFrame(next, first-1))
+			next = first
+		}
+	}
+}
+
+func (s *session) cannotReplay(err error) {
+	slog.Warn("cannot read what a member missed", "room", s.joined.RoomID, "err", err)
+	s.close(wire.CloseUnavailable)
+}
+
+var errLogGone = errors.New("the log has lost entries or belongs to another life of the room")
+
+// readOn reads the next page, or from where history begins if that is later. There is
+// one: the log has what members have.
+func (p *replay) readOn(next int64) (roomlog.Range, error) {
+	epoch := p.s.joined.Epoch
+	page, err := p.read(next, next+replayPage-1)
+	if err == nil && len(page.Entries) == 0 && page.Epoch == epoch && page.Last >= next {
+		page, err = p.read(next, 0)
+	}
+	if err == nil && (page.Epoch != epoch || page.Last < next) {
+		err = errLogGone
+	}
+	return page, err
+}
+
+// missed reads the first page of what a member missed, and tells in JOINED whether all
+// of it is there. next is the seq with which the frames behind JOINED begin.
+func (p *replay) missed(after wire.Position) (next int64, entries []roomlog.Entry, gap []byte, err error) {
+	s := p.s
+	seq := s.joined.Seq
+	lacks := func(from, to int64) (int64, []roomlog.Entry, []byte, error) {
+		if from <= to {
+			gap = appendFrame(nil, wire.GapFrame(from, to))
+		}
+		return to + 1, nil, gap, nil
+	}
+	switch {
+	case after.Epoch != s.joined.Epoch:
+		return lacks(1, seq)
+	case after.Seq > seq:
+		return seq + 1, nil, nil, nil // Redis has lost entries that this member saw
+	case after.Seq == seq:
+		s.joined.Recovered = true
+		return seq + 1, nil, nil, nil
+	}
+	page, err := p.read(after.Seq+1, min(seq, after.Seq+replayPage))
+	if err == nil && page.Epoch == s.joined.Epoch && len(page.Entries) == 0 {
+		page, err = p.read(after.Seq+1, seq) // history reaches back to a later entry, if at all
+	}
+	switch {
+	case err != nil:
+		return 0, nil, nil, err
+	case page.Epoch != s.joined.Epoch || len(page.Entries) == 0:
+		return lacks(after.Seq+1, seq)
+	}
+	s.first = page.Entries[0].Seq
+	s.joined.Recovered = s.first == after.Seq+1
+	_, _, gap, _ = lacks(after.Seq+1, s.first-1)
+	return s.first, page.Entries, gap, nil
+}
+
+// added makes this session a member that has everything up to seq; false when it has
+// to read on first.
+func (s *session) added(seq int64) bool {
+	done := make(chan bool, 1)
+	s.shard.run(func(sh *shard) { done <- sh.rooms[s.joined.RoomID].add(s, seq) })
+	select {
+	case ok := <-done:
+		return ok
+	case <-s.g.hub.ctx.Done():
+		s.close(wire.CloseRestart)
+		return true
+	}
+}
+
+// turns limits how many things go on at a time.
+type turns chan struct{}
+
+// take waits for a turn, for so long at most, and answers with how to end it: once,
+// however often it is called.
+func (t turns) take(ctx context.Context, patience time.Duration) (done func(), err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	select {
+	case t <- struct{}{}:
+		return sync.OnceFunc(func() { <-t }), nil
+	case <-ctx.Done():
+		return nil, roomlog.Fault("wait for a turn to read", ctx.Err())
+	}
+}

@@ -2,8 +2,10 @@ package roomlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	neturl "net/url"
 	"strconv"
 	"time"
 
@@ -27,8 +29,11 @@ func (debugLogger) Printf(ctx context.Context, format string, v ...any) {
 // by the client: who calls knows which may be.
 func Connect(url string) (*redis.Client, error) {
 	opts, err := redis.ParseURL(url)
+	if bad, ok := errors.AsType[*neturl.Error](err); ok {
+		err = bad.Err // and not the URL, which may hold a password
+	}
 	if err != nil {
-		return nil, fmt.Errorf("redis URL: %w", err)
+		return nil, fmt.Errorf("URL of Redis: %w", err)
 	}
 	return redis.NewClient(Tune(opts)), nil
 }

@@ -108,6 +108,9 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 // parseTarget leaves gRPC targets as they are and makes a resolver for a list.
 func parseTarget(target string) (string, []grpc.DialOption, error) {
 	if strings.Contains(target, "://") {
+		if strings.HasSuffix(target, "/") {
+			return "", nil, fmt.Errorf("gRPC target %q names no address", target)
+		}
 		return target, nil, nil
 	}
 	var endpoints []resolver.Endpoint

@@ -432,7 +432,7 @@ func TestHealthAndReflectionAnswer(t *testing.T) {
 }
 
 func TestATargetThatIsNoAddressIsRefused(t *testing.T) {
-	for _, target := range []string{"", "rooms", "rooms:", ":50051", "a:1,,b:2"} {
+	for _, target := range []string{"", "rooms", "rooms:", ":50051", "a:1,,b:2", "dns:///"} {
 		if conn, err := Dial(target, ClientConfig{}); err == nil {
 			conn.Close()
 			t.Errorf("%q was accepted", target)

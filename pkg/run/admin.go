@@ -50,7 +50,7 @@ type Admin struct {
 func ListenAdmin(address string, metrics prometheus.Gatherer, checks ...Check) (*Admin, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("admin listener: %w", err)
+		return nil, err
 	}
 	mux := adminHandler(metrics, checks)
 	return &Admin{listener: listener, mux: mux, server: &http.Server{
@@ -58,6 +58,19 @@ func ListenAdmin(address string, metrics prometheus.Gatherer, checks ...Check) (
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       2 * time.Minute,
 	}}, nil
+}
+
+// CheckAddress finds at once what no listener can take: where a process first waits
+// for others, a wrong address would show late.
+func CheckAddress(flag, address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
 }
 
 // Addr is the address that was taken; it tells the port when port 0 was asked for.

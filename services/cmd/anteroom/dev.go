@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"fmt"
@@ -29,7 +30,7 @@ import (
 type dev struct {
 	Listen      string `help:"Address of the page, HTTP and WebSocket." default:"127.0.0.1:8080" env:"LISTEN"`
 	AdminListen string `help:"Address of metrics, health and pprof." default:"127.0.0.1:9180" env:"ADMIN_LISTEN"`
-	Redis       string `help:"URL of a Redis to use instead of the embedded store." placeholder:"redis://HOST:PORT/DB" env:"REDIS"`
+	Redis       string `help:"URL of a Redis to use instead of the embedded store. None by default." placeholder:"redis://HOST:PORT/DB" env:"REDIS"`
 	IdentityKey string `help:"Key that signs identities, at least 32 bytes. Made at start when empty." env:"IDENTITY_KEY"`
 	LogLevel    string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
 
@@ -37,7 +38,9 @@ type dev struct {
 }
 
 // Validate is called by kong.
-func (d *dev) Validate() error { return d.Check() }
+func (d *dev) Validate() error {
+	return cmp.Or(run.CheckAddress("--listen", d.Listen), run.CheckAddress("--admin-listen", d.AdminListen), d.Check())
+}
 
 func (d *dev) Run(ctx context.Context) error {
 	logger, err := run.NewLogger(os.Stderr, d.LogLevel)
@@ -52,7 +55,7 @@ func (d *dev) Run(ctx context.Context) error {
 	defer closeStore()
 	listener, err := net.Listen("tcp", d.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("--listen: %w", err)
 	}
 	return d.serve(ctx, cfg, listener)
 }
@@ -103,7 +106,7 @@ func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listen
 	}
 	admin, err := run.ListenAdmin(d.AdminListen, registry, run.Check{Name: "gateway", Ready: gw.Ready})
 	if err != nil {
-		return err
+		return fmt.Errorf("--admin-listen: %w", err)
 	}
 	slog.Info("Anteroom is ready: open the page", "url", "http://"+listener.Addr().String(), "admin", "http://"+admin.Addr())
 	var group run.Group
@@ -120,7 +123,7 @@ func (d *dev) store() (*redis.Client, func(), error) {
 	if d.Redis != "" {
 		rdb, err := roomlog.Connect(d.Redis)
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, fmt.Errorf("--redis: %w", err)
 		}
 		return rdb, func() { _ = rdb.Close() }, nil
 	}

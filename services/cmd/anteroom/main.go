@@ -20,7 +20,7 @@ func main() {
 	k := kong.Parse(&cli, kong.Name("anteroom"),
 		kong.Description("Real-time rooms with a fixed number of seats."),
 		kong.Vars{"shapes": strings.Join(pace.ShapeNames(), ", ")},
-		kong.UsageOnError())
+		kong.ShortUsageOnError())
 	ctx, stop := run.Signals(context.Background())
 	defer stop()
 	k.BindTo(ctx, (*context.Context)(nil))

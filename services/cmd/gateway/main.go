@@ -3,8 +3,10 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -17,6 +19,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/gateway/server"
 )
 
@@ -30,7 +33,7 @@ type settings struct {
 	GatewayID    string        `help:"Unique name among the gateways, 1 to 64 of A-Z a-z 0-9 _ -. Made at start when empty." env:"GATEWAY_ID"`
 	DrainTimeout time.Duration `help:"How long a stop waits for members to move to other gateways, 0s to 30s." default:"30s" env:"DRAIN_TIMEOUT"`
 	LogLevel     string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
-	Healthcheck  bool          `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1."`
+	Healthcheck  bool          `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1; off by default." env:"HEALTHCHECK"`
 
 	server.Settings
 }
@@ -40,10 +43,13 @@ func (s *settings) Validate() error {
 	if s.GatewayID == "" {
 		s.GatewayID = "gw-" + strings.ToLower(rand.Text()[:12])
 	}
+	if err := wire.CheckID("--gateway-id", s.GatewayID); err != nil {
+		return errors.New(wire.AsError(err).Detail)
+	}
 	if s.DrainTimeout < 0 || s.DrainTimeout > 30*time.Second {
 		return fmt.Errorf("--drain-timeout is %v, outside 0s to 30s", s.DrainTimeout)
 	}
-	return s.Check()
+	return cmp.Or(run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen), s.Check())
 }
 
 func main() {
@@ -75,7 +81,7 @@ func (s *settings) serve(ctx context.Context) error {
 	}
 	defer conn.Close()
 	if cfg.Redis, err = roomlog.Connect(s.Redis); err != nil {
-		return err
+		return fmt.Errorf("--redis: %w", err)
 	}
 	defer cfg.Redis.Close()
 	agree := func(ctx context.Context) error { return roomlog.Agree(ctx, cfg.Redis, cfg.Layout) }
@@ -84,7 +90,7 @@ func (s *settings) serve(ctx context.Context) error {
 	}
 	listener, err := net.Listen("tcp", s.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
 	gw, err := server.New(server.Config{
@@ -96,7 +102,7 @@ func (s *settings) serve(ctx context.Context) error {
 	}
 	admin, err := run.ListenAdmin(s.AdminListen, registry, run.Check{Name: "gateway", Ready: gw.Ready})
 	if err != nil {
-		return err
+		return fmt.Errorf("--admin-listen: %w", err)
 	}
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -24,9 +25,9 @@ type settings struct {
 	Listen      string `help:"Address of gRPC." default:"127.0.0.1:50051" env:"LISTEN"`
 	AdminListen string `help:"Address of metrics, health and pprof." default:"127.0.0.1:9101" env:"ADMIN_LISTEN"`
 	Redis       string `help:"URL of Redis, redis:// or rediss://." default:"redis://127.0.0.1:6379/0" env:"REDIS"`
-	Partitions  int    `help:"Number of partitions that rooms hash to; all processes must agree, and it cannot be changed while rooms live." default:"64" env:"PARTITIONS"`
+	Partitions  int    `help:"Number of partitions that rooms hash to, 1 to 4096; all processes must agree, and it cannot be changed while rooms live." default:"64" env:"PARTITIONS"`
 	LogLevel    string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
-	Healthcheck bool   `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1."`
+	Healthcheck bool   `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1; off by default." env:"HEALTHCHECK"`
 }
 
 // Validate is called by kong.
@@ -34,7 +35,7 @@ func (s *settings) Validate() error {
 	if s.Partitions < 1 || s.Partitions > 4096 {
 		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
 	}
-	return nil
+	return cmp.Or(run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen))
 }
 
 func main() {
@@ -56,7 +57,7 @@ func (s *settings) serve(ctx context.Context) error {
 	}
 	rdb, err := roomlog.Connect(s.Redis)
 	if err != nil {
-		return err
+		return fmt.Errorf("--redis: %w", err)
 	}
 	defer rdb.Close()
 	layout := roomlog.Layout{Partitions: s.Partitions}
@@ -66,7 +67,7 @@ func (s *settings) serve(ctx context.Context) error {
 	}
 	listener, err := net.Listen("tcp", s.Listen)
 	if err != nil {
-		return err
+		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
 	registry := run.NewRegistry()
@@ -74,7 +75,7 @@ func (s *settings) serve(ctx context.Context) error {
 		return rdb.Ping(ctx).Err()
 	}})
 	if err != nil {
-		return err
+		return fmt.Errorf("--admin-listen: %w", err)
 	}
 	scripts := pipeline.New(rdb)
 	defer scripts.Close() // after its senders, the calls, have ended

@@ -30,7 +30,7 @@ import (
 // Limits of requests.
 const (
 	MaxBodyBytes   = 16 << 10
-	RequestTimeout = 5 * time.Second // the answer included
+	RequestTimeout = 4 * time.Second // the answer included; below the 5 s that many clients wait
 	readyTimeout   = 2 * time.Second
 )
 

@@ -30,7 +30,7 @@ func Parse(list string) (*Policy, error) {
 			continue
 		}
 		if err := checkPattern(pattern); err != nil {
-			return nil, fmt.Errorf("allowed origins: %q: %w", strings.TrimSpace(item), err)
+			return nil, fmt.Errorf("%q: %w", strings.TrimSpace(item), err)
 		}
 		p.patterns = append(p.patterns, pattern)
 	}

@@ -76,7 +76,7 @@ func TestTwoOriginHeadersAreRefused(t *testing.T) {
 func TestAWrongPatternStopsTheStart(t *testing.T) {
 	for _, list := range []string{"[a", `a\`, "https://", "://a", "https://a.example/", "a.example/chat", "a b", "null", "ok.example,[", "user@host"} {
 		_, err := Parse(list)
-		if err == nil || !strings.HasPrefix(err.Error(), "allowed origins: ") {
+		if err == nil || !strings.HasPrefix(err.Error(), `"`) {
 			t.Errorf("%q: %v", list, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -11,11 +12,14 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 )
 
+// maxRate bounds rates: more a second is no limit, and 0 says that.
+const maxRate = 1_000_000
+
 // Settings are how a gateway behaves, wherever it runs: flags, and environment
 // variables of the same name.
 type Settings struct {
-	IdentityTTL    time.Duration `help:"How long an anonymous identity lives." default:"24h" env:"IDENTITY_TTL"`
-	AllowedOrigins string        `help:"Browser origins besides the page's own host: host patterns or whole origins, comma-separated; * allows all." placeholder:"app.example.com,*.example.org" env:"ALLOWED_ORIGINS"`
+	IdentityTTL    time.Duration `help:"How long an anonymous identity lives, at least 1s." default:"24h" env:"IDENTITY_TTL"`
+	AllowedOrigins string        `help:"Browser origins besides the page's own host: host patterns or whole origins, comma-separated; * allows all. None by default." placeholder:"app.example.com,*.example.org" env:"ALLOWED_ORIGINS"`
 	MaxFrameBytes  int           `help:"Largest frame of a client, in bytes, 256 to 1048576." default:"16384" env:"MAX_FRAME_BYTES"`
 	MessageRate    float64       `help:"Messages per second that a session may sustain; 0 is no limit." default:"20" env:"MESSAGE_RATE"`
 	MessageBurst   int           `help:"Messages that a session may send at once." default:"40" env:"MESSAGE_BURST"`
@@ -27,8 +31,8 @@ type Settings struct {
 	WalkIn         bool          `help:"Let a join without a permit take a free seat; on by default." default:"true" negatable:"" env:"WALK_IN"`
 	HTTPRate       float64       `name:"http-rate" help:"Requests to /v1 per second that a client address may sustain; 0 is no limit." default:"0" env:"HTTP_RATE"`
 	HTTPBurst      int           `name:"http-burst" help:"Requests to /v1 that a client address may send at once; 0 is --http-rate, rounded up." default:"0" env:"HTTP_BURST"`
-	TrustProxy     bool          `help:"Take client addresses from X-Forwarded-For, as the proxy in front writes it." env:"TRUST_PROXY"`
-	Partitions     int           `help:"Number of partitions that rooms hash to; all processes must agree." default:"64" env:"PARTITIONS"`
+	TrustProxy     bool          `help:"Take client addresses from X-Forwarded-For, as the proxy in front writes it; off by default." env:"TRUST_PROXY"`
+	Partitions     int           `help:"Number of partitions that rooms hash to, 1 to 4096; all processes must agree." default:"64" env:"PARTITIONS"`
 }
 
 // Check finds what no gateway could start with.
@@ -38,18 +42,36 @@ func (s *Settings) Check() error {
 		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
 	case s.MaxFrameBytes < 256 || s.MaxFrameBytes > 1<<20:
 		return fmt.Errorf("--max-frame-bytes is %d, outside 256 to 1048576", s.MaxFrameBytes)
-	case s.MessageRate < 0 || s.MessageRate > 0 && s.MessageBurst < 1:
-		return fmt.Errorf("--message-rate is negative, or --message-burst below 1")
-	case s.FrameRate < 0 || s.FrameRate > 0 && s.FrameBurst < 1:
-		return fmt.Errorf("--frame-rate is negative, or --frame-burst below 1")
-	case s.MaxSockets < 0:
-		return fmt.Errorf("--max-sockets cannot be negative")
-	case s.ConnectRate < 0 || s.ConnectBurst < 0:
-		return fmt.Errorf("--connect-rate and --connect-burst cannot be negative")
-	case s.HTTPRate < 0 || s.HTTPBurst < 0:
-		return fmt.Errorf("--http-rate and --http-burst cannot be negative")
+	case s.MessageRate > 0 && s.MessageBurst < 1:
+		return fmt.Errorf("--message-burst is %d, below 1", s.MessageBurst)
+	case s.FrameRate > 0 && s.FrameBurst < 1:
+		return fmt.Errorf("--frame-burst is %d, below 1", s.FrameBurst)
+	case s.IdentityTTL < time.Second:
+		return fmt.Errorf("--identity-ttl is %v, below 1s", s.IdentityTTL)
 	}
-	return nil
+	if _, err := origin.Parse(s.AllowedOrigins); err != nil {
+		return fmt.Errorf("--allowed-origins: %w", err)
+	}
+	return cmp.Or(
+		checkRate("--message-rate", s.MessageRate), checkRate("--frame-rate", s.FrameRate),
+		checkRate("--connect-rate", s.ConnectRate), checkRate("--http-rate", s.HTTPRate),
+		checkCount("--max-sockets", s.MaxSockets), checkCount("--connect-burst", s.ConnectBurst), checkCount("--http-burst", s.HTTPBurst),
+	)
+}
+
+func checkCount(flag string, n int) error {
+	if n >= 0 {
+		return nil
+	}
+	return fmt.Errorf("%s is %d, below 0", flag, n)
+}
+
+// checkRate accepts what can be counted: NaN and infinity can be written as numbers too.
+func checkRate(flag string, perSecond float64) error {
+	if perSecond >= 0 && perSecond <= maxRate {
+		return nil
+	}
+	return fmt.Errorf("%s is %v, outside 0 to %d", flag, perSecond, maxRate)
 }
 
 // Gateway translates the settings; Redis and metrics are the caller's to add.
@@ -60,7 +82,7 @@ func (s *Settings) Gateway(id, identityKey string) (gateway.Config, error) {
 	}
 	origins, err := origin.Parse(s.AllowedOrigins)
 	if err != nil {
-		return gateway.Config{}, err
+		return gateway.Config{}, fmt.Errorf("--allowed-origins: %w", err)
 	}
 	return gateway.Config{
 		ID: id, Layout: roomlog.Layout{Partitions: s.Partitions}, Identities: signer, Origins: origins,

@@ -1,0 +1,66 @@
+package e2e
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
+)
+
+// runBinary runs a binary that should end by itself at once.
+func runBinary(t *testing.T, environment []string, words ...string) (output string, err error) {
+	t.Helper()
+	cmd := exec.CommandContext(within(t, 10*time.Second), cluster.Binary(t, words[0]), words[1:]...)
+	cmd.Env = environment
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+var flagInHelp = regexp.MustCompile(`(?m)^ +(?:-h, )?--(?:\[no-\])?([a-z-]+)`)
+
+func TestEverySettingIsAFlagAndAVariableOfTheSameName(t *testing.T) {
+	t.Parallel()
+	for command, least := range map[string]int{"gateway": 15, "room": 5, "anteroom dev": 14, "anteroom load": 8} {
+		help, err := runBinary(t, nil, append(strings.Fields(command), "--help")...)
+		if err != nil {
+			t.Errorf("%s --help: %v", command, err)
+		}
+		flags := flagInHelp.FindAllStringSubmatch(help, -1)
+		if len(flags) < least {
+			t.Errorf("%s --help lists %d flags", command, len(flags))
+		}
+		for _, flag := range flags {
+			variable := "($" + strings.ToUpper(strings.ReplaceAll(flag[1], "-", "_")) + ")"
+			if flag[1] != "help" && !strings.Contains(help, variable) {
+				t.Errorf("%s: --%s has no variable %s", command, flag[1], variable)
+			}
+		}
+	}
+}
+
+// None of them waits for a Redis first, which nothing here provides.
+func TestAWrongSettingStopsTheStartWithALineThatNamesIt(t *testing.T) {
+	t.Parallel()
+	gateway := map[string]string{
+		"GATEWAY_ID": "a b", "REDIS": "http://127.0.0.1", "LISTEN": "8080", "ADMIN_LISTEN": "127.0.0.1:99999", "ROOMS": "rooms",
+		"IDENTITY_KEY": "short", "IDENTITY_TTL": "10ms", "ALLOWED_ORIGINS": "https://a.example/path", "MAX_FRAME_BYTES": "255",
+		"MESSAGE_RATE": "NaN", "MESSAGE_BURST": "0", "FRAME_RATE": "-1", "FRAME_BURST": "0", "MAX_SOCKETS": "-1", "CONNECT_RATE": "Inf", "CONNECT_BURST": "-1", "WALK_IN": "maybe", "HTTP_RATE": "-1", "HTTP_BURST": "-1",
+		"TRUST_PROXY": "maybe", "PARTITIONS": "4097", "DRAIN_TIMEOUT": "31s", "LOG_LEVEL": "loud",
+	}
+	room := map[string]string{"REDIS": "127.0.0.1", "LISTEN": ":port:", "ADMIN_LISTEN": "x", "PARTITIONS": "many", "LOG_LEVEL": ""}
+	dev := map[string]string{"REDIS": "redis://:secret@[::1", "LISTEN": "", "IDENTITY_KEY": "short", "MESSAGE_RATE": "+Inf", "PARTITIONS": "0"}
+	for command, settings := range map[string]map[string]string{"gateway": gateway, "room": room, "anteroom dev": dev} {
+		for variable, value := range settings {
+			environment := []string{"IDENTITY_KEY=0123456789abcdef0123456789abcdef", variable + "=" + value}
+			output, err := runBinary(t, environment, strings.Fields(command)...)
+			lines := strings.Split(strings.TrimSpace(output), "\n")
+			flag := "--" + strings.ToLower(strings.ReplaceAll(variable, "_", "-"))
+			if last := lines[len(lines)-1]; err == nil || !strings.Contains(last, "error: ") || !strings.Contains(last, flag) || strings.Contains(last, "secret") {
+				t.Errorf("%s with %s=%q: %v, %s", command, variable, value, err, last)
+			}
+		}
+	}
+}

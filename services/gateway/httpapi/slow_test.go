@@ -51,7 +51,7 @@ func slow(t *testing.T, test func(t *testing.T, conn net.Conn)) {
 func drip(conn net.Conn, text, rest string) {
 	_, err := io.WriteString(conn, text)
 	for i := 0; err == nil; i++ {
-		time.Sleep(700 * time.Millisecond)
+		time.Sleep(900 * time.Millisecond)
 		_, err = conn.Write([]byte{rest[i%len(rest)]})
 	}
 }

@@ -53,6 +53,10 @@ type MemberOptions struct {
 	MaxFrameBytes int
 	// Jitter picks a delay from 0 up to limit; nil is uniform and random.
 	Jitter func(limit time.Duration) time.Duration
+	// Trace, unless nil, is called with each frame as it came, from JOINED on, before
+	// the Member drops doubles and fills holes with a GAP: for those who check the
+	// service. It must not call the Member, which waits for it.
+	Trace func(f wire.ServerFrame)
 }
 
 func (o MemberOptions) withDefaults() (MemberOptions, error) {
@@ -70,6 +74,9 @@ func (o MemberOptions) withDefaults() (MemberOptions, error) {
 	}
 	if o.Jitter == nil {
 		o.Jitter = func(limit time.Duration) time.Duration { return rand.N(limit + 1) }
+	}
+	if o.Trace == nil {
+		o.Trace = func(wire.ServerFrame) {}
 	}
 	return o, nil
 }

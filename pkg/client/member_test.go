@@ -40,6 +40,26 @@ func wantEnd(t *testing.T, m *client.Member) error {
 	return m.Err()
 }
 
+func TestATraceHasDoublesAndHolesThatEventsHaveNot(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		var traced []string
+		m := enter(t, srv, client.MemberOptions{Trace: func(f wire.ServerFrame) {
+			traced = append(traced, fmt.Sprint(f.Type, " ", f.Seq))
+		}})
+		srv.say(`1`)
+		srv.each(func(s *socket) {
+			s.entry(wire.ServerFrame{Type: wire.TypeMessage, Seq: 1, From: &wire.Member{UserID: "u2"}, Body: []byte(`1`)})
+		})
+		srv.each(func(s *socket) {
+			s.entry(wire.ServerFrame{Type: wire.TypeMessage, Seq: 3, From: &wire.Member{UserID: "u2"}, Body: []byte(`3`)})
+		})
+		want(t, m, "JOINED, MESSAGE 1, GAP 2-2, MESSAGE 3")
+		if got := strings.Join(traced, ", "); got != "JOINED 0, MESSAGE 1, MESSAGE 1, MESSAGE 3" {
+			t.Errorf("traced %s", got)
+		}
+	})
+}
+
 func TestAReturnGoesOnBehindWhatWasSeen(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		m := enter(t, srv, client.MemberOptions{})

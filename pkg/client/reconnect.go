@@ -191,6 +191,7 @@ func (m *Member) detach(s *Session) {
 func (m *Member) follow(s *Session) error {
 	stop := context.AfterFunc(m.hard, s.Abort)
 	defer stop()
+	m.opts.Trace(s.joined)
 	m.emit(Event{ServerFrame: s.joined})
 	m.unconfirmed(m.out.enter(s.joined.Epoch))
 	drain := time.AfterFunc(time.Hour, s.Abort)
@@ -207,6 +208,7 @@ func (m *Member) follow(s *Session) error {
 		if err != nil {
 			return err
 		}
+		m.opts.Trace(f)
 		if f.Type == wire.TypeDraining {
 			delay := time.Duration(f.ReconnectAfterMs) * time.Millisecond
 			m.drainAt = time.Now().Add(delay)

@@ -32,7 +32,7 @@ func TestNothingIsLostWhenSubscriptionsAreKilledEverySecond(t *testing.T) {
 		must(t, err)
 		killed += n
 	}
-	k.settled()
+	k.settled(3*soon, nil)
 	k.finish(3 * soon)
 	k.table("CLIENT KILL TYPE pubsub every second",
 		[2]any{"subscriptions killed", fmt.Sprintf("%d in %v", killed, kills)})
@@ -48,12 +48,12 @@ func TestNothingIsLostWhenRedisIsKilledAndReadsItsFileBack(t *testing.T) {
 	k := startTalk(t, v, talkOptions{rooms: 20, each: 10, every: time.Second})
 	const kills = 3
 	for n := range kills {
-		k.settled()
+		k.settled(3*soon, nil)
 		must(t, v.Redis.Kill())
 		time.Sleep(time.Duration(n) * time.Second) // an outage of no, one and two seconds
 		must(t, v.Redis.Start(within(t, soon)))
 	}
-	k.settled()
+	k.settled(3*soon, nil)
 	k.finish(3 * soon)
 	k.table("Redis killed with -9, with its append-only file", [2]any{"kills", kills})
 	k.judge()

@@ -28,7 +28,7 @@ func TestRollingRestart(t *testing.T) {
 		t.Logf("%s was replaced within %.1f s", p.Name, time.Since(restarted).Seconds())
 	}
 	took(t, "all room services and gateways were replaced one by one", time.Since(began))
-	k.settled()
+	k.settled(3*soon, nil)
 	r.stop()
 	k.finish(3 * soon)
 	k.table("rolling restart of 2 room services and 3 gateways",
@@ -42,23 +42,6 @@ func TestRollingRestart(t *testing.T) {
 	if r.made == 0 || r.full == 0 {
 		t.Errorf("%d reservations were made and %d refused with ROOM_FULL: both were to be seen", r.made, r.full)
 	}
-}
-
-// settled waits until every member has got something said after the last fault.
-func (k *talk) settled() {
-	k.Helper()
-	from := time.Now()
-	eventually(k.T, 3*soon, "every member hears the others again", func() bool {
-		for _, m := range k.talkers {
-			m.mu.Lock()
-			heard := m.heard.After(from)
-			m.mu.Unlock()
-			if !heard {
-				return false
-			}
-		}
-		return true
-	})
 }
 
 // reservers reserve seats and give them back all the while: in a room that is full

@@ -105,13 +105,14 @@ func (k *talk) enterAll() {
 // enter brings member i in. Neighbours in a room talk one behind the other.
 func (k *talk) enter(i int) (*talker, error) {
 	room := k.rooms[i%len(k.rooms)]
-	m := &talker{talk: k, room: room, audit: audit.NewMember(room.id, true), waiting: make(map[string]bool)}
+	m := &talker{talk: k, room: room, audit: audit.NewMember(room.id, true), waiting: make(map[string]time.Time)}
 	o := client.MemberOptions{
 		RoomID: room.id, Nickname: fmt.Sprintf("T%d", i), Buffer: 1024, Trace: m.trace,
 		Jitter: func(limit time.Duration) time.Duration { return min(limit, time.Second) / 2 },
 	}
 	for n := range k.o.bases {
 		o.BaseURLs = append(o.BaseURLs, k.o.bases[(i/len(k.rooms)+n)%len(k.o.bases)])
+		m.base = o.BaseURLs[0]
 	}
 	ctx, cancel := context.WithTimeout(k.Context(), 3*soon)
 	defer cancel()
@@ -141,6 +142,23 @@ func (k *talk) speak(ctx context.Context, m *talker, delay time.Duration) {
 		}
 		k.sent.Add(1)
 	}
+}
+
+// settled waits until everybody of those (nil means all) has heard something that was
+// said from now on, and has been heard. It answers with how long that took.
+func (k *talk) settled(within time.Duration, those func(*talker) bool) time.Duration {
+	k.Helper()
+	from, seqs := time.Now(), make(map[*talkRoom]int64)
+	for _, r := range k.rooms {
+		seq, err := k.v.redis.HGet(k.Context(), k.v.Layout().Keys(r.id).Room(), "seq").Int64()
+		must(k.T, err)
+		seqs[r] = seq
+	}
+	return eventually(k.T, within, "all hear each other", func() bool {
+		return !slices.ContainsFunc(k.talkers, func(m *talker) bool {
+			return (those == nil || those(m)) && !m.settled(from, seqs[m.room])
+		})
+	})
 }
 
 // finish ends the talk: it waits until every message has come back to its sender and
@@ -288,13 +306,15 @@ type talker struct {
 	*client.Member
 	talk *talk
 	room *talkRoom
+	base string // where it came in first; empty for HAProxy
 
 	mu      sync.Mutex // guards what follows
 	audit   *audit.Member
-	waiting map[string]bool // ids of messages that have not come back
-	last    int64           // seq of the newest Event
-	heard   time.Time       // when an entry came last; zero before the talk
-	longest time.Duration   // without one
+	waiting map[string]time.Time // messages that have not come back, and when each was posted
+	newest  time.Time            // when the newest that has come back was posted
+	last    int64                // seq of the newest Event
+	heard   time.Time            // when an entry came last; zero before the talk
+	longest time.Duration        // without one
 }
 
 // post says something. What was not echoed may be written again at any time, which
@@ -306,8 +326,8 @@ func (m *talker) post(body any) error {
 	if err != nil {
 		return err
 	}
-	m.waiting[id] = true
-	m.audit.Sent(id, time.Now())
+	m.waiting[id] = time.Now()
+	m.audit.Sent(id, m.waiting[id])
 	return nil
 }
 
@@ -315,6 +335,14 @@ func (m *talker) waits() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.waiting) > 0
+}
+
+// settled reports whether the member got an entry behind seq, and its own message back
+// that was posted after from.
+func (m *talker) settled(from time.Time, seq int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last > seq && m.newest.After(from)
 }
 
 func (m *talker) reached() int64 {
@@ -412,6 +440,9 @@ func (m *talker) event(e client.Event) {
 	}
 	if e.Type == wire.TypeMessage {
 		m.talk.delivered.Add(1)
-		delete(m.waiting, e.ID) // ids of others are not in it
+		if posted, own := m.waiting[e.ID]; own {
+			m.newest = posted
+			delete(m.waiting, e.ID)
+		}
 	}
 }

@@ -35,6 +35,9 @@ type Options struct {
 	Gateways int      // 0 means 3
 	Settings []string // of room services and gateways, as in the environment: "WALK_IN=false"
 	NoProxy  bool     // no HAProxy: users come in at the gateways
+	// RedisOf says where a gateway, counted from 0, finds the Redis that listens at
+	// addr: behind a proxy, say. nil means all find it at addr.
+	RedisOf func(gateway int, addr string) string
 }
 
 // Cluster is a cluster that runs. Its processes may be used by many goroutines at once.
@@ -159,6 +162,9 @@ func (c *Cluster) define(o Options) error {
 		}
 		p.argv = []string{filepath.Join(bin, "gateway"), "--gateway-id=" + p.Name,
 			"--listen=" + p.Addr(), "--admin-listen=" + p.AdminAddr()}
+		if o.RedisOf != nil {
+			p.argv = append(p.argv, "--redis=redis://"+o.RedisOf(i, c.Redis.Addr())+"/0")
+		}
 		p.env = settings
 		p.ready = p.answers(p.URL() + "/readyz")
 		c.Gateways = append(c.Gateways, p)

@@ -1,0 +1,177 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
+	"github.com/anteroom-chat/anteroom/services/e2e/toxic"
+)
+
+const (
+	// halfOpenNoticed is how long a half-open Redis may go unnoticed.
+	halfOpenNoticed = 5 * time.Second
+	// halfOpenMended is by when everybody hears each other again, where new connections
+	// are sound: noticed, connected anew, read from the log.
+	halfOpenMended = halfOpenNoticed + 3*time.Second
+)
+
+// badNetwork is a cluster whose first gateway reaches Redis by a toxic proxy, and
+// members who talk by both gateways.
+type badNetwork struct {
+	*talk
+	proxy *toxic.Proxy
+	plain *client.Session // a socket of the first gateway that nobody talks over
+	rows  [][2]any
+}
+
+func TestNothingIsLostOverABadNetworkToRedis(t *testing.T) {
+	t.Parallel()
+	n := &badNetwork{}
+	v := start(t, cluster.Options{Gateways: 2, RedisOf: func(gateway int, addr string) string {
+		if gateway > 0 {
+			return addr
+		}
+		var err error
+		n.proxy, err = toxic.New(addr)
+		must(t, err)
+		t.Cleanup(n.proxy.Close)
+		return n.proxy.Addr()
+	}})
+	n.talk = startTalk(t, v, talkOptions{rooms: 20, each: 10, every: time.Second, bases: []string{v.Gateways[0].URL(), v.Gateways[1].URL()}})
+	n.plain = v.join(t, v.Gateways[0].URL(), v.room(t, client.RoomSpec{Capacity: 1}).RoomID, v.identity(t, "Plain"))
+
+	n.stops()
+	n.slows()
+	n.cuts()
+	n.halfOpens("half-open one way: no answers", toxic.Down)
+	n.halfOpens("half-open one way: no requests", toxic.Up)
+	n.halfOpens("half-open both ways", toxic.Up, toxic.Down)
+	n.staysHalfOpen()
+
+	n.finish(3 * soon)
+	n.table("a toxic proxy between one of two gateways and Redis", n.rows...)
+	n.judge()
+}
+
+// tell adds a row to the table.
+func (n *badNetwork) tell(what, format string, args ...any) {
+	n.rows = append(n.rows, [2]any{what, fmt.Sprintf(format, args...)})
+}
+
+// others are the members who came in by the sound gateway.
+func (n *badNetwork) others(m *talker) bool { return m.base != n.v.Gateways[0].URL() }
+
+func (n *badNetwork) stops() {
+	n.Helper()
+	n.proxy.Refuse()
+	meanwhile := n.settled(soon, n.others)
+	time.Sleep(2*time.Second - meanwhile)
+	n.proxy.Heal()
+	n.tell("stops for 2 s", "all hear each other %.2f s after its end, the others all the while", n.settled(soon, nil).Seconds())
+}
+
+func (n *badNetwork) slows() {
+	n.Helper()
+	n.proxy.Set(toxic.Quality{Latency: 150 * time.Millisecond, Bandwidth: 256 << 10})
+	d := n.settled(2*soon, nil)
+	time.Sleep(2 * time.Second)
+	n.tell("slow: 150 ms each way, 256 KiB/s", "all hear each other within %.2f s", max(d, n.settled(2*soon, nil)).Seconds())
+	n.proxy.Heal()
+	n.settled(soon, nil)
+}
+
+func (n *badNetwork) cuts() {
+	n.Helper()
+	const cuts = 20
+	for range cuts {
+		n.proxy.Cut()
+		time.Sleep(100 * time.Millisecond)
+	}
+	n.tell(fmt.Sprintf("cuts %d times in 2 s", cuts), "all hear each other %.2f s after the last", n.settled(soon, nil).Seconds())
+}
+
+// halfOpens freezes the connections that there are; those made anew are sound.
+func (n *badNetwork) halfOpens(what string, ways ...toxic.Direction) {
+	n.Helper()
+	n.proxy.HalfOpen(false, ways...)
+	began := time.Now()
+	answer := n.ask()
+	n.settled(halfOpenNoticed, n.others)
+	answered := n.wantAnswer(answer)
+	n.settled(2*soon, nil)
+	mended := time.Since(began)
+	n.tell(what, "a message is answered after %.2f s, all hear each other after %.2f s", answered.Seconds(), mended.Seconds())
+	if mended > halfOpenMended {
+		n.Errorf("%s: all hear each other after %v only", what, mended)
+	}
+	n.proxy.Heal()
+	n.settled(soon, nil)
+}
+
+// staysHalfOpen freezes new connections too, for longer than it may go unnoticed.
+func (n *badNetwork) staysHalfOpen() {
+	n.Helper()
+	n.proxy.HalfOpen(true, toxic.Up, toxic.Down)
+	began := time.Now()
+	answer := n.ask()
+	eventually(n.T, soon, "the gateway is not ready", func() bool {
+		return status(n.v.Gateways[0].URL()+"/readyz") == http.StatusServiceUnavailable
+	})
+	unready := time.Since(began)
+	if unready > halfOpenNoticed {
+		n.Errorf("the gateway was ready for %v more", unready)
+	}
+	n.settled(halfOpenNoticed, n.others)
+	answered := n.wantAnswer(answer)
+	time.Sleep(time.Until(began.Add(halfOpenNoticed + time.Second)))
+	n.proxy.Heal()
+	n.tell("half-open for 6 s, new connections too", "a message is refused after %.2f s, not ready after %.2f s, all hear each other %.2f s after its end",
+		answered.Seconds(), unready.Seconds(), n.settled(2*soon, nil).Seconds())
+}
+
+// answer is what came of a message: its echo or ERROR, or nothing.
+type answer struct {
+	after time.Duration
+	err   error
+}
+
+// ask sends a message by the bad network.
+func (n *badNetwork) ask() <-chan answer {
+	ctx, asked, answers := within(n.T, soon), time.Now(), make(chan answer, 1)
+	go func() {
+		err := n.plain.Send(ctx, "", "anybody?")
+		for err == nil {
+			var f wire.ServerFrame
+			if f, err = n.plain.Receive(ctx); f.Type == wire.TypeMessage || f.Type == wire.TypeError {
+				break
+			}
+		}
+		answers <- answer{time.Since(asked), err}
+	}()
+	return answers
+}
+
+// wantAnswer waits for what ask has begun.
+func (n *badNetwork) wantAnswer(answers <-chan answer) time.Duration {
+	n.Helper()
+	a := <-answers
+	if a.err != nil || a.after > halfOpenNoticed {
+		n.Errorf("a message was answered after %v (%v)", a.after, a.err)
+	}
+	return a.after
+}
+
+// status asks for a page, 0 where there is no answer.
+func status(url string) int {
+	resp, err := http.Get(url)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	return resp.StatusCode
+}

@@ -47,6 +47,9 @@ func Tune(opts *redis.Options) *redis.Options {
 	opts.ReadTimeout = 3 * time.Second
 	opts.WriteTimeout = 3 * time.Second
 	opts.PoolTimeout = 3 * time.Second
+	// When a network goes half-open, each idle connection would cost somebody those 3 s,
+	// one after the other: tens of seconds after a moment in which many were in use.
+	opts.ConnMaxIdleTime = time.Second
 	opts.ContextTimeoutEnabled = true
 	// Every connection knows the script: were it found unknown in the middle of a batch,
 	// while somebody else loads it, messages could overtake each other.

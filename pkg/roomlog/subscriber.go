@@ -22,7 +22,7 @@ type Reader interface {
 
 const (
 	probeEvery    = time.Second
-	probePatience = 4 * time.Second // without a probe coming back, the connection is given up
+	probePatience = 3 * time.Second // without a probe coming back, the connection is given up within one more
 	reconnectMin  = 50 * time.Millisecond
 	reconnectMax  = time.Second
 )
@@ -31,7 +31,7 @@ const (
 // one connection to Redis. It does not trust that connection: twice over, since a
 // client's own health check notices neither a server that accepts and answers nothing
 // nor one that is healthy but no longer gets what is published. It publishes a probe
-// to itself every second; when none has come back for 4 s, it connects anew.
+// to itself every second; when none has come back for 3 s, it connects anew.
 type Subscriber struct {
 	rdb    *redis.Client
 	layout Layout
@@ -119,7 +119,7 @@ func (s *Subscriber) wake() {
 
 // Run follows the rooms until ctx ends.
 func (s *Subscriber) Run(ctx context.Context) {
-	delay := reconnectMin
+	var delay time.Duration
 	for ctx.Err() == nil {
 		began := time.Now()
 		err := s.connection(ctx)
@@ -127,15 +127,21 @@ func (s *Subscriber) Run(ctx context.Context) {
 			return
 		}
 		slog.Warn("subscription to Redis lost, connecting again", "err", err)
-		if time.Since(began) > probePatience {
-			delay = reconnectMin
-		}
+		delay = delayAfter(delay, time.Since(began))
 		select {
 		case <-ctx.Done():
 		case <-time.After(delay):
 		}
-		delay = min(2*delay, reconnectMax)
 	}
+}
+
+// delayAfter is how long to wait before the next connection: twice as long as the last
+// time, unless the connection lived longer than that. Members hear nothing meanwhile.
+func delayAfter(last, lived time.Duration) time.Duration {
+	if lived > 2*last {
+		return reconnectMin
+	}
+	return min(max(2*last, reconnectMin), reconnectMax)
 }
 
 // connection serves one connection until it fails.

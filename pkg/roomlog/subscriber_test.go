@@ -2,6 +2,7 @@ package roomlog_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -229,6 +230,46 @@ func TestAConnectionThatCarriesNothingIsNoticedWithinFiveSeconds(t *testing.T) {
 	}
 	f.publish(message("", "1"))
 	next(f, r.events)
+}
+
+// Whoever needs one of many idle connections finds each of them dead in turn, 3 s later.
+func TestConnectionsThatWereIdleForASecondAreNotTrusted(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	between := newHalfOpen(f, server.Socket())
+	rdb := redistest.Client(t, "redis://"+between.Addr().String())
+	var busy sync.WaitGroup
+	for range 8 {
+		busy.Go(func() {
+			if err := rdb.BLPop(f.ctx, 100*time.Millisecond, "nothing").Err(); !errors.Is(err, redis.Nil) {
+				f.Error(err)
+			}
+		})
+	}
+	busy.Wait()
+	if idle := rdb.PoolStats().IdleConns; idle < 8 {
+		f.Fatalf("%d idle connections, wanted 8", idle)
+	}
+	between.generation.Add(1)
+	time.Sleep(time.Second) // the idle time itself
+	f.must(rdb.Ping(f.ctx).Err())
+}
+
+func TestTheDelayBeforeAConnectionDoublesUnlessTheLastOneLived(t *testing.T) {
+	const ms = time.Millisecond
+	for _, c := range []struct{ last, lived, want time.Duration }{
+		{0, 0, 50 * ms},
+		{50 * ms, ms, 100 * ms},
+		{800 * ms, ms, time.Second},
+		{time.Second, ms, time.Second},
+		{100 * ms, 950 * ms, 50 * ms}, // killed once a second, say
+		{time.Second, 3 * time.Second, 50 * ms},
+	} {
+		if got := roomlog.DelayAfter(c.last, c.lived); got != c.want {
+			t.Errorf("%v after %v, the connection lived for %v: want %v", got, c.last, c.lived, c.want)
+		}
+	}
 }
 
 // A message may come late, but never to a room that is not followed, and never not at

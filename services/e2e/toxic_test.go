@@ -1,13 +1,13 @@
 package e2e
 
 import (
+	"crypto/rand"
 	"fmt"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/client"
-	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 	"github.com/anteroom-chat/anteroom/services/e2e/toxic"
 )
@@ -17,7 +17,7 @@ const (
 	halfOpenNoticed = 5 * time.Second
 	// halfOpenMended is by when everybody hears each other again, where new connections
 	// are sound: noticed, connected anew, read from the log.
-	halfOpenMended = halfOpenNoticed + 3*time.Second
+	halfOpenMended = halfOpenNoticed + 2*time.Second
 )
 
 // badNetwork is a cluster whose first gateway reaches Redis by a toxic proxy, and
@@ -143,11 +143,12 @@ type answer struct {
 // ask sends a message by the bad network.
 func (n *badNetwork) ask() <-chan answer {
 	ctx, asked, answers := within(n.T, soon), time.Now(), make(chan answer, 1)
+	id := rand.Text()
 	go func() {
-		err := n.plain.Send(ctx, "", "anybody?")
+		err := n.plain.Send(ctx, id, "anybody?")
 		for err == nil {
-			var f wire.ServerFrame
-			if f, err = n.plain.Receive(ctx); f.Type == wire.TypeMessage || f.Type == wire.TypeError {
+			f, failed := n.plain.Receive(ctx)
+			if err = failed; f.ID == id {
 				break
 			}
 		}

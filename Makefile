@@ -56,14 +56,16 @@ deps: ## install what the tests need (Debian and Ubuntu; elsewhere say what is m
 
 # The simulation, of which the race detector runs a few seeds only, comes once more
 # without it and prints its table. The end-to-end tests run processes with deadlines
-# of their own, so they come last, alone and without the race detector.
+# of their own, so they come last, without the race detector; those with a thousand
+# users and more before the others, and they print their tables.
+ALONE := ^Test(Chaos|RollingRestart)$$
 .PHONY: test
 test: deps build ## run every test, on real Redis and real processes
 	go test -race -timeout 5m $$(go list work | grep -v /services/e2e)
 	go test -c -o .run/sim.test ./services/sim
 	cd services/sim && ../../.run/sim.test -test.timeout 5m
-	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -v -run '^TestChaos$$' ./services/e2e
-	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -parallel 4 -skip '^TestChaos$$' ./services/e2e/...
+	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -v -run '$(ALONE)' ./services/e2e
+	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -parallel 4 -skip '$(ALONE)' ./services/e2e/...
 
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests alone

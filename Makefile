@@ -22,6 +22,8 @@ COUNT ?= 1
 MICROBENCH := .run/bench/micro-$(shell date +%Y%m%d-%H%M%S).txt
 # How long `make soak` runs; an interrupt ends it earlier.
 SOAK ?= 24h
+# End-to-end tests of a thousand users and more: they run alone, and print tables.
+ALONE := ^Test(Chaos|RollingRestart)$$
 # The address of `make run`.
 LISTEN ?= 127.0.0.1:8080
 
@@ -56,9 +58,7 @@ deps: ## install what the tests need (Debian and Ubuntu; elsewhere say what is m
 
 # The simulation, of which the race detector runs a few seeds only, comes once more
 # without it and prints its table. The end-to-end tests run processes with deadlines
-# of their own, so they come last, without the race detector; those with a thousand
-# users and more before the others, and they print their tables.
-ALONE := ^Test(Chaos|RollingRestart)$$
+# of their own, so they come last, without the race detector.
 .PHONY: test
 test: deps build ## run every test, on real Redis and real processes
 	go test -race -timeout 5m $$(go list work | grep -v /services/e2e)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -204,13 +205,15 @@ func (o *outbox) echoed(id string, seq int64) {
 }
 
 // refused deals with an ERROR about the message of that id, and reports whether it
-// did: the application is told of the others, and of refused Posts.
+// did: the application is told of the others, and of refused Posts. A message of ours
+// that does not wait any more has been answered: its echo overtook an ERROR that tells
+// that nothing is known of it.
 func (o *outbox) refused(id string, refusal *wire.Error) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	i := slices.IndexFunc(o.queue, func(m *outgoing) bool { return m.id == id })
 	if i < 0 {
-		return false
+		return strings.HasPrefix(id, o.prefix)
 	}
 	msg := o.queue[i]
 	switch refusal.Code {

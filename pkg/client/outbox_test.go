@@ -68,6 +68,22 @@ func TestWhatWasNotEchoedIsSentAgain(t *testing.T) {
 	}
 }
 
+// A gateway that lost the answer to an append refuses the message, which may stand in
+// the log and have come back already.
+func TestAnErrorBehindTheEchoIsNoNews(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		m := enter(t, srv, client.MemberOptions{})
+		id, err := m.Post("hi")
+		if err != nil {
+			t.Fatal(err)
+		}
+		want(t, m, "JOINED, MESSAGE 1")
+		srv.each(func(s *socket) { s.put(wire.ErrorFrame(wire.Errorf(wire.Unavailable, "nothing is known"), id)) })
+		srv.say(`2`)
+		want(t, m, "MESSAGE 2")
+	})
+}
+
 func TestUnavailableOnlyDelays(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		srv.onMessage = func(n int, _ wire.ClientFrame) verdict {

@@ -26,7 +26,8 @@ type Config struct {
 	Targets   []string      // base URLs; the members of every room are spread over them
 	Shape     Shape         // of the load
 	Warmup    time.Duration // before the window, 0 is 3 s
-	Window    time.Duration // that is measured, 0 is 10 s; an idle shape's is 30 s at least
+	Window    time.Duration // that is measured, 0 is 10 s; the shape's Least at least
+	RawWrite  time.Duration // how long the raw write is measured, before and after, 0 is 700 ms
 	AtOnce    int           // joins at a time, 0 is 64
 	Processes []Process     // of the deployment, on this machine; empty: no CPU and memory
 	Profiles  string        // directory for the profiles of Processes and of this one; empty: none
@@ -54,8 +55,9 @@ func (c *Config) complete() error {
 	if c.Window == 0 {
 		c.Window = 10 * time.Second
 	}
-	if c.Shape.Kind == Idle {
-		c.Window = max(c.Window, idleWindow)
+	c.Window = max(c.Window, c.Shape.Least)
+	if c.RawWrite == 0 {
+		c.RawWrite = 700 * time.Millisecond
 	}
 	if c.AtOnce == 0 {
 		c.AtOnce = 64
@@ -72,7 +74,6 @@ func (c *Config) complete() error {
 const (
 	idleWindow  = 30 * time.Second // six renewals of each lease, and a ping
 	drainWithin = 20 * time.Second // for what was sent to come to everybody
-	rawFor      = 700 * time.Millisecond
 )
 
 // Run drives the targets and answers with what it measured.
@@ -98,7 +99,7 @@ type run struct {
 // rawWrite measures the machine's own limit, before and after: the mean counts.
 func (r *run) rawWrite(ctx context.Context) error {
 	r.cfg.Progress("measure the raw write")
-	cost, err := RawWrite(ctx, rawFor)
+	cost, err := RawWrite(ctx, r.cfg.RawWrite)
 	if err != nil {
 		return fmt.Errorf("raw write: %w", err)
 	}

@@ -1,6 +1,7 @@
 package pace
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -63,6 +64,9 @@ func look(processes []Process) (usage, error) {
 			kind = driver
 		}
 		cpu, err := processCPU(p.PID)
+		if errors.Is(err, errors.ErrUnsupported) {
+			return usage{at: u.at}, nil // messages and latency are measured all the same
+		}
 		if err != nil {
 			return u, fmt.Errorf("CPU time of %s: %w", p.Name, err)
 		}

@@ -27,6 +27,8 @@ type Shape struct {
 	// Senders of each room, and messages that each has on their way, where Burst.
 	Senders, InFlight int
 
+	Least time.Duration // of the window, however short the configuration has it
+
 	Goal Goal
 }
 
@@ -49,7 +51,7 @@ var shapes = []Shape{
 	{Name: "big", Rooms: 1, Size: 1000, Rate: 50, Goal: Goal{Ratio: 1.25, P99: 5 * time.Millisecond}},
 	{Name: "hot", Rooms: 1, Size: 200, Rate: 2000, Goal: Goal{Ratio: 0.25, P99: 50 * time.Millisecond, Deliveries: 396_000}},
 	{Name: "burst", Kind: Burst, Rooms: 100, Size: 20, Senders: 2, InFlight: 8, Goal: Goal{Deliveries: 300_000}},
-	{Name: "idle", Kind: Idle, Rooms: 2500, Size: 4, Goal: Goal{CPU: 0.03, Memory: 10 << 10}},
+	{Name: "idle", Kind: Idle, Rooms: 2500, Size: 4, Least: idleWindow, Goal: Goal{CPU: 0.03, Memory: 10 << 10}},
 	{Name: "join", Kind: Join, Rooms: 2500, Size: 4, Goal: Goal{Joins: 3000, JoinCPU: 300 * time.Microsecond, P99: 60 * time.Millisecond}},
 
 	{Name: "small-1k", Rooms: 250, Size: 4, Rate: 2000},
@@ -58,7 +60,7 @@ var shapes = []Shape{
 	{Name: "medium-10k", Rooms: 500, Size: 20, Rate: 1000},
 	{Name: "big-1k", Rooms: 1, Size: 1000, Rate: 20},
 	{Name: "big-10k", Rooms: 1, Size: 10_000, Rate: 2},
-	{Name: "idle-1k", Kind: Idle, Rooms: 250, Size: 4},
+	{Name: "idle-1k", Kind: Idle, Rooms: 250, Size: 4, Least: idleWindow},
 }
 
 // goals is how many shapes have goals; those behind show how costs grow.

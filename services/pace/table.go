@@ -12,14 +12,14 @@ import (
 func WriteTable(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") } // Flush tells
-	row("", "", "msgs", "deliv.", "server CPU/deliv.", "", "gateways", "room", "redis", "/msg", "p50", "p90", "p99", "p99.9", "memory", "driver", "others", "raw write")
-	row("shape", "members", "/s", "/s", "µs", "× raw", "µs", "µs", "µs", "µs", "ms", "ms", "ms", "ms", "KiB/member", "cores", "cores", "µs")
+	row("", "", "", "", "CPU a delivery, µs", "", "", "", "a message", "latency, ms", "", "", "", "gateways", "cores in use", "", "raw write")
+	row("shape", "members", "msgs/s", "deliv./s", "servers", "gateways", "room", "redis", "redis", "p50", "p90", "p99", "p99.9", "KiB/member", "driver", "others", "µs")
 	for _, r := range results {
 		if r.Deliveries == 0 || r.Joins > 0 {
 			continue
 		}
-		row(r.Shape, r.people(), short(r.Messages), short(r.Deliveries), short(r.Server), short(r.Ratio),
-			short(r.PerDelivery[gateways]), short(r.PerDelivery[roomSrvs]), short(r.PerDelivery[redises]), short(r.RedisMessage),
+		row(r.Shape, r.people(), short(r.Messages), short(r.Deliveries), r.times(r.Server),
+			r.times(r.PerDelivery[gateways]), r.times(r.PerDelivery[roomSrvs]), r.times(r.PerDelivery[redises]), r.times(r.RedisMessage),
 			short(r.P50), short(r.P90), short(r.P99), short(r.P999), short(r.GatewayMemory/1024),
 			short(r.Cores[driver]), short(r.OtherLoad), short(r.RawWrite))
 	}
@@ -29,7 +29,18 @@ func WriteTable(w io.Writer, results []Result) error {
 	if err := writeSeated(w, results); err != nil {
 		return err
 	}
+	if err := writeGrowth(w, results); err != nil {
+		return err
+	}
 	return writeGoals(w, results)
+}
+
+// times writes CPU time in µs, and as a multiple of the raw write.
+func (r *Result) times(cost float64) string {
+	if r.RawWrite == 0 || cost == 0 {
+		return short(cost)
+	}
+	return fmt.Sprintf("%s %s×", short(cost), short(cost/r.RawWrite))
 }
 
 // people is who takes part: rooms × members of each.
@@ -43,8 +54,8 @@ func writeSeated(w io.Writer, results []Result) error {
 	head := func() {
 		if !any {
 			row("")
-			row("", "", "joins", "server CPU/join", "", "gateways", "room", "redis", "p50", "p99", "CPU of all", "gateways", "room", "redis", "memory", "driver", "others", "raw write")
-			row("shape", "members", "/s", "µs", "× raw", "µs", "µs", "µs", "ms", "ms", "% of a core", "%", "%", "%", "KiB/member", "cores", "cores", "µs")
+			row("", "", "", "CPU a join, µs", "", "", "", "latency, ms", "", "% of a core", "", "", "", "gateways", "cores in use", "", "raw write")
+			row("shape", "members", "joins/s", "servers", "gateways", "room", "redis", "p50", "p99", "servers", "gateways", "room", "redis", "KiB/member", "driver", "others", "µs")
 		}
 		any = true
 	}
@@ -53,10 +64,39 @@ func writeSeated(w io.Writer, results []Result) error {
 			continue
 		}
 		head()
-		row(r.Shape, r.people(), short(r.Joins), short(r.JoinCPU), short(r.JoinRatio),
-			short(r.PerJoin[gateways]), short(r.PerJoin[roomSrvs]), short(r.PerJoin[redises]), short(r.P50), short(r.P99),
+		row(r.Shape, r.people(), short(r.Joins), r.times(r.JoinCPU),
+			r.times(r.PerJoin[gateways]), r.times(r.PerJoin[roomSrvs]), r.times(r.PerJoin[redises]), short(r.P50), short(r.P99),
 			short(100*r.ServerCores), short(100*r.Cores[gateways]), short(100*r.Cores[roomSrvs]), short(100*r.Cores[redises]),
 			short(r.GatewayMemory/1024), short(r.Cores[driver]), short(r.OtherLoad), short(r.RawWrite))
+	}
+	return t.Flush()
+}
+
+// writeGrowth writes how costs grow with the members: from SHAPE-1k to SHAPE-10k, which
+// for idle is the shape itself.
+func writeGrowth(w io.Writer, results []Result) error {
+	named := map[string]*Result{}
+	for i := range results {
+		named[results[i].Shape] = &results[i]
+	}
+	named["idle-10k"] = named["idle"]
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	head := "\nfrom 1,000 to 10,000 members\tservers' CPU a delivery, µs\tof a core, %\tp99, ms\tgateways' KiB/member\n"
+	for _, a := range results {
+		base, small := strings.CutSuffix(a.Shape, "-1k")
+		b := named[base+"-10k"]
+		if !small || b == nil {
+			continue
+		}
+		grows := func(a, b float64) string {
+			if a == 0 || b == 0 {
+				return ""
+			}
+			return fmt.Sprintf("%s → %s (%s×)", short(a), short(b), short(b/a))
+		}
+		_, _ = fmt.Fprintf(t, "%s%s, rooms of %d and %d\t%s\t%s\t%s\t%s\n", head, base, a.Size, b.Size, grows(a.Server, b.Server),
+			grows(100*a.ServerCores, 100*b.ServerCores), grows(a.P99, b.P99), grows(a.GatewayMemory/1024, b.GatewayMemory/1024))
+		head = ""
 	}
 	return t.Flush()
 }

@@ -87,6 +87,68 @@ func BenchmarkReserveConfirmLeave(b *testing.B) {
 	report()
 }
 
+// Each script of a seat's life by itself, one call at a time: what Redis takes for it.
+func BenchmarkScript(b *testing.B) {
+	type step func(b *testing.B, store *redisstore.Store, id, user string) error
+	reserve := func(b *testing.B, store *redisstore.Store, id, user string) error {
+		_, err := store.Reserve(b.Context(), id, wire.Member{UserID: user}, user)
+		return err
+	}
+	confirm := func(b *testing.B, store *redisstore.Store, id, user string) error {
+		_, err := store.Confirm(b.Context(), room.Join{RoomID: id, Permit: user, Session: user, Gateway: "g"})
+		return err
+	}
+	renew := func(b *testing.B, store *redisstore.Store, id, user string) error {
+		_, err := store.Renew(b.Context(), []room.Lease{{RoomID: id, Session: user, User: user}})
+		return err
+	}
+	leave := func(b *testing.B, store *redisstore.Store, id, user string) error {
+		return store.Leave(b.Context(), id, user, wire.ReasonLeft)
+	}
+	for _, script := range []struct {
+		name   string
+		before []step
+		do     step
+		after  []step
+	}{
+		{"reserve", nil, reserve, []step{confirm, leave}},
+		{"confirm", []step{reserve}, confirm, []step{leave}},
+		{"renew", []step{reserve, confirm}, renew, []step{leave}},
+		{"leave", []step{reserve, confirm}, leave, nil},
+	} {
+		b.Run(script.name, func(b *testing.B) {
+			rdb, store, _ := benchStore(b)
+			const perRoom = 4
+			users := make([][2]string, b.N)
+			for i := range users {
+				users[i] = [2]string{fmt.Sprintf("r%d", i/perRoom), fmt.Sprintf("u%d", i)}
+			}
+			each := func(steps ...step) {
+				for _, do := range steps {
+					for _, u := range users {
+						if err := do(b, store, u[0], u[1]); err != nil {
+							b.Fatal(err)
+						}
+					}
+				}
+			}
+			for i := range (b.N + perRoom - 1) / perRoom {
+				_, err := store.Create(b.Context(), room.Spec{ID: fmt.Sprintf("r%d", i), Epoch: "e", Capacity: perRoom, Presence: room.Full, EmptyTimeout: time.Hour, DepartureTimeout: time.Hour})
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			each(script.before...)
+			report := cpu(b, rdb)
+			b.ResetTimer()
+			each(script.do)
+			b.StopTimer()
+			report()
+			each(script.after...)
+		})
+	}
+}
+
 func occupy(b *testing.B, rdb *redis.Client, layout roomlog.Layout, rooms, sessions int, ends time.Time) []room.Lease {
 	leases := make([]room.Lease, sessions)
 	pipe := rdb.Pipeline()

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -31,6 +32,7 @@ type keeper struct {
 	sessions [pingTurns]map[*session]struct{} // by turn
 	next     int                              // turn of the next session
 	kicked   bool                             // renew all, notices may be lost
+	memory   memory
 
 	calls sync.WaitGroup
 }
@@ -50,12 +52,14 @@ func (k *keeper) add(s *session) {
 	s.turn = k.next
 	k.next = (k.next + 1) % pingTurns
 	k.sessions[s.turn][s] = struct{}{}
+	k.memory.note(k.g.hub.clock())
 }
 
 func (k *keeper) remove(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	delete(k.sessions[s.turn], s)
+	k.memory.note(k.g.hub.clock())
 }
 
 // all answers with every socket.
@@ -123,7 +127,11 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 		}
 	}
 	k.kicked = false
+	giveBack := k.memory.due(now)
 	k.mu.Unlock()
+	if giveBack {
+		k.calls.Go(debug.FreeOSMemory)
+	}
 	for ; len(due) > 0; due = due[min(len(due), renewChunk):] {
 		chunk := due[:min(len(due), renewChunk)]
 		k.calls.Go(func() { k.renew(ctx, chunk) })

@@ -53,8 +53,8 @@ type session struct {
 	ask       *wire.ClientFrame // the join that the URL asked for
 	amid      bool              // a message has begun and not ended
 	malformed int
-	limit     *rate.Limiter // of messages
-	pings     *rate.Limiter // of PINGs; nil before the first
+	messages  *rate.Limiter // nil before the first
+	pings     *rate.Limiter // nil before the first PING
 	meter     *meter        // of all else
 	flood     flood
 	left      bool // the seat was given up
@@ -79,7 +79,6 @@ func joinOf(r *http.Request) *wire.ClientFrame {
 func (s *session) init(ask *wire.ClientFrame) {
 	s.id = rand.Text()
 	s.ask = ask
-	s.limit = s.newLimit()
 	s.hear()
 }
 
@@ -122,21 +121,10 @@ func (s *session) endedBy(now time.Duration) bool {
 // close ends the session with a code, from any goroutine.
 func (s *session) close(code wire.CloseCode) { s.sock.closeWith(code) }
 
-// run is the session's life.
+// run is the session's life: its beginning, and then talk.
 func (s *session) run() {
 	s.g.metrics.sessions.Inc()
 	s.g.keeper.add(s)
-	err := s.talk()
-	s.end(err)
-	s.sock.finish(websocket.CloseStatus(err) != -1)
-	s.g.keeper.remove(s)
-	_ = s.ws.CloseNow()
-	s.g.metrics.sessions.Dec()
-	s.g.ended()
-}
-
-// talk reads until the socket ends.
-func (s *session) talk() error {
 	s.sock.readBy(time.Now().Add(wire.JoinTimeout))
 	if s.g.moving.Load() {
 		s.close(wire.CloseRestart)
@@ -144,16 +132,31 @@ func (s *session) talk() error {
 	if s.ask != nil && s.sock.closed() == 0 {
 		s.joinAsked()
 	}
-	for {
-		err := s.readFrame()
-		if err == nil {
-			continue
+	go s.talk()
+}
+
+// talk reads until the socket ends. A join makes the stack grow to 8 KiB, and it would
+// not shrink while members are quiet and nothing is collected: so a session goes on with
+// a new goroutine behind its join, whose stack has half of that.
+func (s *session) talk() {
+	var err error
+	for err == nil {
+		joined := s.leased()
+		err = s.readFrame()
+		if err == nil && !joined && s.leased() {
+			go s.talk()
+			return
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && !s.leased() {
-			s.close(wire.CloseJoinTimeout)
-		}
-		return err
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && !s.leased() {
+		s.close(wire.CloseJoinTimeout)
+	}
+	s.end(err)
+	s.sock.finish(websocket.CloseStatus(err) != -1)
+	s.g.keeper.remove(s)
+	_ = s.ws.CloseNow()
+	s.g.metrics.sessions.Dec()
+	s.g.ended()
 }
 
 // frames keeps buffers for what is being read: a socket that is silent holds none.
@@ -229,7 +232,7 @@ func (s *session) handle(data []byte) error {
 	case wire.TypeMessage:
 		s.message(&f)
 	case wire.TypePing:
-		if s.pingAllowed() {
+		if s.allowed(&s.pings, "") {
 			s.sock.send(appendFrame(nil, wire.PongFrame()))
 		}
 	case wire.TypeLeave:
@@ -251,26 +254,17 @@ func (s *session) refuse(err error, id string) {
 	s.sock.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
 }
 
-// newLimit is what a session may send.
-func (s *session) newLimit() *rate.Limiter {
-	limit := rate.Limit(s.g.cfg.MessageRate)
-	if limit == 0 {
-		limit = rate.Inf
+// allowed takes one frame from an allowance, which PINGs have for themselves; it closes
+// one who floods on. An allowance is made when it is used first: many never are.
+func (s *session) allowed(allowance **rate.Limiter, id string) bool {
+	perSecond := rate.Limit(s.g.cfg.MessageRate)
+	if perSecond == 0 {
+		return true
 	}
-	return rate.NewLimiter(limit, s.g.cfg.MessageBurst)
-}
-
-// pingAllowed takes a PING from an allowance of their own, as large as that of messages.
-func (s *session) pingAllowed() bool {
-	if s.pings == nil { // most clients see WebSocket pings
-		s.pings = s.newLimit()
+	if *allowance == nil {
+		*allowance = rate.NewLimiter(perSecond, s.g.cfg.MessageBurst)
 	}
-	return s.allowed(s.pings, "")
-}
-
-// allowed takes one frame from an allowance; it closes one who floods on.
-func (s *session) allowed(limit *rate.Limiter, id string) bool {
-	if limit.Allow() {
+	if (*allowance).Allow() {
 		return true
 	}
 	s.refuse(wire.Errorf(wire.RateLimited, "more than %v messages/s", s.g.cfg.MessageRate), id)

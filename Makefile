@@ -33,7 +33,7 @@ export PATH := $(CURDIR)/$(TOOLS):$(PATH)
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Without optimisation and cgo the first start, which compiles everything, takes half
 # as long (54 s instead of 97 s of two slow cores). For speed there is make build.
@@ -93,6 +93,10 @@ microbench: ## run the benchmarks of single parts (BENCH=regexp COUNT=1)
 	@mkdir -p $(dir $(MICROBENCH))
 	go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) work > $(MICROBENCH) || { cat $(MICROBENCH); exit 1; }
 	@grep -v 'no test files' $(MICROBENCH) && echo "$(MICROBENCH) has the figures: benchstat compares them with those of another run"
+
+.PHONY: benchstat
+benchstat: $(TOOLS)/benchstat ## compare two results of bench or microbench (OLD=file.txt NEW=file.txt)
+	@benchstat $(OLD) $(NEW)
 
 .PHONY: fuzz
 fuzz: ## run every fuzz test for FUZZTIME (30s)
@@ -162,4 +166,8 @@ $(TOOLS)/golangci-lint: deploy/tools/lint/go.mod deploy/tools/lint/go.sum
 
 $(TOOLS)/goreman: deploy/tools/cluster/go.mod deploy/tools/cluster/go.sum
 	GOWORK=off go build -C deploy/tools/cluster -o $(CURDIR)/$(TOOLS)/ tool
+	@touch $@
+
+$(TOOLS)/benchstat: deploy/tools/bench/go.mod deploy/tools/bench/go.sum
+	GOWORK=off go build -C deploy/tools/bench -o $(CURDIR)/$(TOOLS)/ tool
 	@touch $@

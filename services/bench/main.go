@@ -72,14 +72,14 @@ func (b *bench) measure(ctx context.Context, shape string, keep bool) ([]pace.Re
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	c, err := cluster.Open(ctx, dir, cluster.Options{
 		Rooms: 1, Gateways: 2, NoProxy: true, Settings: append([]string{"MESSAGE_RATE=0"}, b.Setting...),
 	})
-	defer c.Close()
 	if err != nil {
 		return nil, err
 	}
+	defer c.Close()
 	results, err := b.drive(ctx, c, shape)
 	for _, p := range c.Processes() {
 		if !p.Running() {

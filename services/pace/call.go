@@ -68,7 +68,8 @@ func (c *caller) call(ctx context.Context, method, path, identity, body string, 
 		out = append(out, "\r\nContent-Type: application/json"...)
 	}
 	out = append(strconv.AppendInt(append(out, "\r\nContent-Length: "...), int64(len(body)), 10), "\r\n\r\n"...)
-	c.out = append(out, body...)
+	out = append(out, body...)
+	c.out = out
 	if _, err := c.conn.Write(c.out); err != nil {
 		return nil, fmt.Errorf("%s %s: %w", method, path, err)
 	}

@@ -50,14 +50,14 @@ func (r *Result) people() string { return fmt.Sprintf("%d×%d", r.Rooms, r.Size)
 func writeSeated(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") }
-	any := false
+	headed := false
 	head := func() {
-		if !any {
+		if !headed {
 			row("")
 			row("", "", "", "CPU a join, µs", "", "", "", "latency, ms", "", "% of a core", "", "", "", "gateways", "cores in use", "", "raw write")
 			row("shape", "members", "joins/s", "servers", "gateways", "room", "redis", "p50", "p99", "servers", "gateways", "room", "redis", "KiB/member", "driver", "others", "µs")
 		}
-		any = true
+		headed = true
 	}
 	for _, r := range results {
 		if r.Deliveries > 0 && r.Joins == 0 {

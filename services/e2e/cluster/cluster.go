@@ -60,7 +60,7 @@ const startTimeout = 45 * time.Second
 func Start(tb testing.TB, o Options) *Cluster {
 	tb.Helper()
 	began := time.Now()
-	c, err := Open(context.Background(), tb.TempDir(), o)
+	c, err := open(context.Background(), tb.TempDir(), o)
 	tb.Cleanup(func() { c.end(tb) })
 	if err != nil {
 		tb.Fatal(err)
@@ -71,8 +71,18 @@ func Start(tb testing.TB, o Options) *Cluster {
 }
 
 // Open is Start without a test: the cluster keeps its files in dir, and runs until
-// Close, which has to be called after an error too.
+// Close.
 func Open(ctx context.Context, dir string, o Options) (*Cluster, error) {
+	c, err := open(ctx, dir, o)
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// open answers with what has been started after an error too.
+func open(ctx context.Context, dir string, o Options) (*Cluster, error) {
 	if o.Rooms == 0 {
 		o.Rooms = 2
 	}

@@ -31,6 +31,14 @@ func (w *world) strike(s Step) {
 		} else {
 			w.lasting(s.For, w.net.pause(w.store))
 		}
+	case "sub-cut":
+		w.net.subscriptions(g.host, func(s *stream) { s.breakLocked(); s.back.breakLocked() })
+	case "sub-slow":
+		w.subscriptionFault(g.host, s.For, func(sub *stream) { sub.slow = s.For / 8 }, func(sub *stream) { sub.slow = 0 })
+	case "sub-hang":
+		w.subscriptionFault(g.host, s.For, func(sub *stream) { sub.hung = true }, func(sub *stream) { sub.hung = false })
+	case "sub-deaf":
+		w.subscriptionFault(g.host, s.For, func(sub *stream) { sub.deaf = true }, func(sub *stream) { sub.deaf = false })
 	case "pause-gateway":
 		w.lasting(s.For, w.net.pause(g.host))
 	case "pause-rooms":
@@ -50,6 +58,20 @@ func (w *world) strike(s Step) {
 	case "cut-users":
 		w.people[s.User%len(w.people)].cut()
 	}
+}
+
+// subscriptionFault strikes the connections over which a process hears what is
+// published, and no others, neither those that it makes meanwhile.
+func (w *world) subscriptionFault(h *host, d time.Duration, strike, undo func(*stream)) {
+	struck := w.net.subscriptions(h, strike)
+	w.lasting(d, func() {
+		w.net.mu.Lock()
+		defer w.net.mu.Unlock()
+		for _, s := range struck {
+			undo(s)
+		}
+		w.net.changedLocked()
+	})
 }
 
 // process is a gateway, a room service, or behind those nil.

@@ -24,6 +24,7 @@ type logs struct {
 
 	mu       sync.Mutex
 	lives    map[wire.Position]*audit.Room // by room and epoch, as roomId and 0
+	newest   map[wire.Position]int64       // seq, by room and epoch
 	replaced map[string]bool               // sessions whose seats were taken over
 	said     []said
 	entries  int
@@ -34,7 +35,7 @@ type logs struct {
 func life(roomID, epoch string) wire.Position { return wire.Position{Epoch: roomID + " " + epoch} }
 
 func newLogs(w *world) *logs {
-	return &logs{w: w, lives: make(map[wire.Position]*audit.Room), replaced: make(map[string]bool)}
+	return &logs{w: w, lives: make(map[wire.Position]*audit.Room), newest: make(map[wire.Position]int64), replaced: make(map[string]bool)}
 }
 
 // follow begins, and returns once nothing that is published can be missed.
@@ -92,6 +93,7 @@ func (l *logs) published(m *redis.Message) {
 		l.replaced[string(e.Data)] = true
 	case roomlog.KindMessage, roomlog.KindJoined, roomlog.KindLeft:
 		l.entries++
+		l.newest[life(roomID, e.Epoch)] = e.Seq
 		var f wire.ServerFrame
 		if err := json.Unmarshal(e.Data, &f); err != nil {
 			l.w.tell("log", "room %s seq %d: %v", roomID, e.Seq, err)
@@ -132,6 +134,13 @@ func (l *logs) saw(roomID, epoch string, f wire.ServerFrame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tellAll(l.room(roomID, epoch).Saw(f))
+}
+
+// last is the seq of the newest entry in one life of a room.
+func (l *logs) last(roomID, epoch string) int64 {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.newest[life(roomID, epoch)]
 }
 
 func (l *logs) tellAll(found []audit.Violation) {

@@ -206,6 +206,22 @@ func (n *network) cutLocked(which func(*stream) bool) {
 	n.changedLocked()
 }
 
+// subscriptions does something to the streams that bring a process what is published.
+func (n *network) subscriptions(h *host, do func(*stream)) (found []*stream) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for s := range n.streams {
+		if s.dst == h && s.subscribed {
+			found = append(found, s)
+			do(s)
+		}
+	}
+	n.changedLocked()
+	return found
+}
+
+func (s *stream) breakLocked() { s.reset, s.chunks = true, nil }
+
 // kill ends a host. Its peers are told, unless it dies in silence. What it had sent
 // still arrives.
 func (n *network) kill(h *host, silent bool) {

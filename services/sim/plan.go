@@ -31,6 +31,7 @@ var operations = map[string]int{ // by weight
 // Faults, by weight.
 var faults = map[string]int{
 	"lose-request": 3, "cut-request": 3, "lose-reply": 4, "cut-reply": 4, "late": 8, "twice": 10,
+	"sub-cut": 3, "sub-slow": 2, "sub-hang": 3, "sub-deaf": 3,
 	"redis-cut": 4, "redis-lose": 4, "redis-away": 2, "redis-hang": 2,
 	"pause-gateway": 3, "pause-rooms": 3, "pause-redis": 1, "pause-users": 1,
 	"split": 3, "kill-gateway": 3, "kill-rooms": 2, "lose-gateway": 2, "lose-rooms": 1, "cut-users": 3,
@@ -141,6 +142,8 @@ func randomFault(r *rand.Rand, c Config) Step {
 		s.What, s.For = pick(r, methods), seconds(0, 35)
 	case "redis-away", "redis-hang":
 		s.Node, s.For = r.IntN(c.Gateways+c.Rooms+1), seconds(0, 20)
+	case "sub-slow", "sub-hang", "sub-deaf":
+		s.For = seconds(0, 20)
 	case "redis-cut", "redis-lose":
 		s.Node = r.IntN(c.Gateways + c.Rooms)
 	case "pause-gateway":

@@ -16,7 +16,8 @@
 //	frames  what gateways write: nothing to a session whose lease has ended (I6)
 //	model   the calls as the room services answered them, linearizable by porcupine
 //	        against a room with so many seats (I1–I5)
-//	member  what each user received is the log, in order (I7, package audit)
+//	member  what each user received is the log, in order, and at the end all of it (I7,
+//	        package audit)
 //
 // Not simulated: a Redis that forgets, and clocks that differ; docs/correctness.md
 // says what follows.
@@ -117,6 +118,7 @@ func (w *world) windUp() {
 	)
 	w.pass(faultsEnd)
 	w.acting.Wait()
+	w.complete()
 	for i, u := range w.people {
 		if i%2 == 0 {
 			u.cut()
@@ -132,6 +134,28 @@ func (w *world) windUp() {
 	}
 	if len(left) > 0 {
 		w.tell("end", "Redis holds %v", left)
+	}
+}
+
+// complete checks that each tab has what stood in its log two seconds before: with no
+// fault about, one that lags without knowing would lag for ever.
+func (w *world) complete() {
+	type due struct {
+		user *user
+		tab  *tab
+		seq  int64
+	}
+	var all []due
+	for _, u := range w.people {
+		for _, t := range u.allTabs() {
+			all = append(all, due{u, t, w.log.last(roomID(t.room), t.session.Joined().Epoch)})
+		}
+	}
+	w.pass(2 * time.Second)
+	for _, d := range all {
+		if at := d.tab.session.Position().Seq; at < d.seq && slices.Contains(d.user.allTabs(), d.tab) {
+			w.tell("I7", "%s in %s is at %d, the log was at %d 2 s ago", d.user.id, roomID(d.tab.room), at, d.seq)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"io"
 	"net"
 	"os"
@@ -15,20 +16,25 @@ type stream struct {
 	n        *network
 	src, dst *host
 	name     string
-	writes   int // so far: they seed the latencies
-	prompt   int // so many writes arrive at once
+	writes   int     // so far: they seed the latencies
+	prompt   int     // so many writes arrive at once
+	back     *stream // the other way of the connection
 
 	// Guarded by n.mu.
-	changed   *sync.Cond
-	chunks    []chunk
-	last      time.Time // when the newest chunk arrives
-	reset     bool      // the connection broke: reads and writes fail
-	breakNext bool      // it breaks at the next write, which is lost
-	closed    bool      // by the reader
-	ended     bool      // by the writer
-	readBy    time.Time
-	writeBy   time.Time
-	onWrite   func(p []byte) // sees what is written as it is
+	subscribed bool          // it brings what is published
+	slow       time.Duration // so much later than others
+	deaf       bool          // what is written is lost, and nobody is told
+	hung       bool          // what is written does not arrive
+	changed    *sync.Cond
+	chunks     []chunk
+	last       time.Time // when the newest chunk arrives
+	reset      bool      // the connection broke: reads and writes fail
+	breakNext  bool      // it breaks at the next write, which is lost
+	closed     bool      // by the reader
+	ended      bool      // by the writer
+	readBy     time.Time
+	writeBy    time.Time
+	onWrite    func(p []byte) // sees what is written as it is
 }
 
 // chunk is what one write put on the wire. A chunk without bytes is the end.
@@ -59,7 +65,7 @@ func (s *stream) read(p []byte) (int, error) {
 		case late(s.readBy):
 			return 0, os.ErrDeadlineExceeded
 		}
-		if len(s.chunks) > 0 && !s.n.blockedLocked(s.src, s.dst) {
+		if len(s.chunks) > 0 && !s.hung && !s.n.blockedLocked(s.src, s.dst) {
 			head := &s.chunks[0]
 			if wait := time.Until(head.at); wait > 0 {
 				if !head.held {
@@ -99,7 +105,10 @@ func (s *stream) write(p []byte) (int, error) {
 		s.changed.Broadcast()
 		return 0, errReset
 	}
-	if len(p) > 0 && !s.closed && !s.dst.dead { // else it is lost on the way
+	if bytes.Contains(p, []byte("\r\nsubscribe\r\n")) {
+		s.back.subscribed = true
+	}
+	if len(p) > 0 && !s.closed && !s.dst.dead && !s.deaf { // else it is lost on the way
 		s.sendLocked(append([]byte{}, p...))
 	}
 	return len(p), nil
@@ -116,7 +125,7 @@ func (s *stream) sendLocked(data []byte) {
 		if s.writes > s.prompt {
 			c.at = c.at.Add(s.n.latency(s.name, s.writes))
 		}
-		c.at = later(c.at, s.last)
+		c.at = later(c.at.Add(s.slow), s.last)
 		s.last = c.at
 	}
 	s.chunks = append(s.chunks, c)
@@ -176,6 +185,7 @@ func connect(n *network, a, b *host, name string) (atA, atB *conn) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	up, down := newStream(n, a, b, name+">"), newStream(n, b, a, name+"<")
+	up.back, down.back = down, up
 	atA, atB = &conn{r: down, w: up}, &conn{r: up, w: down}
 	left := 2
 	forget := func() {

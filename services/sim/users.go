@@ -287,12 +287,15 @@ func (u *user) listen(t *tab, epoch string) {
 	}
 }
 
+func (u *user) allTabs() []*tab {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return slices.Clone(u.tabs)
+}
+
 // cut breaks the connections of all tabs, as a lost network would.
 func (u *user) cut() {
-	u.mu.Lock()
-	tabs := slices.Clone(u.tabs)
-	u.mu.Unlock()
-	for _, t := range tabs {
+	for _, t := range u.allTabs() {
 		u.drop(t)
 		t.session.Abort()
 	}

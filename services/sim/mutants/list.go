@@ -69,6 +69,9 @@ var mutants = []mutant{
 	{"reaper-asleep", "I8: seats of the dead come back when somebody asks", []edit{
 		{"services/room/reaper.go", "const ReapEvery = 500 * time.Millisecond", "const ReapEvery = 30 * time.Second"},
 	}},
+	{"subscription-trusted", "I7: one that brings nothing any more is believed", []edit{
+		{"pkg/roomlog/subscriber.go", "		if silent > probePatience {\n", "		if silent > 1000*probePatience {\n"},
+	}},
 	{"lease-too-long", "I6: a gateway takes a lease for 4 s longer than it is", []edit{
 		{gateway + "session.go", "s.leaseUntil.Store(int64(sent + wire.Lease))", "s.leaseUntil.Store(int64(sent + wire.Lease + 4*time.Second))"},
 	}},

@@ -66,7 +66,8 @@ func (b *bench) run(ctx context.Context) error {
 	return errors.Join(append(errs, b.write(results))...)
 }
 
-// measure runs one shape on a cluster of its own.
+// measure runs one shape on a cluster of its own. Its processes have one core each: on
+// the few that they share, the threads of a second one would only wake each other.
 func (b *bench) measure(ctx context.Context, shape string, keep bool) ([]pace.Result, error) {
 	dir, err := os.MkdirTemp("", "anteroom-bench-")
 	if err != nil {
@@ -74,7 +75,7 @@ func (b *bench) measure(ctx context.Context, shape string, keep bool) ([]pace.Re
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	c, err := cluster.Open(ctx, dir, cluster.Options{
-		Rooms: 1, Gateways: 2, NoProxy: true, Settings: append([]string{"MESSAGE_RATE=0"}, b.Setting...),
+		Rooms: 1, Gateways: 2, NoProxy: true, Settings: append([]string{"MESSAGE_RATE=0", "GOMAXPROCS=1"}, b.Setting...),
 	})
 	if err != nil {
 		return nil, err

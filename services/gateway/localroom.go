@@ -36,6 +36,8 @@ type localRoom struct {
 	offsets []offset
 	dirty   bool // is in shard.dirty
 
+	restUntil time.Duration // clock; what comes before then may wait until then
+
 	counted      bool // presence is count: members see occupied
 	occupied     int  // last told, or to be told
 	heard        bool // occupied is what was published, else what the first JOINED said

@@ -3,12 +3,23 @@ package gateway
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
 // maxInbox is how many events may wait for a shard; more are read from the log later.
 const maxInbox = 1 << 16
+
+// A room whose last flush took long, for it has many members here, rests afterwards for
+// twice as long, so that what comes meanwhile goes out in one write a member. A write
+// costs 9 µs, and what is added to it 0.4 µs: so a hot room costs less the hotter it is,
+// and leaves two thirds of its shard to the others. A room that is calm never waits.
+const (
+	longFlush = 200 * time.Microsecond // below it, a room does not rest
+	maxRest   = 5 * time.Millisecond
+	fullBatch = 64 << 10 // bytes with which a room does not rest on
+)
 
 // shard serves a part of this gateway's members. One goroutine owns its rooms and who
 // is in them, so what it does needs no locks and keeps its order. It never waits:
@@ -24,7 +35,8 @@ type shard struct {
 
 	// Owned by the shard's goroutine.
 	rooms map[string]*localRoom
-	dirty []*localRoom // with frames to be sent at the end of this batch
+	dirty []*localRoom // with frames to be sent
+	spare []*localRoom // the other of two slices that take turns as dirty
 	reads sync.WaitGroup
 }
 
@@ -74,11 +86,14 @@ func (s *shard) signal() {
 func (s *shard) serve(ctx context.Context) {
 	defer s.reads.Wait()
 	var batch []task
+	rested := time.NewTimer(0) // fires when a dirty room has rested
+	defer rested.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
+		case <-rested.C:
 		}
 		var missed map[string]bool
 		s.mu.Lock()
@@ -99,19 +114,37 @@ func (s *shard) serve(ctx context.Context) {
 				r.read()
 			}
 		}
-		s.flush()
+		if rest := s.flush(); rest > 0 {
+			rested.Reset(rest)
+		}
 		clear(batch) // lets go of frames and closures
 	}
 }
 
-// flush sends each room's frames of this batch to its members, one write each.
-func (s *shard) flush() {
+// flush sends each room's frames to its members, one write each. It answers with how
+// long the first of those rooms rests that it left for later, 0 where there is none.
+func (s *shard) flush() (rest time.Duration) {
 	now := s.hub.clock()
-	for _, r := range s.dirty {
+	dirty := s.dirty
+	s.dirty = s.spare[:0]
+	for _, r := range dirty {
+		if left := r.restUntil - now; left > 0 && len(r.batch) < fullBatch {
+			s.dirty = append(s.dirty, r)
+			if rest == 0 || left < rest {
+				rest = left
+			}
+			continue
+		}
 		r.flush(now)
+		end := s.hub.clock()
+		if took := end - now; took >= longFlush {
+			r.restUntil = end + min(2*took, maxRest)
+		}
+		now = end
 	}
-	clear(s.dirty)
-	s.dirty = s.dirty[:0]
+	clear(dirty)
+	s.spare = dirty[:0]
+	return rest
 }
 
 // open prepares for a join: what is published from now on is remembered.

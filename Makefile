@@ -22,8 +22,8 @@ COUNT ?= 1
 MICROBENCH := .run/bench/micro-$(shell date +%Y%m%d-%H%M%S).txt
 # How long `make soak` runs; an interrupt ends it earlier.
 SOAK ?= 24h
-# End-to-end tests of a thousand users and more: they run alone, and print tables.
-ALONE := ^Test(Chaos|RollingRestart)$$
+# End-to-end tests of a thousand users or attackers and more: they run alone, and print tables.
+ALONE := ^Test(Abuse|Chaos|RollingRestart)$$
 # The address of `make run`.
 LISTEN ?= 127.0.0.1:8080
 
@@ -64,7 +64,7 @@ test: deps build ## run every test, on real Redis and real processes
 	go test -race -timeout 5m $$(go list work | grep -v /services/e2e)
 	go test -c -o .run/sim.test ./services/sim
 	cd services/sim && ../../.run/sim.test -test.timeout 5m
-	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -v -run '$(ALONE)' ./services/e2e
+	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 8m -v -run '$(ALONE)' ./services/e2e
 	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -parallel 4 -skip '$(ALONE)' ./services/e2e/...
 
 .PHONY: e2e

@@ -33,7 +33,7 @@ import (
 type Options struct {
 	Rooms    int      // room services; 0 means 2
 	Gateways int      // 0 means 3
-	Settings []string // of room services and gateways, as in the environment: "WALK_IN=false"
+	Settings []string // of all but Redis, as in the environment: "WALK_IN=false"
 	NoProxy  bool     // no HAProxy: users come in at the gateways
 	// RedisOf says where a gateway, counted from 0, finds the Redis that listens at
 	// addr: behind a proxy, say. nil means all find it at addr.
@@ -182,7 +182,7 @@ func (c *Cluster) define(o Options) error {
 	if o.NoProxy {
 		return nil
 	}
-	return c.defineProxy(filepath.Join(deploy, "haproxy", "local.cfg"))
+	return c.defineProxy(filepath.Join(deploy, "haproxy", "local.cfg"), o.Settings)
 }
 
 // process makes a process that has an address, and maybe another one for admins.

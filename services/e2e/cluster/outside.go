@@ -58,8 +58,8 @@ func (c *Cluster) defineRedis(config string) error {
 }
 
 // defineProxy runs HAProxy on the configuration of make cluster, with a line for each
-// gateway of this one.
-func (c *Cluster) defineProxy(config string) error {
+// gateway of this one in every backend.
+func (c *Cluster) defineProxy(config string, settings []string) error {
 	haproxy, err := program("haproxy")
 	if err != nil {
 		return err
@@ -72,24 +72,34 @@ func (c *Cluster) defineProxy(config string) error {
 	if err != nil {
 		return err
 	}
-	var lines []string
-	for line := range strings.Lines(string(text)) {
-		if !strings.HasPrefix(strings.TrimSpace(line), "server ") {
-			lines = append(lines, line)
-		}
-	}
-	for _, g := range c.Gateways {
-		lines = append(lines, fmt.Sprintf("    server %s %s\n", g.Name, g.Addr()))
-	}
 	own := filepath.Join(c.dir, "haproxy.cfg")
-	if err := os.WriteFile(own, []byte(strings.Join(lines, "")), 0o644); err != nil {
+	if err := os.WriteFile(own, []byte(c.withGateways(string(text))), 0o644); err != nil {
 		return err
 	}
 	p.argv = []string{haproxy, "-db", "-f", own}
-	p.env = []string{"HAPROXY_LISTEN=" + p.Addr()}
+	p.env = append([]string{"HAPROXY_LISTEN=" + p.Addr()}, settings...)
 	p.ready = p.answers(p.URL() + "/readyz")
 	c.Proxy = p
 	return nil
+}
+
+// withGateways puts this cluster's gateways in place of a configuration's servers.
+func (c *Cluster) withGateways(text string) string {
+	var own strings.Builder
+	listed := false
+	for line := range strings.Lines(text) {
+		server := strings.HasPrefix(strings.TrimSpace(line), "server ")
+		switch {
+		case !server:
+			own.WriteString(line)
+		case !listed:
+			for _, g := range c.Gateways {
+				fmt.Fprintf(&own, "    server %s %s\n", g.Name, g.Addr())
+			}
+		}
+		listed = server
+	}
+	return own.String()
 }
 
 // answers makes a check that url answers with 200.

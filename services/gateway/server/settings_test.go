@@ -1,6 +1,9 @@
 package server
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestSocketsLeaveFilesForTheRest(t *testing.T) {
 	for _, row := range []struct{ setting, files, want int }{
@@ -17,7 +20,9 @@ func TestSocketsLeaveFilesForTheRest(t *testing.T) {
 }
 
 func TestWrongLimitsStopTheStart(t *testing.T) {
-	good := Settings{Partitions: 64, MaxFrameBytes: 16384, MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 400}
+	good := Settings{
+		IdentityTTL: time.Hour, Partitions: 64, MaxFrameBytes: 16384, MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 400,
+	}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
+)
+
+// raw is a peer by hand. It says which address it comes from, as a proxy would.
+type raw struct {
+	net.Conn
+	br *bufio.Reader
+}
+
+var addresses atomic.Uint32
+
+// address makes an address that nobody used yet.
+func address() string {
+	n := addresses.Add(1)
+	return fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255)
+}
+
+func dial(ctx context.Context, to *cluster.Process) (*raw, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", to.Addr())
+	if err != nil {
+		return nil, err
+	}
+	return &raw{conn, bufio.NewReaderSize(conn, 512)}, nil
+}
+
+// handshake asks for a WebSocket and answers with the status, 0 for no answer.
+func (p *raw) handshake(from, query string) (status int) {
+	_, err := io.WriteString(p, "GET /chat"+query+" HTTP/1.1\r\nHost: "+p.RemoteAddr().String()+"\r\nX-Forwarded-For: "+from+
+		"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+	if err != nil {
+		return 0
+	}
+	_ = p.SetReadDeadline(time.Now().Add(lateness))
+	resp, err := http.ReadResponse(p.br, nil)
+	if err != nil {
+		return 0
+	}
+	_ = resp.Body.Close()
+	return resp.StatusCode
+}
+
+// closeCode reads to the close frame, and answers with its code; 1006 without one.
+func (p *raw) closeCode(by time.Time) wire.CloseCode {
+	_ = p.SetReadDeadline(by)
+	for {
+		var head [4]byte
+		if _, err := io.ReadFull(p.br, head[:2]); err != nil {
+			return 1006
+		}
+		n := int(head[1])
+		if n == 126 {
+			_, _ = io.ReadFull(p.br, head[2:])
+			n = int(binary.BigEndian.Uint16(head[2:]))
+		}
+		payload := make([]byte, n)
+		if _, err := io.ReadFull(p.br, payload); err != nil {
+			return 1006
+		}
+		if head[0] == 0x88 && n >= 2 {
+			return wire.CloseCode(binary.BigEndian.Uint16(payload))
+		}
+	}
+}
+
+// ended reads to the end of the connection, and answers with what came.
+func (p *raw) ended(t *testing.T, by time.Time) []byte {
+	t.Helper()
+	_ = p.SetReadDeadline(by)
+	answer, err := io.ReadAll(p.br)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a connection is still open")
+	}
+	return answer
+}
+
+// each calls do for 0 to n-1, from several goroutines.
+func each(n int, do func(i int)) {
+	var next atomic.Int64
+	var working sync.WaitGroup
+	for range 16 {
+		working.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				do(i)
+			}
+		})
+	}
+	working.Wait()
+}
+
+// many connects many peers, each with a first step that may fail.
+func many(t *testing.T, n int, to *cluster.Process, first func(p *raw) error) (peers []*raw) {
+	var mu sync.Mutex
+	each(n, func(int) {
+		p, err := dial(t.Context(), to)
+		if err == nil {
+			err = first(p)
+		}
+		if err != nil {
+			t.Errorf("a peer of %d: %v", n, err)
+		}
+		if p != nil {
+			mu.Lock()
+			peers = append(peers, p)
+			mu.Unlock()
+		}
+	})
+	return peers
+}
+
+// joining is a first step: a WebSocket from an address, with a query.
+func joining(p *raw, from, query string) error {
+	if status := p.handshake(from, query); status != http.StatusSwitchingProtocols {
+		return fmt.Errorf("the handshake got %d", status)
+	}
+	return nil
+}
+
+func hangUp(peers []*raw) {
+	for _, p := range peers {
+		_ = p.Close()
+	}
+}
+
+// maskedFrame is a small frame of a client, masked with zeros.
+func maskedFrame(b0 byte, payload []byte) []byte {
+	return append([]byte{b0, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...)
+}

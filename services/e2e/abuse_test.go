@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
+)
+
+const (
+	idleSockets   = 10_000
+	slowClients   = 1_000
+	halfClosed    = 1_000
+	reconnects    = 3_000 // in about 3 s
+	flooders      = 20
+	handshakeRate = 100   // CONNECT_RATE
+	addressRate   = 1_000 // HAPROXY_ADDRESS_RATE
+	// calmTime is how long the honest rooms' calm is measured before each attack: what else
+	// the machine does changes from one to the next.
+	calmTime = 2 * time.Second
+	// lateness is what a deadline may be late on a machine that others use too.
+	lateness = 10 * time.Second
+)
+
+// abuse attacks one gateway while honest rooms on it go on.
+type abuse struct {
+	*testing.T
+	v      *venue
+	target *cluster.Process
+	choir  *choir
+	table  *tabwriter.Writer
+}
+
+// Not parallel: it measures, and takes all that the machine has.
+func TestAbuse(t *testing.T) {
+	v := start(t, cluster.Options{Rooms: 1, Gateways: 1, Settings: []string{
+		"TRUST_PROXY=true", fmt.Sprint("CONNECT_RATE=", handshakeRate), fmt.Sprint("HAPROXY_ADDRESS_RATE=", addressRate),
+	}})
+	var singing sync.WaitGroup
+	ctx, stop := context.WithCancel(t.Context())
+	defer func() { stop(); singing.Wait() }()
+	var text strings.Builder
+	a := &abuse{T: t, v: v, target: v.Gateways[0], choir: v.sing(ctx, t, &singing), table: tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)}
+	time.Sleep(calmTime) // while it began
+
+	_, _ = fmt.Fprintln(a.table, "attack\tlimit that met it\tRSS/heap before\tat its height\tafter\tcores\tp99 calm\tunder attack\tmessages")
+	a.attack("10,000 sockets that never JOIN", a.idle)
+	a.attack("1,000 handshakes that drip", a.dripHeaders)
+	a.attack("1,000 bodies that drip", a.dripBodies)
+	a.attack("1,000 half-closed sockets", a.halfClose)
+	a.attack("1,000 reconnects/s of an address", a.reconnect)
+	a.attack("20 floods of messages", a.flood(maskedFrame(0x81, []byte(`{"type":"MESSAGE","body":1}`))))
+	a.attack("20 floods of pings", a.flood(maskedFrame(0x89, nil)))
+	a.attack("20 floods of fragments", a.flood(maskedFrame(0x00, nil)))
+	// Last, since HAProxy takes this test for the attacker.
+	a.attack("1,000 reconnects/s at HAProxy", a.reconnectByProxy)
+	_ = a.table.Flush()
+	t.Log("\n" + text.String())
+}
+
+// attack makes an attack, and fails unless the honest rooms went on and memory is what
+// it was. run answers with the limit that met it, and calls height at its height.
+func (a *abuse) attack(name string, run func(height func()) (met string)) {
+	a.Helper()
+	a.choir.p99()
+	time.Sleep(calmTime)
+	calm, _ := a.choir.p99()
+	before := a.v.vitals(a.T, a.target)
+	var height vitals
+	met := run(func() { height = a.v.vitals(a.T, a.target) })
+	p99, heard := a.choir.p99()
+	load := a.v.vitals(a.T, a.target).load(before)
+	if heard == 0 {
+		a.Errorf("%s: nobody in the honest rooms heard anything", name)
+	}
+	if grown := height.resident - before.resident; grown > 512<<20 {
+		a.Errorf("%s: memory grew by %.0f MiB", name, grown/(1<<20))
+	}
+	var after vitals
+	eventually(a.T, lateness+soon, name+": the gateway is as it was", func() bool {
+		after = a.v.vitals(a.T, a.target)
+		return after.goroutines < before.goroutines+100 && after.heap < before.heap+32<<20
+	})
+	_, _ = fmt.Fprintf(a.table, "%s\t%s\t%v\t%v\t%v\t%.2f\t%v\t%v\t%d\n", name, met, before, height, after, load,
+		calm.Round(time.Millisecond/10), p99.Round(time.Millisecond/10), heard)
+}
+
+// sockets opens WebSockets, from addresses enough.
+func (a *abuse) sockets(n int) []*raw {
+	var opened atomic.Int64
+	var from atomic.Value
+	from.Store(address())
+	return many(a.T, n, a.target, func(p *raw) error {
+		if opened.Add(1)%(handshakeRate/2) == 0 {
+			from.Store(address())
+		}
+		return joining(p, from.Load().(string), "")
+	})
+}
+
+func (a *abuse) idle(height func()) string {
+	began := time.Now()
+	peers := a.sockets(idleSockets)
+	defer hangUp(peers)
+	took(a.T, "10,000 sockets are open", time.Since(began))
+	height()
+	for _, p := range peers {
+		if code := p.closeCode(time.Now().Add(wire.JoinTimeout + lateness)); code != wire.CloseJoinTimeout {
+			a.Errorf("a socket without JOIN was closed with %d", code)
+			break
+		}
+		_ = p.Close()
+	}
+	return fmt.Sprintf("4408 (10 s), the last after %.1f s", time.Since(began).Seconds())
+}
+
+// drip sends text, and then a byte of rest to each peer twice a second until stopped.
+func (a *abuse) drip(peers []*raw, text, rest string, stopped <-chan struct{}) {
+	for _, p := range peers {
+		_, _ = io.WriteString(p, text)
+	}
+	for i := 0; ; i++ {
+		select {
+		case <-stopped:
+			return
+		case <-time.After(500 * time.Millisecond):
+		}
+		for _, p := range peers {
+			_, _ = p.Write([]byte{rest[i%len(rest)]})
+		}
+	}
+}
+
+// dripping drips from many peers until all were cut off, and answers with what they got.
+func (a *abuse) dripping(text, rest string, limit time.Duration, height func()) (answers [][]byte, last time.Duration) {
+	peers := many(a.T, slowClients, a.target, func(*raw) error { return nil })
+	defer hangUp(peers)
+	began, stopped := time.Now(), make(chan struct{})
+	var dripping sync.WaitGroup
+	dripping.Go(func() { a.drip(peers, text, rest, stopped) })
+	time.Sleep(limit / 2)
+	height()
+	for _, p := range peers {
+		answers = append(answers, p.ended(a.T, began.Add(limit+lateness)))
+	}
+	last = time.Since(began)
+	close(stopped)
+	dripping.Wait()
+	return answers, last
+}
+
+func (a *abuse) dripHeaders(height func()) string {
+	_, last := a.dripping("GET /chat HTTP/1.1\r\nHost: a\r\n", "X-A: b\r\n", 10*time.Second, height)
+	return fmt.Sprintf("cut off (10 s), the last after %.1f s", last.Seconds())
+}
+
+func (a *abuse) dripBodies(height func()) string {
+	answers, last := a.dripping("POST /v1/rooms HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n", " ", 4*time.Second, height)
+	told := 0
+	for _, answer := range answers {
+		if bytes.HasPrefix(answer, []byte("HTTP/1.1 400 ")) {
+			told++
+		}
+	}
+	if told < slowClients/2 { // a byte under way resets the connection, and the answer with it
+		a.Errorf("%d of %d slow bodies got 400", told, slowClients)
+	}
+	return fmt.Sprintf("400 (4 s), the last after %.1f s", last.Seconds())
+}
+
+func (a *abuse) halfClose(height func()) string {
+	peers := a.sockets(halfClosed)
+	defer hangUp(peers)
+	height()
+	began := time.Now()
+	for _, p := range peers {
+		must(a.T, p.Conn.(*net.TCPConn).CloseWrite())
+	}
+	for _, p := range peers {
+		p.ended(a.T, began.Add(lateness))
+	}
+	return fmt.Sprintf("cut off at once, the last after %.1f s", time.Since(began).Seconds())
+}
+
+// again connects again and again, 1,000 times a second, and counts the answers,
+// 0 where the connection was refused.
+func (a *abuse) again(to *cluster.Process, height func()) (statuses map[int]int, seconds float64) {
+	from, began := address(), time.Now()
+	var mu sync.Mutex
+	statuses = make(map[int]int)
+	each(reconnects, func(i int) {
+		time.Sleep(time.Until(began.Add(time.Duration(i) * time.Millisecond)))
+		status := 0
+		if p, err := dial(a.Context(), to); err == nil {
+			status = p.handshake(from, "")
+			_ = p.Close()
+		}
+		mu.Lock()
+		statuses[status]++
+		mu.Unlock()
+		if i == reconnects/2 {
+			height()
+		}
+	})
+	return statuses, time.Since(began).Seconds()
+}
+
+func (a *abuse) reconnect(height func()) string {
+	statuses, seconds := a.again(a.target, height)
+	opened, refused := statuses[http.StatusSwitchingProtocols], statuses[http.StatusTooManyRequests]
+	if most := handshakeRate * (seconds + 2); float64(opened) > most || opened+refused != reconnects {
+		a.Errorf("in %.1f s the address got %v, and %v handshakes at most should pass", seconds, statuses, most)
+	}
+	return fmt.Sprintf("429 to %d of %d in %.1f s", refused, reconnects, seconds)
+}
+
+func (a *abuse) reconnectByProxy(height func()) string {
+	statuses, seconds := a.again(a.v.Proxy, height)
+	// HAProxy is the one who names the address, whatever the peer says.
+	refused := statuses[http.StatusTooManyRequests] + statuses[0]
+	if statuses[0] == 0 || reconnects-refused > addressRate {
+		a.Errorf("in %.1f s the address got %v, at most %d should pass HAProxy", seconds, statuses, addressRate)
+	}
+	return fmt.Sprintf("refused by HAProxy %d, 429 to %d of %d in %.1f s", statuses[0], statuses[http.StatusTooManyRequests], reconnects, seconds)
+}
+
+// flood makes an attack of members that send a frame without an end.
+func (a *abuse) flood(frame []byte) func(height func()) string {
+	return func(height func()) string {
+		room := a.v.room(a.T, client.RoomSpec{Capacity: flooders})
+		began := time.Now()
+		chunk := bytes.Repeat(frame, 4<<10/len(frame))
+		peers := many(a.T, flooders, a.target, func(p *raw) error { return joining(p, address(), "?roomId="+room.RoomID) })
+		var flooding sync.WaitGroup
+		for _, p := range peers {
+			flooding.Go(func() {
+				if frame[0]&0x0f == 0x00 { // the message that the fragments belong to
+					_, _ = p.Write(maskedFrame(0x01, nil))
+				}
+				for {
+					if _, err := p.Write(chunk); err != nil {
+						return
+					}
+				}
+			})
+		}
+		var sent sync.WaitGroup
+		for _, p := range peers {
+			sent.Go(func() {
+				if code := p.closeCode(began.Add(wire.FloodPatience + lateness)); code != wire.CloseRateLimited {
+					a.Errorf("a flood was closed with %d", code)
+				}
+				_ = p.Close()
+			})
+		}
+		time.Sleep(wire.FloodPatience / 2)
+		height()
+		sent.Wait()
+		flooding.Wait()
+		return fmt.Sprintf("read at FRAME_RATE, 4429 (10 s), the last after %.1f s", time.Since(began).Seconds())
+	}
+}

@@ -277,7 +277,7 @@ func (k *talk) table(title string, rows ...[2]any) {
 		{"missing", k.missing()},
 		{"doubled", k.doubled()},
 		{"told of as missing (GAP, recovered false)", k.told.Load()},
-		{"seats lost", int64(max(k.gone(), int64(k.o.rooms*k.o.each-k.seats())))},
+		{"seats lost", max(k.gone(), int64(k.o.rooms*k.o.each-k.seats()))},
 		{"returns of members", k.returns.Load()},
 		{"longest silence that a member felt", fmt.Sprintf("p50 %.2f s, p99 %.2f s, most %.2f s; a calm room's is %.2f s",
 			p50.Seconds(), p99.Seconds(), most.Seconds(), (k.o.every / time.Duration(k.o.each)).Seconds())},

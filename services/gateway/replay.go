@@ -92,7 +92,6 @@ func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 				next++
 			}
 		}
-		entries = nil // a slow peer holds one copy
 		if !p.send(head) {
 			return
 		}

@@ -3,6 +3,7 @@ package httpapi
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -39,7 +40,9 @@ func slow(t *testing.T, test func(t *testing.T, conn net.Conn)) {
 		defer func() {
 			_ = conn.Close()
 			_ = server.Close()
-			<-served
+			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+				t.Error(err)
+			}
 			time.Sleep(time.Second) // net/http lingers over connections that it ended
 		}()
 		test(t, conn)

@@ -14,7 +14,7 @@ func openFiles() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return math.MaxInt
 	}
-	if uint64(limit.Cur) > math.MaxInt32 {
+	if limit.Cur > math.MaxInt32 {
 		return math.MaxInt32
 	}
 	return int(limit.Cur)

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/health" // client side of healthCheckConfig
 	"google.golang.org/grpc/keepalive"
@@ -127,7 +128,7 @@ func parseTarget(target string) (string, []grpc.DialOption, error) {
 }
 
 // callInterceptor gives every call a deadline, asks a second server where the first one
-// hangs, and translates the error.
+// hangs or dies, and translates the error.
 func callInterceptor(timeout time.Duration, m *metrics) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
@@ -143,7 +144,10 @@ func callInterceptor(timeout time.Duration, m *metrics) grpc.UnaryClientIntercep
 		err := invoke(attempt, method, req, resp, conn, options...)
 		// The server knows the deadline too, and may be the first to find it over.
 		hung := time.Since(start) > attemptTimeout*9/10
-		if err = FromStatus(err); hung && ctx.Err() == nil && errors.Is(err, &wire.Error{Code: wire.Unavailable}) {
+		// gRPC itself does not retry a call whose answer had begun when the server died.
+		st := statusOf(err)
+		cut := st.Code() == codes.Unavailable && len(st.Details()) == 0
+		if err = FromStatus(err); (hung || cut) && ctx.Err() == nil && errors.Is(err, &wire.Error{Code: wire.Unavailable}) {
 			// Every call can be repeated; round robin sends this one elsewhere.
 			err = FromStatus(invoke(ctx, method, req, resp, conn, options...))
 		}

@@ -18,6 +18,9 @@ const (
 	stayMost = 8 * time.Second
 	awayMost = 1500 * time.Millisecond // before coming back
 	returns  = 5                       // tries to come back
+
+	promptly   = time.Second      // a reservation in which no call was repeated
+	longestWay = 40 * time.Second // of a call that was given up, through a process that stood still
 )
 
 // user goes from room to room. One goroutine owns it.
@@ -28,6 +31,8 @@ type user struct {
 	at    int // which target
 	rng   *rand.Rand
 	said  int // messages
+
+	unsure time.Duration // clock when a reservation took long or failed last; 0 for never
 }
 
 func (u *user) client() *client.Client { return u.storm.crowd.clients[u.at%len(u.storm.crowd.clients)] }
@@ -120,9 +125,13 @@ func (u *user) reserve(p *place) (client.Permit, bool) {
 	p.mu.Unlock()
 	permit, err := u.client().Reserve(ctx, u.id.Identity, p.spec.RoomID)
 	heard := s.clock()
+	if heard-asked > promptly {
+		u.unsure = heard
+	}
 	if err != nil {
 		s.tally.found(p.denied(u.id.UserID, had, heard, err)...)
 		if !u.failed(err) {
+			u.unsure = heard
 			p.reserved(u.id.UserID, asked, heard, wire.PermitTTL, false)
 		}
 		u.missing(p, err)
@@ -187,8 +196,12 @@ func (u *user) cancel(p *place, permit client.Permit) {
 	p.freed(u.id.UserID, true)
 }
 
-// comeLate shows a permit after it lapsed: it must not work (I3).
+// comeLate shows a permit after it lapsed: it must not work (I3). A reservation of this
+// user that is on its way yet would prolong the permit, so then nothing is known.
 func (u *user) comeLate(ctx context.Context, p *place, permit client.Permit) {
+	if u.unsure > 0 && u.storm.clock()-u.unsure < longestWay {
+		return
+	}
 	if !sleep(ctx, time.Duration(permit.TTLSeconds*float64(time.Second))+time.Second) {
 		return
 	}

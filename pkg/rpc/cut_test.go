@@ -50,7 +50,9 @@ func TestACallWhoseServerDiesBehindTheHeaderIsAskedOfAnother(t *testing.T) {
 		go func() { ended <- server.Run(ctx, listener) }()
 		t.Cleanup(func() {
 			stop()
-			<-ended // of the one that died: that it did
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
 		})
 		addresses = append(addresses, listener.Addr().String())
 	}

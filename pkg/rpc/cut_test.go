@@ -50,9 +50,7 @@ func TestACallWhoseServerDiesBehindTheHeaderIsAskedOfAnother(t *testing.T) {
 		go func() { ended <- server.Run(ctx, listener) }()
 		t.Cleanup(func() {
 			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+			_ = <-ended // one of them died, and says so
 		})
 		addresses = append(addresses, listener.Addr().String())
 	}

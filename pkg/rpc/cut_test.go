@@ -46,11 +46,14 @@ func TestACallWhoseServerDiesBehindTheHeaderIsAskedOfAnother(t *testing.T) {
 		ctx, stop := context.WithCancel(context.Background())
 		roomv1.RegisterRoomServiceServer(server, &dying{once: &once, die: server.Server.Stop})
 		server.SetServing(true)
-		ended := make(chan error, 1)
-		go func() { ended <- server.Run(ctx, listener) }()
+		ended := make(chan struct{})
+		go func() {
+			_ = server.Run(ctx, listener) // one of them dies, and says so
+			close(ended)
+		}()
 		t.Cleanup(func() {
 			stop()
-			_ = <-ended // one of them died, and says so
+			<-ended
 		})
 		addresses = append(addresses, listener.Addr().String())
 	}

@@ -24,6 +24,11 @@ const (
 	writeBuffer = 160
 	pieceSize   = 16 << 10 // what a blocked writer hands to the kernel at a time
 	replayPiece = 64 << 10 // what a member that comes back has to take before it gets more
+	// kernelBuffer is what the kernel may hold for a peer, half of what it then takes
+	// with its own overhead. By itself it takes up to 4 MiB: of a member that has stopped
+	// reading, that is memory which the limit of 256 KiB does not see, and seconds of a
+	// busy room in which it would have come back in time for what history has.
+	kernelBuffer = 64 << 10
 )
 
 // socket is the sending half of a WebSocket. Nothing that is sent blocks: what the
@@ -359,6 +364,9 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	_ = nc.SetDeadline(time.Time{}) // those of the HTTP server
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
+	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	h.meter.pass(ahead)
 	var r io.Reader = nc

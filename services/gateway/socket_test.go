@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"sync"
 	"testing"
@@ -387,4 +389,39 @@ func TestRenewalThatFindsNoSeatClosesUnlessTheMemberIsLeaving(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T) {
+	var ended sync.WaitGroup
+	sockets := make(chan *socket, 1)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		h := &hijacker{ResponseWriter: w, ended: &ended, meter: newMeter(0, 0)}
+		if _, _, err := h.Hijack(); err != nil {
+			t.Error(err)
+		}
+		sockets <- h.socket
+	}))
+	defer srv.Close()
+	peer, err := net.Dial("tcp", srv.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
+	_ = peer.(*net.TCPConn).SetReadBuffer(8 << 10)
+	if _, err := io.WriteString(peer, "GET / HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	s := <-sockets
+	defer ended.Wait()
+	defer s.abort()
+	frame, sent := appendFrame(nil, make([]byte, 1000)), 0
+	for s.send(frame) {
+		sent += len(frame)
+	}
+	if most := wire.MaxQueuedBytes + 4*kernelBuffer; sent > most {
+		t.Errorf("%d bytes were sent to a peer that reads nothing, want %d at most", sent, most)
+	}
+	if code := s.closed(); code != wire.CloseSlowConsumer {
+		t.Errorf("closed with %d", code)
+	}
 }

@@ -6,24 +6,22 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/anteroom-chat/anteroom/services/browsertest"
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
 // screenshotEnv names a directory for pictures of lobby and room; none are taken without.
 const screenshotEnv = "SCREENSHOT_DIR"
 
-const browserTimeout = 60 * time.Second // a cold start of Chromium takes up to 10 s
-
 func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{})
-	browser := startBrowser(t)
+	browser := browsertest.Start(t)
 	ann := openTab(browser, t, "Ann", v.Gateways[0].URL())
 	bob := openTab(browser, t, "Bob", v.Gateways[2].URL())
 
@@ -62,32 +60,6 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	eventually(t, soon, "the room goes with its last member", func() bool { return !v.roomExists(t, roomID) })
 }
 
-// startBrowser starts a Chromium with a profile of its own, until the test ends.
-func startBrowser(t *testing.T) context.Context {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), browserTimeout)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewExecAllocator(ctx,
-		chromedp.NoFirstRun, chromedp.NoDefaultBrowserCheck, chromedp.Headless, chromedp.NoSandbox, chromedp.DisableGPU,
-		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
-		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), // containers have 64 MB there
-		// The tab that is not in front works on as the other one does.
-		chromedp.Flag("disable-background-timer-throttling", true),
-		chromedp.Flag("disable-backgrounding-occluded-windows", true),
-		chromedp.Flag("disable-renderer-backgrounding", true),
-		chromedp.UserDataDir(t.TempDir()),
-	)
-	t.Cleanup(cancel)
-	ctx, cancel = chromedp.NewContext(ctx)
-	t.Cleanup(cancel)
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits, so that the profile can be removed
-	if err := chromedp.Do(ctx); err != nil {
-		t.Fatalf("no browser, and this test is about one (`make deps` installs Chromium on Debian and Ubuntu): %v", err)
-	}
-	return ctx
-}
-
 // tab is one tab of the browser.
 type tab struct {
 	t    *testing.T
@@ -95,25 +67,10 @@ type tab struct {
 	ctx  context.Context
 }
 
-// openTab opens a page. What the page throws, or tells as an error, fails the test.
+// openTab opens a page.
 func openTab(browser context.Context, t *testing.T, name, url string) *tab {
 	t.Helper()
-	ctx, cancel := chromedp.NewContext(browser)
-	tab := &tab{t, name, ctx}
-	must(t, chromedp.Do(ctx)) // makes the tab; the end of a timeout here would be the tab's
-	messages := chromedp.Console(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		for m, err := range messages {
-			if err != nil {
-				return
-			}
-			if m.IsException() || m.Type == chromedp.ConsoleError && m.Source == "" {
-				t.Errorf("%s's page: %s", name, m.Text)
-			}
-		}
-	})
-	t.Cleanup(func() { cancel(); watching.Wait() })
+	tab := &tab{t, name, browsertest.Tab(browser, t, name)}
 	tab.run(chromedp.Navigate(url+"/"), chromedp.WaitVisible(chromedp.CSS("#create-form")))
 	return tab
 }

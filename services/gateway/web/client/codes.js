@@ -73,6 +73,19 @@ export function closeName(code) {
   return CLOSE_NAMES[code] ?? `CLOSE_${code}`;
 }
 
+const CLOSE_CODES = Object.fromEntries(
+  Object.entries(CLOSE_NAMES).filter(([code]) => code >= 4400).map(([code, name]) => [name, Number(code)]),
+);
+
+/**
+ * The close code that goes with an error's code; 4500 for one that has none.
+ * @param {string} name
+ * @returns {number}
+ */
+export function closeCode(name) {
+  return CLOSE_CODES[name] ?? CLOSE_CODES.INTERNAL;
+}
+
 /**
  * Why a connection ended, as a sentence.
  * @param {number} code

@@ -1,4 +1,4 @@
-import { AnteroomError, closeName, closeWords, fullJitter, mayReturn } from './codes.js';
+import { AnteroomError, closeCode, closeName, closeWords, fullJitter, mayReturn } from './codes.js';
 import { KEEP_SEAT, Link } from './link.js';
 import { Outbox, messageId } from './outbox.js';
 import { RoomLog } from './roomlog.js';
@@ -24,7 +24,7 @@ const REFRESH_SPREAD_MS = 5_000;
  * | `memberleft`   | the MEMBER_LEFT frame and `replayed` |
  * | `occupancy`    | `{occupied, capacity}` whenever it was told |
  * | `gap`          | `{from, to}`: entries that will never come |
- * | `error`        | `{code, detail, id?, retrying}`: an ERROR frame; `retrying` when its message is sent again by itself |
+ * | `error`        | `{code, detail, id?, retrying}`: an ERROR frame, unless its message was answered before; `retrying` when that is sent again by itself |
  * | `closed`       | `{code, name, reason, detail?, joined}`: the end, no event follows; `joined` tells whether a seat was ever had |
  *
  * Entries come once each, in the order of `seq`. `replayed` marks those missed
@@ -35,6 +35,7 @@ export class RoomConnection extends EventTarget {
   #roomId;
   #nickname;
   #permit;
+  #permitShown = 0;
   #log;
   #outbox;
 
@@ -53,6 +54,10 @@ export class RoomConnection extends EventTarget {
   #refusal = null;
   #leaving = null;
   #me = null;
+  // Whose echoes are ours: more than one user where an identity lapsed meanwhile.
+  #userIds = new Set();
+  // Whether the ids of messages sent before still protect from doubles.
+  #idsKnown = true;
   #onOnline = () => this.#hurry();
 
   /**
@@ -95,19 +100,22 @@ export class RoomConnection extends EventTarget {
   /**
    * Sends a message. While there is no connection it waits for one.
    * @param {any} body any JSON value; the frame may have 16 KiB unless the server allows more
-   * @param {{id?: string}} [options] the id that marks retries, at most 64 characters
+   * @param {{id?: string}} [options] the id that marks retries, 1–64 characters; one that waits already is not sent again
    * @returns {Promise<object>} the MESSAGE frame as the room got it, with `seq` and `time`
    * @throws {AnteroomError} as rejection: BAD_REQUEST and the like when refused, CLOSED, UNCONFIRMED,
    *   RATE_LIMITED when 1,000 messages are waiting already
    */
   send(body, { id = messageId() } = {}) {
     if (this.#state === 'closed') return Promise.reject(ended('LEFT'));
+    if (id === '' || [...id].length > 64) {
+      return Promise.reject(new AnteroomError('BAD_REQUEST', 'an id has 1 to 64 characters'));
+    }
     const size = frameBytes(id, body);
     if (size > this.#client.maxFrameBytes) {
       const detail = `the message has ${size} bytes, ${this.#client.maxFrameBytes} are allowed`;
       return Promise.reject(new AnteroomError('BAD_REQUEST', detail));
     }
-    return this.#outbox.add(id, body);
+    return this.#outbox.add(id, body ?? null);
   }
 
   /**
@@ -132,6 +140,7 @@ export class RoomConnection extends EventTarget {
 
   async #dial() {
     this.#timer = null;
+    if (this.#opening) return;
     const dialing = ++this.#dialing;
     if (!this.#link && this.#state === 'reconnecting') {
       this.#tell('reconnecting', 'Connecting again.', { delayMs: 0 });
@@ -140,7 +149,7 @@ export class RoomConnection extends EventTarget {
     try {
       ({ identity } = await this.#client.identity());
     } catch (error) {
-      if (dialing === this.#dialing) this.#dialLater(`No identity: ${error.detail ?? error.message}.`);
+      if (dialing === this.#dialing) this.#unidentified(error);
       return;
     }
     if (dialing !== this.#dialing) return;
@@ -152,11 +161,22 @@ export class RoomConnection extends EventTarget {
     this.#opening = link;
   }
 
+  #unidentified(error) {
+    const refused = error instanceof AnteroomError && error.code !== 'RATE_LIMITED' && !mayReturn(closeCode(error.code));
+    if (refused && !this.#link) {
+      this.#refusal = error;
+      this.#finish(closeCode(error.code));
+    } else {
+      this.#dialLater(`No identity: ${error.detail ?? error.message}.`, error.retryAfterSeconds);
+    }
+  }
+
   #opened(link, identity) {
     // The predecessor falls silent from here on: what it would still bring
     // comes again behind JOINED. It stays open, so that the seat is transferred.
     this.#retire();
     this.#refusal = null;
+    if (this.#permit) this.#permitShown++;
     link.send({
       type: 'JOIN',
       roomId: this.#roomId,
@@ -185,7 +205,10 @@ export class RoomConnection extends EventTarget {
     const rejoin = this.#me !== null;
     const sameUser = !rejoin || this.#me.userId === frame.userId;
     const renewed = this.#log.join(frame);
-    this.#me = { userId: frame.userId, sessionId: frame.sessionId, sameUser };
+    // A room made anew does not know the ids that were sent to the one before.
+    if (!sameUser || renewed) this.#idsKnown = false;
+    this.#me = { userId: frame.userId, sessionId: frame.sessionId };
+    this.#userIds.add(frame.userId);
     this.#tell('open', 'Connected.');
     this.#emit('joined', { ...frame, rejoin, renewed });
     this.#emitOccupancy();
@@ -194,7 +217,9 @@ export class RoomConnection extends EventTarget {
 
   /** Messages wait until the replay is read: it may hold their echoes. */
   #catchUp() {
-    if (this.#link && this.#log.caughtUp) this.#outbox.resume(this.#me.sameUser);
+    if (!this.#link || !this.#log.caughtUp) return;
+    this.#outbox.resume(this.#idsKnown);
+    this.#idsKnown = true;
   }
 
   #read(frame) {
@@ -216,13 +241,14 @@ export class RoomConnection extends EventTarget {
   }
 
   #entry(frame) {
+    const own = frame.type === 'MESSAGE' && this.#userIds.has(frame.from.userId);
     // Before doubles are dropped: the answer to a retry is the first delivery's entry.
-    if (frame.type === 'MESSAGE' && frame.id) this.#outbox.echo(frame.id, frame);
+    if (own && frame.id) this.#outbox.echo(frame.id, frame);
     const news = this.#log.accept(frame);
     if (!news) return;
     this.#gap(news.gap);
     if (frame.type === 'MESSAGE') {
-      this.#emit('message', { ...frame, own: frame.from.userId === this.userId });
+      this.#emit('message', { ...frame, own });
     } else {
       this.#emit(frame.type === 'MEMBER_JOINED' ? 'memberjoined' : 'memberleft', { ...frame, replayed: news.replayed });
       if (!news.replayed) this.#emitOccupancy();
@@ -235,18 +261,27 @@ export class RoomConnection extends EventTarget {
     this.#emit('gap', gap);
     this.#catchUp();
     // Joins and leaves may be among what is lost: a rejoin brings the roster anew.
-    if (gap.to > this.#log.rosterSeq) this.#move(Math.random() * REFRESH_SPREAD_MS, 'Connected.');
+    // Where presence only counts there is none.
+    const stale = gap.to > this.#log.rosterSeq && this.members.size > 0;
+    if (stale && !this.#timer) this.#move(Math.random() * REFRESH_SPREAD_MS, 'Connected.');
   }
 
   #error({ code, detail, id }) {
-    const retrying = id !== undefined && this.#outbox.refuse(id, new AnteroomError(code, detail ?? code));
-    if (id === undefined) this.#refusal = { code, detail };
-    this.#emit('error', { code, detail, id, retrying });
+    if (id === undefined) {
+      this.#refusal = { code, detail };
+      this.#emit('error', { code, detail, retrying: false });
+      return;
+    }
+    // A message that does not wait any more was answered, and its retry met a limit or
+    // an outage: that is no news.
+    const refused = this.#outbox.refuse(id, new AnteroomError(code, detail ?? code));
+    if (refused) this.#emit('error', { code, detail, id, retrying: refused.retrying });
   }
 
   /** Opens a second connection after a while and lets the first go once that is joined. */
   #move(delayMs, reason) {
-    if (this.#leaving || this.#opening || this.#timer) return;
+    if (this.#leaving || this.#opening) return;
+    clearTimeout(this.#timer);
     this.#moveAt = Date.now() + delayMs;
     this.#timer = setTimeout(() => this.#dial(), delayMs);
     this.#tell('open', reason);
@@ -259,7 +294,8 @@ export class RoomConnection extends EventTarget {
       this.#opening = null;
       this.#retired?.drop(KEEP_SEAT);
       this.#retired = null;
-      this.#returnOrEnd(code);
+      if (closeName(code) === 'PERMIT_EXPIRED' && this.#permitShown > 1) this.#dialWithoutPermit();
+      else this.#returnOrEnd(code);
     } else if (link === this.#link) {
       this.#link = null;
       this.#outbox.pause();
@@ -275,8 +311,19 @@ export class RoomConnection extends EventTarget {
     else this.#dialLater(closeWords(code));
   }
 
-  #dialLater(reason) {
-    const delayMs = fullJitter(this.#attempt++);
+  /**
+   * The permit was shown before, and that answer was lost: it may have been
+   * confirmed, and then the user's own seat waits for a walk-in.
+   */
+  #dialWithoutPermit() {
+    this.#permit = undefined;
+    this.#permitShown = 0;
+    this.#dial();
+  }
+
+  /** @param {number} [leastSeconds] what the server asked to wait */
+  #dialLater(reason, leastSeconds = 0) {
+    const delayMs = leastSeconds * 1000 + fullJitter(this.#attempt++);
     this.#moveAt = Date.now() + delayMs;
     this.#timer = setTimeout(() => this.#dial(), delayMs);
     if (!this.#link) this.#tell('reconnecting', reason, { delayMs });
@@ -316,7 +363,8 @@ export class RoomConnection extends EventTarget {
     if (name === 'UNAUTHENTICATED') this.#client.forgetIdentity();
     this.#outbox.close(ended(name));
     this.#tell('closed', reason);
-    this.#emit('closed', { code, name, reason, detail: this.#refusal?.detail, joined: this.#me !== null });
+    const detail = this.#refusal?.code === name ? this.#refusal.detail : undefined;
+    this.#emit('closed', { code, name, reason, detail, joined: this.#me !== null });
   }
 
   #tell(state, reason, more) {

@@ -9,6 +9,8 @@ const HOLD_MAX_MS = 8_000;
 // that its bucket fills again while the backlog drains.
 const PACE_MS = 100;
 const MAX_WAITING = 1_000;
+// Below the server's burst of 40, so that a backlog is not refused.
+const MAX_IN_FLIGHT = 32;
 
 /**
  * Messages that were not echoed yet, in the order they were given. Each is
@@ -16,7 +18,7 @@ const MAX_WAITING = 1_000;
  * to be retried without the danger of a double.
  */
 export class Outbox {
-  /** @type {Map<string, object>} id → {id, body, inFlight, sentAt, unsure, resolve, reject} */
+  /** @type {Map<string, object>} id → {id, body, inFlight, sentAt, unsure, fate, resolve, reject} */
   #waiting = new Map();
   #transmit;
   #open = false;
@@ -33,41 +35,46 @@ export class Outbox {
   /**
    * @param {string} id
    * @param {any} body
-   * @returns {Promise<object>} the echoed MESSAGE frame
+   * @returns {Promise<object>} the echoed MESSAGE frame; for an id that waits already, its promise
    */
   add(id, body) {
+    const same = this.#waiting.get(id);
+    if (same) return same.fate;
     if (this.#waiting.size >= MAX_WAITING) {
       const full = `${MAX_WAITING} messages are waiting already`;
       return Promise.reject(new AnteroomError('RATE_LIMITED', full));
     }
-    return new Promise((resolve, reject) => {
-      const fate = { inFlight: false, sentAt: null, unsure: false, resolve, reject };
-      this.#waiting.set(id, { id, body, ...fate });
-      this.#pump();
-    });
+    const message = { id, body, inFlight: false, sentAt: null, unsure: false };
+    message.fate = new Promise((resolve, reject) => Object.assign(message, { resolve, reject }));
+    this.#waiting.set(id, message);
+    this.#pump();
+    return message.fate;
   }
 
-  /** A MESSAGE came back: the one of that id, if it is ours, has arrived. */
+  /** A MESSAGE of ours came back. */
   echo(id, frame) {
     const message = this.#waiting.get(id);
     if (!message) return;
     this.#waiting.delete(id);
     this.#holdMs = HOLD_MS;
     message.resolve(frame);
+    this.#pump();
   }
 
   /**
    * An ERROR about one message.
    * @param {string} id
    * @param {AnteroomError} error
-   * @returns {boolean} whether the message is sent again by itself
+   * @returns {?{retrying: boolean}} whether the message is sent again by itself;
+   *   null for one that was answered already
    */
   refuse(id, error) {
     const message = this.#waiting.get(id);
-    if (!message) return false;
+    if (!message) return null;
     if (error.code !== 'RATE_LIMITED' && error.code !== 'UNAVAILABLE') {
       this.#giveUp(message, error);
-      return false;
+      this.#pump();
+      return { retrying: false };
     }
     message.inFlight = false;
     // A limited message was certainly not taken; an unavailable store may have
@@ -75,17 +82,17 @@ export class Outbox {
     if (error.code === 'UNAVAILABLE') message.unsure = true;
     else if (!message.unsure) message.sentAt = null;
     this.#hold();
-    return true;
+    return { retrying: true };
   }
 
   /**
    * The connection is joined and has read what it missed.
-   * @param {boolean} sameUser whether the ids sent before still protect from doubles
+   * @param {boolean} known whether the ids sent before still protect from doubles
    */
-  resume(sameUser) {
+  resume(known) {
     if (this.#open) return;
     this.#open = true;
-    if (!sameUser) this.#disown();
+    if (!known) this.#disown();
     this.#pump();
   }
 
@@ -109,13 +116,17 @@ export class Outbox {
 
   #pump() {
     if (!this.#open || this.#timer !== null) return;
+    let inFlight = 0;
+    for (const message of this.#waiting.values()) if (message.inFlight) inFlight++;
     for (const message of this.#waiting.values()) {
+      if (inFlight >= MAX_IN_FLIGHT) return;
       if (message.inFlight) continue;
       if (message.sentAt !== null && Date.now() - message.sentAt > RETRY_WINDOW_MS) {
         this.#giveUp(message, unconfirmed());
         continue;
       }
       message.inFlight = true;
+      inFlight++;
       message.sentAt ??= Date.now();
       this.#transmit(message);
       if (this.#paced) return this.#wait(PACE_MS);

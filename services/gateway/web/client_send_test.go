@@ -1,0 +1,147 @@
+package web_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+func testResend(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	for _, id := range []string{"m1", "m2", "m3", "m4"} {
+		s.send("text", id)
+		c.takes("text", id)
+	}
+	c.put(echo(5, me, "text", "m1"))
+	s.want("message 5 text own", "sent m1 5")
+	c.close(1006)
+	s.want("reconnecting 250")
+	s.send("text", "m5") // there is no connection
+	s.dialsAfter(firstDelay)
+	c = s.socket()
+	// The log has m2, whose echo was lost, and m3, which another page of the user sent again.
+	c.joined("e", 7, true)
+	c.put(echo(6, me, "text", "m2"))
+	s.want("joined 7 again", "message 6 text own", "sent m2 6")
+	c.put(echo(7, me, "text", "m3"))
+	s.want("message 7 text own", "sent m3 7")
+	c.takes("text", "m4")
+	c.takes("text", "m5")
+	// m4 had arrived long ago: its answer is the entry that the application knows.
+	c.put(echo(4, me, "text", "m4"), echo(8, me, "text", "m5"))
+	s.want("sent m4 4", "message 8 text own", "sent m5 8")
+	s.send("text", "m6")
+	c.takes("text", "m6") // nothing came between
+}
+
+func testSilentGateway(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("anyone there?", "m1")
+	c.takes("anyone there?", "m1")
+	c.close(4503)
+	c = comesBack(s)
+	c.joined("e", 4, true)
+	s.want("joined 4 again")
+	c.takes("anyone there?", "m1")
+	c.put(echo(5, me, "anyone there?", "m1"))
+	s.want("message 5 anyone there? own", "sent m1 5")
+}
+
+func testResendNewRoom(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("old", "m1")
+	c.takes("old", "m1")
+	c.close(1006)
+	s.want("reconnecting 250")
+	s.send("new", "m2")
+	s.dialsAfter(firstDelay)
+	c = s.socket()
+	c.joined("f", 1, false)
+	c.put(wire.GapFrame(1, 1))
+	c.takes("new", "m2")
+	s.want("joined 1 again renewed", "failed m1 UNCONFIRMED", "gap 1-1")
+}
+
+func testOthersIDs(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("mine", "m1")
+	c.takes("mine", "m1")
+	c.put(echo(5, "u_bob", "his", "m1"), echo(6, me, "mine", "m1"))
+	s.want("message 5 his", "message 6 mine own", "sent m1 6")
+}
+
+func testRefusedMessage(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	for _, code := range []wire.Code{wire.BadRequest, wire.Forbidden, wire.Internal} {
+		s.send("text", "m1")
+		c.takes("text", "m1")
+		c.put(refusal(code, "m1"))
+		s.want(fmt.Sprintf("error %s m1", code), fmt.Sprintf("failed m1 %s", code))
+	}
+	s.send("text", "m2")
+	c.takes("text", "m2")
+	c.close(4441)
+	s.want("closed 4441 REMOVED", "failed m2 CLOSED")
+}
+
+func testRefusedForNow(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	for i, code := range []wire.Code{wire.RateLimited, wire.Unavailable} {
+		id := fmt.Sprint("m", i)
+		s.send("text", id)
+		c.takes("text", id)
+		c.put(refusal(code, id))
+		s.want(fmt.Sprintf("error %s %s retrying", code, id))
+		s.advance(time.Second)
+		c.takes("text", id)
+		c.put(echo(int64(5+i), me, "text", id))
+		s.want(fmt.Sprintf("message %d text own", 5+i), fmt.Sprintf("sent %s %d", id, 5+i))
+		s.advance(100 * time.Millisecond) // the pace after a refusal
+	}
+}
+
+func testErrorBehindEcho(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("text", "m1")
+	c.takes("text", "m1")
+	c.close(1006)
+	c = comesBack(s)
+	c.joined("e", 4, true)
+	c.takes("text", "m1") // again
+	c.put(echo(5, me, "text", "m1"), refusal(wire.RateLimited, "m1"), says(6, "u_bob", "next"))
+	s.want("joined 4 again", "message 5 text own", "sent m1 5", "message 6 next")
+	s.send("text", "m2")
+	c.takes("text", "m2") // and nothing is held back
+}
+
+func testOneID(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("text", "m1")
+	s.send("text", "m1")
+	c.takes("text", "m1")
+	c.put(echo(5, me, "text", "m1"))
+	s.want("message 5 text own", "sent m1 5", "sent m1 5")
+	tooLong := strings.Repeat("x", 65)
+	s.send("text", "")
+	s.send("text", tooLong)
+	s.want("failed BAD_REQUEST", "failed "+tooLong+" BAD_REQUEST")
+}
+
+func testBacklog(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	const most, all = 32, 50
+	s.run("for (let i = 0; i < %d; i++) harness.send('text', 'm' + i)", all)
+	for i := range all {
+		c.takes("text", fmt.Sprint("m", i))
+		if i < most-1 {
+			continue
+		}
+		if len(c.frames) > 0 {
+			t.Fatalf("more than %d are on their way", most)
+		}
+		c.put(echo(int64(5+i-most+1), me, "text", fmt.Sprint("m", i-most+1)))
+	}
+}

@@ -1,0 +1,340 @@
+package web_test
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/browsertest"
+)
+
+// The tests of anteroom.js share a tab, since a browser takes seconds to start. In its
+// pages only the test moves the time.
+func TestAnteroomJS(t *testing.T) {
+	site := serve(browsertest.Tab(browsertest.Start(t), t, "the client"), t)
+	for name, test := range map[string]func(*testing.T, *scripted){
+		"comes back after the close codes that ask for it, and no others": testCloseCodes,
+		"a refused join ends as what it was refused with":                 testRefusedJoins,
+		"comes back with full jitter, 0.5 s doubling to 20 s":             testJitter,
+		"a connection that held starts over with the short delay":         testJitterStartsOver,
+		"waits for an identity as long as it is told":                     testIdentityRefused,
+		"without an identity there is no coming back":                     testIdentityRefusedForGood,
+		"a draining gateway's delay is kept, and nothing is missed":       testDraining,
+		"a gateway that closes before the delay is over changes nothing":  testDrainingClosedEarly,
+		"DRAINING counts more than a roster to refresh":                   testDrainingDuringRefresh,
+		"one unbroken sequence through a rejoin":                          testReplay,
+		"a GAP, or a hole, is told as a gap":                              testGaps,
+		"a gap needs no rejoin where there is no roster":                  testGapWithoutRoster,
+		"history that does not reach back is told as a gap":               testNotRecovered,
+		"a room made anew is told, and goes on":                           testEpoch,
+		"a log that was set back goes on":                                 testSetBack,
+		"what was not echoed is sent again, and what was is not":          testResend,
+		"a message neither echoed nor refused is sent again":              testSilentGateway,
+		"what may stand in an earlier room is not sent to a new one":      testResendNewRoom,
+		"another user's id is no echo":                                    testOthersIDs,
+		"an ERROR rejects the message of its id":                          testRefusedMessage,
+		"what is refused for now is sent again by itself":                 testRefusedForNow,
+		"an ERROR behind the echo is no news":                             testErrorBehindEcho,
+		"one id is one message":                                           testOneID,
+		"a backlog stays below the service's burst":                       testBacklog,
+		"a permit whose answer was lost does not lose the seat":           testPermitShownTwice,
+		"silence is a broken connection":                                  testSilence,
+		"leaving gives the seat up":                                       testLeave,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, site.visit(t)) })
+	}
+}
+
+const firstDelay = 250 * time.Millisecond // half of 0.5 s, as chance is one half
+
+// inRoom is a page that has read the room's log up to seq 4.
+func inRoom(s *scripted) *socket {
+	s.t.Helper()
+	c := s.join("{}")
+	c.joined("e", 3, false, "u_bob")
+	c.put(says(4, "u_bob", "hello"))
+	s.want("joined 3", "message 4 hello")
+	return c
+}
+
+// comesBack waits for the reconnection of a page that was in the room.
+func comesBack(s *scripted) *socket {
+	s.t.Helper()
+	s.want("reconnecting 250")
+	s.dialsAfter(firstDelay)
+	return s.socket()
+}
+
+func testCloseCodes(t *testing.T, s *scripted) {
+	for _, code := range []int{1001, 1006, 1011, 1012, 1013, 4500, 4503, 4504, 4508, 4555, 4599} {
+		c := inRoom(s)
+		c.close(code)
+		c = comesBack(s)
+		c.after("e", 4)
+		c.joined("e", 4, true)
+		s.want("joined 4 again")
+		s.run("harness.leave()")
+		if f := c.next(); f.Type != wire.TypeLeave {
+			t.Fatalf("the client sent %s", f.Type)
+		}
+		c.close(1000)
+		s.want("closed 1000 LEFT", "left")
+	}
+	for code, name := range map[int]string{
+		1000: "LEFT", 1003: "BINARY_REFUSED", 1007: "NOT_UTF8", 1009: "FRAME_TOO_LARGE",
+		4399: "CLOSE_4399", 4600: "CLOSE_4600", 4422: "CLOSE_4422", 4499: "CLOSE_4499",
+		4400: "BAD_REQUEST", 4401: "UNAUTHENTICATED", 4403: "FORBIDDEN", 4404: "ROOM_NOT_FOUND", 4408: "JOIN_TIMEOUT",
+		4409: "ROOM_FULL", 4410: "PERMIT_EXPIRED", 4429: "RATE_LIMITED", 4440: "REPLACED", 4441: "REMOVED", 4442: "ROOM_DELETED",
+	} {
+		c := inRoom(s)
+		opened := eval[int](s, "harness.dialed()")
+		c.close(code)
+		s.want(fmt.Sprintf("closed %d %s", code, name))
+		if s.advance(time.Minute) != opened {
+			t.Errorf("came back after %d", code)
+		}
+	}
+}
+
+func testRefusedJoins(t *testing.T, s *scripted) {
+	for code, close := range map[wire.Code]int{
+		wire.BadRequest: 4400, wire.Unauthenticated: 4401, wire.Forbidden: 4403, wire.RoomNotFound: 4404,
+		wire.RoomFull: 4409, wire.PermitExpired: 4410, wire.RateLimited: 4429,
+	} {
+		c := s.join("{}")
+		c.put(refusal(code, ""))
+		c.close(close)
+		s.want(fmt.Sprintf("closed %d %s so it is unjoined", close, code))
+	}
+	// What an ERROR said earlier is no reason for another end.
+	c := inRoom(s)
+	c.put(refusal(wire.BadRequest, ""))
+	s.want("error BAD_REQUEST")
+	c.close(4441)
+	s.want("closed 4441 REMOVED")
+}
+
+func testJitter(t *testing.T, s *scripted) {
+	for chance, delays := range map[float64][]int{
+		0:                     {0, 0, 0},
+		0.5:                   {250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000},
+		math.Nextafter(1, -1): {500, 1000, 2000, 4000, 8000, 16_000, 20_000, 20_000, 20_000},
+	} {
+		s.chance(chance)
+		c := s.join("{}")
+		for _, delay := range delays {
+			c.close(4503)
+			s.want(fmt.Sprintf("reconnecting %d", delay))
+			s.dialsAfter(time.Duration(delay) * time.Millisecond)
+			c = s.socket()
+		}
+		s.run("harness.leave()")
+		s.want("closed 1000 LEFT unjoined", "left")
+	}
+}
+
+func testJitterStartsOver(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	for _, step := range []struct {
+		held  time.Duration
+		delay string
+	}{{0, "250"}, {9 * time.Second, "500"}, {11 * time.Second, "250"}, {time.Second, "500"}} {
+		s.advance(step.held)
+		c.close(1006)
+		s.want("reconnecting " + step.delay)
+		s.advance(time.Second)
+		c = s.socket()
+		c.joined("e", 4, true)
+		s.want("joined 4 again")
+	}
+}
+
+func testIdentityRefused(t *testing.T, s *scripted) {
+	s.refuse <- 429
+	s.refuse <- 503
+	s.run("harness.join({})")
+	s.want("reconnecting 7250")
+	s.advance(7250 * time.Millisecond)
+	s.want("reconnecting 7500")
+	s.advance(7500 * time.Millisecond)
+	s.socket().joined("e", 1, false)
+	s.want("joined 1")
+}
+
+func testIdentityRefusedForGood(t *testing.T, s *scripted) {
+	s.refuse <- 403
+	s.run("harness.join({})")
+	s.want("closed 4403 FORBIDDEN the server answered 403 unjoined")
+}
+
+func testDraining(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.put(wire.DrainingFrame(3*time.Second), says(5, "u_bob", "still here"))
+	s.want("message 5 still here")
+	s.dialsAfter(3 * time.Second)
+	next := s.socket()
+	next.after("e", 5)
+	c.put(says(6, "u_bob", "both have it"))
+	next.joined("e", 7, true)
+	next.put(says(6, "u_bob", "both have it"), says(7, "u_bob", "only the new one"), says(8, "u_bob", "on it goes"))
+	c.gone()
+	s.want("joined 7 again", "message 6 both have it", "message 7 only the new one", "message 8 on it goes")
+}
+
+func testDrainingClosedEarly(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.put(wire.DrainingFrame(3 * time.Second))
+	c.put(says(5, "u_bob", "bye"))
+	s.want("message 5 bye")
+	s.advance(time.Second)
+	c.close(1012)
+	s.want("reconnecting 2000")
+	s.dialsAfter(2 * time.Second)
+	c = s.socket()
+	c.after("e", 5)
+	c.joined("e", 5, true)
+	s.want("joined 5 again")
+}
+
+func testDrainingDuringRefresh(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.put(wire.GapFrame(5, 9)) // a rejoin for the roster is due after 2.5 s
+	s.want("gap 5-9")
+	c.put(wire.DrainingFrame(6*time.Second), says(10, "u_bob", "now"))
+	s.want("message 10 now")
+	s.dialsAfter(6 * time.Second)
+}
+
+func testReplay(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.put(says(4, "u_bob", "hello"), says(2, "u_bob", "old"), enters(5, "u_cy"), says(5, "u_bob", "double"))
+	s.want("memberjoined 5 u_cy")
+	c.close(1006)
+	c = comesBack(s)
+	c.after("e", 5)
+	c.joined("e", 8, true, "u_cy", "u_dee")
+	c.put(says(5, "u_cy", "double"), says(6, "u_cy", "six"), enters(7, "u_dee"), says(8, "u_cy", "eight"), says(9, "u_cy", "nine"), says(9, "u_cy", "nine"))
+	c.put(says(10, "u_cy", "ten"))
+	s.want("joined 8 again", "message 6 six", "memberjoined 7 u_dee replayed", "message 8 eight", "message 9 nine", "message 10 ten")
+	if got := eval[string](s, "harness.members()"); got != "u_me u_cy u_dee" {
+		t.Errorf("the roster is %s", got)
+	}
+}
+
+func testGaps(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.put(wire.GapFrame(5, 7), says(8, "u_bob", "eight"))
+	s.want("gap 5-7", "message 8 eight")
+	// Who came and went meanwhile, a rejoin tells.
+	s.dialsAfter(2500 * time.Millisecond)
+	next := s.socket()
+	next.after("e", 8)
+	next.joined("e", 8, true, "u_eve")
+	c.gone()
+	s.want("joined 8 again")
+	next.put(says(11, "u_eve", "eleven"), wire.GapFrame(9, 11), wire.GapFrame(10, 12), says(13, "u_eve", "thirteen"))
+	s.want("gap 9-10", "message 11 eleven", "gap 12-12", "message 13 thirteen")
+	if got := eval[string](s, "harness.members()"); got != "u_me u_eve" {
+		t.Errorf("the roster is %s", got)
+	}
+}
+
+func testNotRecovered(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.close(1006)
+	c = comesBack(s)
+	c.joined("e", 9, false, "u_eve")
+	s.send("waits", "m1")
+	c.put(wire.GapFrame(5, 8), says(9, "u_eve", "nine"))
+	s.want("joined 9 again", "gap 5-8", "message 9 nine")
+	c.takes("waits", "m1")
+	c.put(echo(10, me, "waits", "m1"))
+	s.want("message 10 waits own", "sent m1 10")
+	// JOINED has the roster behind the gap already: there is none to refresh.
+	if opened := eval[int](s, "harness.dialed()"); s.advance(10*time.Second) != opened {
+		t.Error("joined again for nothing")
+	}
+}
+
+// A thousand members of a room that only counts would else rejoin for nothing.
+func testGapWithoutRoster(t *testing.T, s *scripted) {
+	c := s.join("{}")
+	c.put(wire.Joined{RoomID: c.join.RoomID, Epoch: "e", Seq: 3, UserID: me, Capacity: 2000, Occupied: 1500}.Encode())
+	c.put(wire.OccupancyFrame(1600), wire.GapFrame(4, 7), says(8, "u_bob", "eight"))
+	s.want("joined 3", "gap 4-7", "message 8 eight")
+	if got := eval[int](s, "harness.occupied()"); got != 1600 {
+		t.Errorf("%d seats are occupied", got)
+	}
+	if opened := eval[int](s, "harness.dialed()"); s.advance(10*time.Second) != opened {
+		t.Error("joined again for nothing")
+	}
+}
+
+func testEpoch(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.close(1006)
+	c = comesBack(s)
+	c.after("e", 4)
+	c.joined("f", 2, false, "u_eve")
+	c.put(wire.GapFrame(1, 2), says(3, "u_eve", "a new room"))
+	s.want("joined 2 again renewed", "gap 1-2", "message 3 a new room")
+	c.close(1006)
+	s.want("reconnecting 500")
+	s.dialsAfter(500 * time.Millisecond)
+	s.socket().after("f", 3)
+}
+
+func testSetBack(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.close(1006)
+	c = comesBack(s)
+	c.joined("e", 2, false)
+	c.put(says(3, "u_bob", "another third"))
+	s.want("joined 2 again", "message 3 another third")
+}
+
+func testPermitShownTwice(t *testing.T, s *scripted) {
+	c := s.join(`{permit: "tea.P"}`)
+	c.close(1006) // the answer is lost
+	c = comesBack(s)
+	if c.join.Permit != "tea.P" {
+		t.Fatalf("the permit is %q", c.join.Permit)
+	}
+	c.put(refusal(wire.PermitExpired, ""))
+	c.close(4410)
+	c = s.socket()
+	if c.join.Permit != "" {
+		t.Fatalf("the permit is %q", c.join.Permit)
+	}
+	c.joined("e", 1, false)
+	s.want("joined 1")
+}
+
+func testSilence(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.advance(30 * time.Second)
+	if f := c.next(); f.Type != wire.TypePing {
+		t.Fatalf("the client sent %s", f.Type)
+	}
+	s.advance(10 * time.Second)
+	c.gone()
+	c = comesBack(s)
+	c.after("e", 4)
+}
+
+func testLeave(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("text", "m1")
+	c.takes("text", "m1")
+	s.run("harness.leave()")
+	if f := c.next(); f.Type != wire.TypeLeave {
+		t.Fatalf("the client sent %s", f.Type)
+	}
+	s.advance(3 * time.Second) // no answer comes
+	c.gone()
+	s.want("closed 1000 LEFT", "failed m1 CLOSED", "left")
+	s.send("text", "m2")
+	s.want("failed m2 CLOSED")
+}

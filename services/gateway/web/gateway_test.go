@@ -1,0 +1,307 @@
+package web_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+	"github.com/coder/websocket"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/gateway/web"
+)
+
+// soon is far longer than anything takes that a test waits for.
+const soon = 10 * time.Second
+
+// site is where pages are opened, one after the other: from one origin, since for
+// another a browser starts another process.
+type site struct {
+	tab  context.Context
+	url  string
+	n    int                      // pages opened so far
+	page atomic.Pointer[scripted] // whose gateway answers
+}
+
+// scripted is a page with the browser client in it, and the gateway that the page
+// talks to: a test says what that answers.
+type scripted struct {
+	t       *testing.T
+	tab     context.Context
+	room    string       // of this page alone: an earlier page's socket may come late
+	sockets chan *socket // those that have sent JOIN
+	refuse  chan int     // statuses of the next calls for an identity
+}
+
+// me is the user in the page.
+const me = "u_me"
+
+func serve(tab context.Context, t *testing.T) *site {
+	t.Helper()
+	s := &site{tab: tab}
+	mux := http.NewServeMux()
+	mux.Handle("/", web.Handler())
+	mux.HandleFunc("/harness", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.Write([]byte(`<!DOCTYPE html><link rel="icon" href="data:,"><script type="module" src="/harness.js"></script>`))
+	})
+	mux.HandleFunc("/harness.js", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/harness.js") })
+	mux.HandleFunc("POST /v1/identities", func(w http.ResponseWriter, r *http.Request) { s.page.Load().identities(w, r) })
+	mux.HandleFunc("/chat", func(w http.ResponseWriter, r *http.Request) { s.page.Load().chat(w, r) })
+	server := httptest.NewServer(mux)
+	t.Cleanup(server.Close)
+	s.url = server.URL
+	return s
+}
+
+// visit opens a page in place of the one before.
+func (s *site) visit(t *testing.T) *scripted {
+	t.Helper()
+	s.n++
+	p := &scripted{t: t, tab: s.tab, room: fmt.Sprint("room-", s.n), sockets: make(chan *socket, 10), refuse: make(chan int, 10)}
+	s.page.Store(p)
+	p.do(chromedp.Navigate(s.url + "/harness?" + p.room))
+	return p
+}
+
+func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	select {
+	case status := <-s.refuse:
+		w.Header().Set("Retry-After", "7")
+		w.WriteHeader(status)
+	default:
+		w.WriteHeader(http.StatusCreated)
+		expire := time.Now().Add(24 * time.Hour).Format(time.RFC3339)
+		w.Write(fmt.Appendf(nil, `{"userId":%q,"identity":"token","expireTime":%q}`, me, expire))
+	}
+}
+
+func (s *scripted) chat(w http.ResponseWriter, r *http.Request) {
+	conn, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer conn.CloseNow()
+	c := &socket{t: s.t, conn: conn, frames: make(chan wire.ClientFrame, 100)}
+	defer close(c.frames)
+	if !c.read(&c.join) || c.join.RoomID != s.room {
+		return
+	}
+	s.sockets <- c
+	var f wire.ClientFrame
+	for c.read(&f) {
+		c.frames <- f
+	}
+}
+
+// join lets the page join the room, and answers with the socket that sent JOIN.
+func (s *scripted) join(options string) *socket {
+	s.t.Helper()
+	s.run("harness.join(%s)", options)
+	return s.socket()
+}
+
+// socket waits for the next JOIN.
+func (s *scripted) socket() *socket {
+	s.t.Helper()
+	select {
+	case c := <-s.sockets:
+		return c
+	case <-time.After(soon):
+		s.t.Fatal("no JOIN came")
+		return nil
+	}
+}
+
+// want waits for the next events that the application is told, in order and without
+// any other between.
+func (s *scripted) want(lines ...string) {
+	s.t.Helper()
+	for _, line := range lines {
+		if got := eval[string](s, "harness.next()"); got != line {
+			s.t.Fatalf("the application was told %q, want %q", got, line)
+		}
+	}
+}
+
+// advance moves the time, and answers with how many sockets were ever opened.
+func (s *scripted) advance(d time.Duration) int {
+	s.t.Helper()
+	return eval[int](s, fmt.Sprintf("harness.advance(%d)", d.Milliseconds()))
+}
+
+// dialsAfter fails unless the page opens its next socket after d and not before.
+func (s *scripted) dialsAfter(d time.Duration) {
+	s.t.Helper()
+	opened := eval[int](s, "harness.dialed()")
+	if d > 0 && s.advance(d-time.Millisecond) != opened {
+		s.t.Fatalf("dialed before %v", d)
+	}
+	if s.advance(min(d, time.Millisecond)) != opened+1 {
+		s.t.Fatalf("did not dial after %v", d)
+	}
+}
+
+func (s *scripted) send(body, id string) {
+	s.t.Helper()
+	s.run("harness.send(%q, %q)", body, id)
+}
+
+// chance is what Math.random answers from now on.
+func (s *scripted) chance(value float64) {
+	s.t.Helper()
+	s.run("harness.setChance(%v)", value)
+}
+
+func (s *scripted) run(script string, args ...any) {
+	s.t.Helper()
+	s.do(chromedp.Evaluate[chromedp.Void](fmt.Sprintf(script, args...)))
+}
+
+func (s *scripted) do(step chromedp.Action[chromedp.Void]) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.tab, soon)
+	defer cancel()
+	if err := chromedp.Do(ctx, step); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// eval answers with what a script comes to, also after a while.
+func eval[T any](s *scripted, script string) T {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.tab, soon)
+	defer cancel()
+	result, err := chromedp.Run(ctx, chromedp.Evaluate[T](script, chromedp.EvalAwaitPromise))
+	if err != nil {
+		s.t.Fatalf("%s: %v", script, err)
+	}
+	return result
+}
+
+// socket is one connection of the page, from the gateway's side.
+type socket struct {
+	t      *testing.T
+	conn   *websocket.Conn
+	join   wire.ClientFrame
+	frames chan wire.ClientFrame // those behind JOIN; closed when the connection ends
+}
+
+func (c *socket) read(f *wire.ClientFrame) bool {
+	_, data, err := c.conn.Read(context.Background())
+	if err != nil {
+		return false
+	}
+	if err := wire.ParseClientFrame(data, f); err != nil {
+		c.t.Errorf("the client sent %s: %v", data, err)
+	}
+	f.Body = append(json.RawMessage(nil), f.Body...)
+	return true
+}
+
+// put sends frames.
+func (c *socket) put(frames ...[]byte) {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), soon)
+	defer cancel()
+	for _, f := range frames {
+		if err := c.conn.Write(ctx, websocket.MessageText, f); err != nil {
+			c.t.Fatalf("write %s: %v", f, err)
+		}
+	}
+}
+
+// takes waits for a MESSAGE, the very next frame.
+func (c *socket) takes(body, id string) {
+	c.t.Helper()
+	f := c.next()
+	if f.Type != wire.TypeMessage || string(f.Body) != fmt.Sprintf("%q", body) || f.ID != id {
+		c.t.Fatalf("the client sent %s %s %q, want MESSAGE %q %q", f.Type, f.Body, f.ID, body, id)
+	}
+}
+
+func (c *socket) next() wire.ClientFrame {
+	c.t.Helper()
+	select {
+	case f, open := <-c.frames:
+		if !open {
+			c.t.Fatal("the client closed")
+		}
+		return f
+	case <-time.After(soon):
+		c.t.Fatal("the client sent nothing")
+		return wire.ClientFrame{}
+	}
+}
+
+// gone waits for the client to close.
+func (c *socket) gone() {
+	c.t.Helper()
+	select {
+	case f, open := <-c.frames:
+		if open {
+			c.t.Fatalf("the client sent %s, and was to close", f.Type)
+		}
+	case <-time.After(soon):
+		c.t.Fatal("the client did not close")
+	}
+}
+
+// close closes with a code; 1006 is to break.
+func (c *socket) close(code int) {
+	if code == 1006 {
+		_ = c.conn.CloseNow()
+		return
+	}
+	_ = c.conn.Close(websocket.StatusCode(code), "")
+}
+
+// after fails unless the JOIN asked for what comes behind a place in the log.
+func (c *socket) after(epoch string, seq int64) {
+	c.t.Helper()
+	if c.join.After == nil || *c.join.After != (wire.Position{Epoch: epoch, Seq: seq}) {
+		c.t.Fatalf("JOIN has after %+v, want %s %d", c.join.After, epoch, seq)
+	}
+}
+
+// joined answers JOIN: the page's user and members are in the room.
+func (c *socket) joined(epoch string, seq int64, recovered bool, members ...string) {
+	c.t.Helper()
+	c.joinedAs(me, epoch, seq, recovered, members...)
+}
+
+func (c *socket) joinedAs(userID, epoch string, seq int64, recovered bool, members ...string) {
+	c.t.Helper()
+	f := wire.Joined{
+		RoomID: c.join.RoomID, Epoch: epoch, Seq: seq, UserID: userID, SessionID: "s", Capacity: 9,
+		Occupied: len(members) + 1, Members: []wire.Member{{UserID: userID}}, Recovered: recovered,
+	}
+	for _, m := range members {
+		f.Members = append(f.Members, wire.Member{UserID: m})
+	}
+	c.put(f.Encode())
+}
+
+var at = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
+
+// says is an entry of the log; echo is one that was sent with an id.
+func says(seq int64, from, body string) []byte { return echo(seq, from, body, "") }
+
+func echo(seq int64, from, body, id string) []byte {
+	return wire.MessageFrame(seq, at, wire.MessageTail(wire.Member{UserID: from}.Encode(), id, wire.Quote(body)))
+}
+
+func enters(seq int64, who string) []byte {
+	return fmt.Appendf(nil, `{"type":"MEMBER_JOINED","seq":%d,"time":%q,"member":{"userId":%q},"occupied":2}`, seq, wire.FormatTime(at), who)
+}
+
+func refusal(code wire.Code, id string) []byte {
+	return wire.ErrorFrame(wire.Errorf(code, "so it is"), id)
+}

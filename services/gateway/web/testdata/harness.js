@@ -1,0 +1,103 @@
+/**
+ * What a test in Go does with the browser client: time stands still unless the
+ * test moves it, chance is what the test says, and what the application is told
+ * waits as short lines for the test to read.
+ */
+import { Anteroom } from '/anteroom.js';
+
+let now = Date.now();
+let lastTimer = 0;
+const timers = new Map();
+Date.now = () => now;
+globalThis.setTimeout = (run, ms = 0) => {
+  timers.set(++lastTimer, { run, at: now + ms });
+  return lastTimer;
+};
+globalThis.clearTimeout = (id) => timers.delete(id);
+
+let chance = 0.5;
+Math.random = () => chance;
+
+let dialed = 0;
+globalThis.WebSocket = class extends WebSocket {
+  constructor(url) {
+    super(url);
+    dialed++;
+  }
+};
+
+const lines = [];
+let reader = null;
+
+function tell(...words) {
+  lines.push(words.filter((word) => word !== undefined && word !== false && word !== '').join(' '));
+  reader?.();
+}
+
+const TOLD = {
+  state: ({ state, reason, delayMs }) => {
+    if (state === 'reconnecting' && reason !== 'Connecting again.') tell('reconnecting', Math.round(delayMs));
+  },
+  joined: ({ seq, rejoin, renewed }) => tell('joined', seq, rejoin && 'again', renewed && 'renewed'),
+  message: ({ seq, body, own }) => tell('message', seq, body, own && 'own'),
+  memberjoined: ({ seq, member, replayed }) => tell('memberjoined', seq, member.userId, replayed && 'replayed'),
+  memberleft: ({ seq, member, replayed }) => tell('memberleft', seq, member.userId, replayed && 'replayed'),
+  gap: ({ from, to }) => tell('gap', `${from}-${to}`),
+  error: ({ code, id, retrying }) => tell('error', code, id, retrying && 'retrying'),
+  closed: ({ code, name, detail, joined }) => tell('closed', code, name, detail, !joined && 'unjoined'),
+};
+
+sessionStorage.clear(); // an earlier page's identity
+const anteroom = new Anteroom();
+let room = null;
+
+globalThis.harness = {
+  join(options) {
+    room = anteroom.join(location.search.slice(1), options);
+    for (const [type, say] of Object.entries(TOLD)) {
+      room.addEventListener(type, ({ detail }) => say(detail));
+    }
+  },
+
+  send(body, id) {
+    room.send(body, { id }).then(
+      ({ seq }) => tell('sent', id, seq),
+      ({ code }) => tell('failed', id, code),
+    );
+  },
+
+  leave: () => room.leave().then(() => tell('left')),
+
+  /** The next line, when there is one. */
+  async next() {
+    while (lines.length === 0) await new Promise((resolve) => { reader = resolve; });
+    return lines.shift();
+  },
+
+  dialed: () => dialed,
+
+  /** Moves the time, and answers with how many sockets were ever opened. */
+  async advance(ms) {
+    const until = now + ms;
+    for (;;) {
+      const [id, timer] = [...timers].sort(([, a], [, b]) => a.at - b.at)[0] ?? [];
+      if (!timer || timer.at > until) break;
+      timers.delete(id);
+      now = Math.max(now, timer.at);
+      timer.run();
+      await settled();
+    }
+    now = until;
+    await settled();
+    return dialed;
+  },
+
+  setChance(value) { chance = value; },
+  members: () => [...room.members.keys()].join(' '),
+  occupied: () => room.occupied,
+};
+
+/** Until what follows a timer without any I/O, such as the use of a kept identity, is done. */
+async function settled() {
+  for (let i = 0; i < 10; i++) await null;
+}

@@ -42,10 +42,12 @@ type world struct {
 	ctx     context.Context // ends with the simulation
 	end     context.CancelFunc
 
-	net   *network
-	redis *miniredis.Miniredis
-	store *host // Redis as a process
-	users *host // where all users are
+	net     *network
+	redis   *miniredis.Miniredis
+	store   *host     // Redis as a process
+	scripts scripts   // that it was given
+	hooked  sync.Once // the store has a server from the first connection on
+	users   *host     // where all users are
 
 	signer  *identity.Signer
 	origins *origin.Policy
@@ -153,6 +155,7 @@ func (w *world) serveRedis(theirs net.Conn) error {
 	if err != nil {
 		return err
 	}
+	w.hooked.Do(func() { w.redis.Server().SetPreHook(w.scripts.hook(w.redis.Server())) })
 	theirs.(*conn).w.onWrite = func(answer []byte) {
 		if bytes.Contains(answer, []byte("Error compiling script")) { // also of one that ran
 			w.tell("script", "%s", answer)

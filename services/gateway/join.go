@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
@@ -19,19 +20,29 @@ const (
 func (s *session) joinAsked() {
 	f := s.ask
 	s.ask = nil
-	if f.Permit != "" && f.RoomID == "" {
+	if err := s.joinByURL(f); err != nil {
+		s.refuseJoin(err)
+	}
+}
+
+func (s *session) joinByURL(f *wire.ClientFrame) error {
+	byPermit := f.RoomID == "" && f.Permit != ""
+	if byPermit {
 		roomID, _, err := wire.SplitPermit(f.Permit)
 		if err != nil {
-			s.refuseJoin(err)
-			return
+			return err
 		}
 		f.RoomID = roomID
 	}
 	if err := f.CheckJoin(); err != nil {
-		s.refuseJoin(err)
-		return
+		return err
 	}
-	s.join(f)
+	err := s.join(f)
+	if byPermit && errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) {
+		// The client has shown a permit and named no room: what it has is good for nothing.
+		return wire.Errorf(wire.PermitExpired, "the permit was used or lapsed, and its room is gone")
+	}
+	return err
 }
 
 // refuseJoin tells why, and ends the socket with the code that goes with it.
@@ -46,22 +57,21 @@ func (s *session) refuseJoin(err error) {
 }
 
 // join makes this socket a session of a room.
-func (s *session) join(f *wire.ClientFrame) {
+func (s *session) join(f *wire.ClientFrame) error {
 	s.sock.readBy(time.Time{})
 	user, nickname, token, err := s.who(f)
 	if err != nil {
-		s.refuseJoin(err)
-		return
+		return err
 	}
 	sh, followed := s.g.hub.enter(f.RoomID)
 	s.joined.RoomID = f.RoomID
 	if err := s.confirm(f, sh, followed, user, nickname, token); err != nil {
 		sh.run(func(sh *shard) { sh.settled(f.RoomID) })
 		s.g.hub.exit(f.RoomID, sh)
-		s.refuseJoin(err)
-		return
+		return err
 	}
 	s.g.metrics.joins.WithLabelValues("ok").Inc()
+	return nil
 }
 
 // who finds out who joins. Without an identity or a permit it makes an identity, which

@@ -48,6 +48,9 @@ func TestJoinThatCannotBeMadeGetsErrorAndItsCloseCode(t *testing.T) {
 				n.refusedByURL(query("roomId", f.RoomID, "nickname", f.Nickname), wire.BadRequest)
 			}
 		}
+		for _, target := range []string{query("roomId", ""), query("permit", ""), query("roomId", "", "nickname", "Ada")} {
+			n.refusedByURL(target, wire.BadRequest)
+		}
 		n.refused(wire.ClientFrame{RoomID: "nowhere"}, wire.RoomNotFound)
 		n.refusedByURL(query("roomId", "nowhere"), wire.RoomNotFound)
 		n.refused(wire.ClientFrame{RoomID: roomID, Identity: "x"}, wire.Unauthenticated)
@@ -93,6 +96,23 @@ func TestPermitsThatConfirmNothing(t *testing.T) {
 		if r, _ := n.get(roomID); r.Reserved != 0 {
 			t.Fatalf("%d reserved", r.Reserved)
 		}
+	})
+}
+
+// Who has nothing but a permit hears of the permit, and who names the room of the room.
+func TestPermitOfARoomThatIsGone(t *testing.T) {
+	both(t, shape{}, func(t *testing.T, c *cluster) {
+		n, roomID := c.nodes[0], c.room(roomSpec{})
+		_, ada := c.user("")
+		permit := c.permit(roomID, ada)
+		p := n.open(query("permit", permit))
+		p.expect(wire.TypeJoined)
+		p.json(wire.ClientFrame{Type: wire.TypeLeave})
+		p.ends(wire.CloseNormal)
+		n.refusedByURL(query("permit", permit), wire.PermitExpired)
+		n.refusedByURL(query("permit", "nowhere.MADEUP"), wire.PermitExpired)
+		n.refusedByURL(query("roomId", roomID, "permit", permit), wire.RoomNotFound)
+		n.refused(wire.ClientFrame{RoomID: roomID, Permit: permit}, wire.RoomNotFound)
 	})
 }
 

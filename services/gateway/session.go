@@ -63,17 +63,17 @@ type session struct {
 	room     atomic.Pointer[localRoom] // once it is a member
 }
 
-// joinOf reads the join that a URL asks for, nil for none.
+// joinOf reads the join that a URL asks for, nil for none. One that names neither room nor
+// permit, though it has a parameter for it, is a JOIN without a room.
 func joinOf(r *http.Request) *wire.ClientFrame {
 	q := r.URL.Query()
-	f := &wire.ClientFrame{
+	if !q.Has("roomId") && !q.Has("permit") {
+		return nil
+	}
+	return &wire.ClientFrame{
 		Type: wire.TypeJoin, RoomID: q.Get("roomId"), Permit: q.Get("permit"),
 		Identity: q.Get("identity"), Nickname: q.Get("nickname"),
 	}
-	if f.RoomID == "" && f.Permit == "" {
-		return nil
-	}
-	return f
 }
 
 func (s *session) init(ask *wire.ClientFrame) {
@@ -228,7 +228,9 @@ func (s *session) handle(data []byte) error {
 			s.malform(wire.Errorf(wire.BadRequest, "this socket has joined room %s already", s.joined.RoomID), "")
 			return nil
 		}
-		s.join(&f)
+		if err := s.join(&f); err != nil {
+			s.refuseJoin(err)
+		}
 	case wire.TypeMessage:
 		s.message(&f)
 	case wire.TypePing:

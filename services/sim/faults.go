@@ -32,7 +32,7 @@ func (w *world) strike(s Step) {
 			w.lasting(s.For, w.net.pause(w.store))
 		}
 	case "sub-cut":
-		w.net.subscriptions(g.host, func(s *stream) { s.breakLocked(); s.back.breakLocked() })
+		w.net.subscriptions(g.host, cutLocked)
 	case "sub-slow":
 		w.subscriptionFault(g.host, s.For, func(sub *stream) { sub.slow = s.For / 8 }, func(sub *stream) { sub.slow = 0 })
 	case "sub-hang":

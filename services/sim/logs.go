@@ -121,6 +121,9 @@ type said struct {
 // accepted keeps what stands in the log, for said to be judged at the end: only then is
 // it known how long its session's lease lived.
 func (l *logs) accepted(roomID string, f wire.ServerFrame) {
+	if f.From.UserID == wire.SystemUser {
+		return // it needs no seat
+	}
 	var b body
 	_ = json.Unmarshal(f.Body, &b) // ours
 	if l.replaced[b.Session] {

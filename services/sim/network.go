@@ -222,6 +222,12 @@ func (n *network) subscriptions(h *host, do func(*stream)) (found []*stream) {
 
 func (s *stream) breakLocked() { s.reset, s.chunks = true, nil }
 
+// cutLocked breaks a connection both ways.
+func cutLocked(s *stream) {
+	s.breakLocked()
+	s.back.breakLocked()
+}
+
 // kill ends a host. Its peers are told, unless it dies in silence. What it had sent
 // still arrives.
 func (n *network) kill(h *host, silent bool) {

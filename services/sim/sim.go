@@ -31,6 +31,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
 // Violation is a promise that was broken.
@@ -118,6 +123,7 @@ func (w *world) windUp() {
 	)
 	w.pass(faultsEnd)
 	w.acting.Wait()
+	w.lastWords()
 	w.complete()
 	for i, u := range w.people {
 		if i%2 == 0 {
@@ -134,6 +140,26 @@ func (w *world) windUp() {
 	}
 	if len(left) > 0 {
 		w.tell("end", "Redis holds %v", left)
+	}
+}
+
+// lastWords says something in each room while no gateway listens, and nothing behind it:
+// each has to read what it missed by itself, for no later entry shows that there is a hole.
+func (w *world) lastWords() {
+	rooms := make(map[string]bool)
+	for _, u := range w.people {
+		for _, t := range u.allTabs() {
+			rooms[roomID(t.room)] = true
+		}
+	}
+	for slot := range w.gateways {
+		w.net.subscriptions(w.gateway(slot).host, cutLocked)
+	}
+	for _, id := range slices.Sorted(maps.Keys(rooms)) {
+		req := &roomv1.PublishRequest{RoomId: id, Body: structpb.NewStringValue("good night")}
+		if _, err := w.roomService(0).srv.Publish(w.ctx, req); err != nil && wire.CodeOf(err) != wire.RoomNotFound {
+			w.tell("end", "nothing can be said in %s: %v", id, err)
+		}
 	}
 }
 

@@ -72,6 +72,9 @@ var mutants = []mutant{
 	{"subscription-trusted", "I7: one that brings nothing any more is believed", []edit{
 		{"pkg/roomlog/subscriber.go", "		if silent > probePatience {\n", "		if silent > 1000*probePatience {\n"},
 	}},
+	{"break-not-read", "I7: what was published while nobody listened waits for a later entry", []edit{
+		{gateway + "hub.go", "					if r := s.rooms[roomID]; r != nil {\n", "					if r := s.rooms[roomID]; r != nil && len(r.members) == 0 {\n"},
+	}},
 	{"lease-too-long", "I6: a gateway takes a lease for 4 s longer than it is", []edit{
 		{gateway + "session.go", "s.leaseUntil.Store(int64(sent + wire.Lease))", "s.leaseUntil.Store(int64(sent + wire.Lease + 4*time.Second))"},
 	}},

@@ -2,7 +2,7 @@
 // the simulation and the store's suite on it: a suite that finds no mutant would find
 // no mistake either. It prints which test caught which, and fails unless all are caught.
 //
-//	go run ./services/sim/mutants [-seeds 60] [-only name] [-parallel 2]
+//	go run ./services/sim/mutants [-seeds 60] [-only name,name] [-parallel 2]
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 
 var (
 	seeds    = flag.Int("seeds", 60, "seeds of the simulation for each mutant, at most")
-	only     = flag.String("only", "", "the one mutant to run")
+	only     = flag.String("only", "", "the mutants to run, comma-separated; all when empty")
 	parallel = flag.Int("parallel", 2, "simulations at a time")
 )
 
@@ -63,7 +63,7 @@ func run() error {
 	var escaped []string
 	caught := 0
 	for _, m := range mutants {
-		if *only != "" && m.name != *only {
+		if *only != "" && !slices.Contains(strings.Split(*only, ","), m.name) {
 			continue
 		}
 		by, err := m.try(dir)

@@ -123,8 +123,9 @@ func (w *world) windUp() {
 	)
 	w.pass(faultsEnd)
 	w.acting.Wait()
+	w.complete(2 * time.Second)
 	w.lastWords()
-	w.complete()
+	w.complete(6 * time.Second) // a deaf subscription is noticed within 5 s
 	for i, u := range w.people {
 		if i%2 == 0 {
 			u.cut()
@@ -143,8 +144,10 @@ func (w *world) windUp() {
 	}
 }
 
-// lastWords says something in each room while no gateway listens, and nothing behind it:
-// each has to read what it missed by itself, for no later entry shows that there is a hole.
+// lastWords says something in each room while no gateway hears it, and nothing behind it:
+// each has to find out and to read what it missed by itself, for no later entry shows that
+// there is a hole. The subscriptions of some gateways are cut; those of the others stand
+// and bring nothing any more.
 func (w *world) lastWords() {
 	rooms := make(map[string]bool)
 	for _, u := range w.people {
@@ -153,7 +156,11 @@ func (w *world) lastWords() {
 		}
 	}
 	for slot := range w.gateways {
-		w.net.subscriptions(w.gateway(slot).host, cutLocked)
+		strike := cutLocked
+		if (w.plan.Seed+uint64(slot))%2 == 0 {
+			strike = func(s *stream) { s.deaf = true }
+		}
+		w.net.subscriptions(w.gateway(slot).host, strike)
 	}
 	for _, id := range slices.Sorted(maps.Keys(rooms)) {
 		req := &roomv1.PublishRequest{RoomId: id, Body: structpb.NewStringValue("good night")}
@@ -163,9 +170,9 @@ func (w *world) lastWords() {
 	}
 }
 
-// complete checks that each tab has what stood in its log two seconds before: with no
-// fault about, one that lags without knowing would lag for ever.
-func (w *world) complete() {
+// complete checks that each tab has what stood in its log a while before: one that lags
+// without knowing would lag for ever.
+func (w *world) complete(while time.Duration) {
 	type due struct {
 		user *user
 		tab  *tab
@@ -177,10 +184,10 @@ func (w *world) complete() {
 			all = append(all, due{u, t, w.log.last(roomID(t.room), t.session.Joined().Epoch)})
 		}
 	}
-	w.pass(2 * time.Second)
+	w.pass(while)
 	for _, d := range all {
 		if at := d.tab.session.Position().Seq; at < d.seq && slices.Contains(d.user.allTabs(), d.tab) {
-			w.tell("I7", "%s in %s is at %d, the log was at %d 2 s ago", d.user.id, roomID(d.tab.room), at, d.seq)
+			w.tell("I7", "%s in %s is at %d, the log was at %d %v ago", d.user.id, roomID(d.tab.room), at, d.seq, while)
 		}
 	}
 }

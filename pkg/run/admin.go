@@ -76,8 +76,15 @@ func CheckAddress(flag, address string) error {
 // Addr is the address that was taken; it tells the port when port 0 was asked for.
 func (a *Admin) Addr() string { return a.listener.Addr().String() }
 
-// Handle adds what this process alone lets operators do; before Run.
-func (a *Admin) Handle(pattern string, handler http.HandlerFunc) { a.mux.HandleFunc(pattern, handler) }
+// HandleDrain lets POST /drain stop the process in order, as SIGTERM does; before Run.
+// drain starts that, once or again, and does not wait for the end. It is answered with
+// 202 when drain has returned.
+func (a *Admin) HandleDrain(drain func()) {
+	a.mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
+		drain()
+		w.WriteHeader(http.StatusAccepted)
+	})
+}
 
 // Run serves until ctx ends.
 func (a *Admin) Run(ctx context.Context) error {

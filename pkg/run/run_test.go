@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"slices"
@@ -225,6 +226,29 @@ func TestHealthCheckAsksLoopbackForAnAddressOfEveryInterface(t *testing.T) {
 			t.Errorf("%s passed", address)
 		}
 	}
+}
+
+func TestPostDrainAndNoOtherMethodStopsTheProcess(t *testing.T) {
+	a, err := ListenAdmin("127.0.0.1:0", NewRegistry())
+	if err != nil {
+		t.Fatal(err)
+	}
+	drained := 0
+	a.HandleDrain(func() { drained++ })
+	for _, c := range []struct {
+		method          string
+		status, drained int
+	}{
+		{http.MethodGet, 405, 0}, {http.MethodPut, 405, 0}, {http.MethodDelete, 405, 0},
+		{http.MethodPost, 202, 1}, {http.MethodPost, 202, 2},
+	} {
+		w := httptest.NewRecorder()
+		a.mux.ServeHTTP(w, httptest.NewRequest(c.method, "/drain", nil))
+		if w.Code != c.status || drained != c.drained {
+			t.Errorf("%s /drain: %d, drained %d times", c.method, w.Code, drained)
+		}
+	}
+	a.listener.Close()
 }
 
 func TestATakenAdminAddressStopsTheStart(t *testing.T) {

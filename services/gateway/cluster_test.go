@@ -229,12 +229,8 @@ func (c *cluster) startRooms(rules room.Rules) *roomsNode {
 
 func (c *cluster) startGateway(configure func(*gateway.Config)) *node {
 	name := fmt.Sprintf("gateway-%d", len(c.nodes)+1)
-	cfg := gateway.Config{
-		ID: name, Redis: c.connectRedis(name), Layout: c.layout,
-		Rooms:      roomv1.NewRoomServiceClient(c.dialRooms(name)),
-		Identities: c.signer, Origins: new(origin.Policy),
-		MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 400, WalkIn: true,
-	}
+	cfg := c.config(name)
+	cfg.Rooms = roomv1.NewRoomServiceClient(c.dialRooms(name))
 	if configure != nil {
 		configure(&cfg)
 	}
@@ -262,6 +258,15 @@ func (c *cluster) startGateway(configure func(*gateway.Config)) *node {
 	c.t.Cleanup(n.stop)
 	c.nodes = append(c.nodes, n)
 	return n
+}
+
+// config is that of a gateway with the contract's limits; without Rooms.
+func (c *cluster) config(name string) gateway.Config {
+	return gateway.Config{
+		ID: name, Redis: c.connectRedis(name), Layout: c.layout,
+		Identities: c.signer, Origins: new(origin.Policy),
+		MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 400, WalkIn: true,
+	}
 }
 
 // partition cuts two processes off from each other, or lets them meet again.

@@ -2,11 +2,17 @@ package gateway_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
+	"github.com/anteroom-chat/anteroom/services/gateway/server"
 )
 
 func TestDrainMovesMembersAwayAndKeepsTheirSeats(t *testing.T) {
@@ -52,6 +58,141 @@ func TestDrainMovesMembersAwayAndKeepsTheirSeats(t *testing.T) {
 		if f := watcher.expect(wire.TypeMemberLeft); f.Reason != wire.ReasonLost {
 			t.Fatalf("got %s", show(f))
 		}
+	})
+}
+
+// Of a thousand that stay though asked to move, each is closed in its turn.
+func TestDrainIsAnEvenStream(t *testing.T) {
+	virtual(t, shape{}, func(t *testing.T, c *cluster) {
+		const sockets, window, grace = 1000, time.Second, 2 * time.Second
+		var peers [sockets]*peer
+		for i := range peers {
+			peers[i] = c.nodes[0].open("/chat")
+		}
+		var mu sync.Mutex // guards tenths
+		var tenths [10]int
+		var all sync.WaitGroup
+		all.Go(func() { c.nodes[0].Drain(context.Background()) })
+		for _, p := range peers {
+			all.Go(func() {
+				f, err := p.receiveFrame(deadline())
+				told := time.Now()
+				delay := time.Duration(f.ReconnectAfterMs) * time.Millisecond
+				if err != nil || f.Type != wire.TypeDraining || delay < 0 || delay >= window {
+					t.Errorf("got %s, %v", show(f), err)
+					return
+				}
+				mu.Lock()
+				tenths[10*delay/window]++
+				mu.Unlock()
+				_, err = p.receiveFrame(deadline())
+				if end, ok := errors.AsType[*closed](err); !ok || end.code != int(wire.CloseRestart) {
+					t.Errorf("got %v", err)
+				}
+				if stayed := time.Since(told); stayed != delay+grace {
+					t.Errorf("told to move after %v, closed after %v", delay, stayed)
+				}
+			})
+		}
+		all.Wait()
+		for i, n := range tenths {
+			if n != sockets/10 {
+				t.Errorf("%d of %d move in tenth %d of the time", n, sockets, i+1)
+			}
+		}
+	})
+}
+
+func TestARoomOnADrainingGatewayAloneMovesWhole(t *testing.T) {
+	virtual(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{})
+		const members = 5
+		var tokens [members]string
+		var peers [members]*peer
+		var positions [members]wire.Position
+		for i := range peers {
+			_, tokens[i] = c.user(fmt.Sprint("member ", i))
+			var f wire.ServerFrame
+			peers[i], f = c.nodes[0].walkIn(roomID, tokens[i])
+			positions[i] = wire.Position{Epoch: f.Epoch, Seq: f.Seq}
+		}
+		drained := make(chan struct{})
+		go func() { c.nodes[0].Drain(context.Background()); close(drained) }()
+		for i, old := range peers {
+			positions[i].Seq = old.unbroken(positions[i].Seq, wire.TypeDraining)
+			word := fmt.Sprint("last word of ", i)
+			old.say(word, word) // which may come too late there
+			peers[i] = c.nodes[1].open("/chat")
+			f := peers[i].join(wire.ClientFrame{RoomID: roomID, Identity: tokens[i], After: &positions[i]})
+			if !f.Recovered || f.Occupied != members {
+				t.Fatalf("member %d came back with %s", i, show(f))
+			}
+			if code := old.end(); code != int(wire.CloseReplaced) {
+				t.Fatalf("closed with %d", code)
+			}
+			peers[i].say(word, word)
+			positions[i].Seq = peers[i].unbroken(positions[i].Seq, word)
+		}
+		<-drained
+		c.nodes[0].stop()
+		peers[0].say("all here", "")
+		for i, p := range peers {
+			if last := p.unbroken(positions[i].Seq, "all here"); last != 2*members+1 {
+				t.Errorf("member %d has entries to %d", i, last)
+			}
+		}
+		time.Sleep(2 * wire.Lease)
+		c.occupiedAt(c.nodes[1], roomID, members)
+	})
+}
+
+// unbroken reads up to a frame of this type or id, fails unless the entries before it go
+// on behind seq, and answers with the last. The answer to a message that was sent twice
+// may come twice.
+func (p *peer) unbroken(seq int64, until string) int64 {
+	p.t.Helper()
+	for {
+		f := p.next()
+		again := f.ID != "" && f.Seq <= seq
+		if f.Seq > 0 && f.Seq != seq+1 && !again || f.Type == wire.TypeMemberLeft {
+			p.t.Fatalf("got %s behind seq %d", show(f), seq)
+		}
+		seq = max(seq, f.Seq)
+		if f.Type == until || f.ID == until {
+			return seq
+		}
+	}
+}
+
+func TestAStopTakes30SecondsAtMost(t *testing.T) {
+	virtual(t, shape{}, func(t *testing.T, c *cluster) {
+		const name = "gateway-2"
+		s, err := server.New(server.Config{Gateway: c.config(name), RoomsConn: c.dialRooms(name), DrainTimeout: 30 * time.Second})
+		must(t, err)
+		l, err := c.net.Listen(name)
+		must(t, err)
+		ctx, stop := context.WithCancel(context.Background())
+		ended := make(chan error)
+		go func() { ended <- s.Run(ctx, l) }()
+		n := &node{c: c, name: name, url: "http://" + l.Addr().String()}
+		roomID := c.room(roomSpec{})
+		n.walkIn(roomID, "") // answers nothing, and takes nothing of what fills its connection:
+		for range 20 {
+			_, err := c.api.Publish(t.Context(), publishRequest(roomID, strings.Repeat("x", 10_000)))
+			must(t, err)
+		}
+		half, err := n.dial(t.Context()) // a request that never comes to its end
+		must(t, err)
+		_, err = half.Write([]byte("POST /v1/rooms HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"))
+		must(t, err)
+		synctest.Wait()
+		began := time.Now()
+		stop()
+		must(t, <-ended)
+		if d := time.Since(began); d > 30*time.Second {
+			t.Errorf("stopped after %v", d)
+		}
+		_ = half.Close()
 	})
 }
 

@@ -135,6 +135,10 @@ func (g *Gateway) Close() {
 	g.background.Wait()
 }
 
+// Retire makes this gateway not ready, as Drain does at first: the load balancer is to
+// send nobody new. Nothing else changes yet.
+func (g *Gateway) Retire() { g.draining.Store(true) }
+
 // Draining reports whether this gateway is going away: it is not ready any more.
 func (g *Gateway) Draining() bool { return g.draining.Load() }
 
@@ -162,7 +166,7 @@ func (g *Gateway) leave(roomID, sessionID string) error {
 // the other gateways get an even stream, and is closed with 1012 a little later. Seats
 // are kept. It returns when nobody is left, or ctx ends.
 func (g *Gateway) Drain(ctx context.Context) {
-	g.draining.Store(true)
+	g.Retire()
 	if !pause(ctx, drainNotice(ctx)) {
 		return
 	}

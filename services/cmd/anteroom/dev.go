@@ -108,6 +108,9 @@ func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listen
 	if err != nil {
 		return fmt.Errorf("--admin-listen: %w", err)
 	}
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
+	admin.HandleDrain(func() { gw.Retire(); leave() })
 	slog.Info("Anteroom is ready: open the page", "url", "http://"+listener.Addr().String(), "admin", "http://"+admin.Addr())
 	var group run.Group
 	group.Add("admin", admin.Run)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"strings"
 	"time"
@@ -31,7 +30,7 @@ type settings struct {
 	Rooms        string        `help:"The room services: a gRPC target, or HOST:PORT,HOST:PORT." default:"dns:///127.0.0.1:50051" env:"ROOMS"`
 	IdentityKey  string        `help:"Key that signs identities (HS256), at least 32 bytes, the same for every gateway. Required." env:"IDENTITY_KEY"`
 	GatewayID    string        `help:"Unique name among the gateways, 1 to 64 of A-Z a-z 0-9 _ -. Made at start when empty." env:"GATEWAY_ID"`
-	DrainTimeout time.Duration `help:"How long a stop waits for members to move to other gateways, 0s to 30s." default:"30s" env:"DRAIN_TIMEOUT"`
+	DrainTimeout time.Duration `help:"How long a stop may take, for members to move to other gateways above all, 0s to 30s." default:"30s" env:"DRAIN_TIMEOUT"`
 	LogLevel     string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
 	Healthcheck  bool          `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1; off by default." env:"HEALTHCHECK"`
 
@@ -106,10 +105,7 @@ func (s *settings) serve(ctx context.Context) error {
 	}
 	ctx, leave := context.WithCancel(ctx)
 	defer leave()
-	admin.Handle("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(http.StatusAccepted)
-		leave() // the same as SIGTERM
-	})
+	admin.HandleDrain(func() { gw.Retire(); leave() })
 	logger.Info("gateway is ready", "listen", listener.Addr().String(), "admin", admin.Addr(), "gateway_id", s.GatewayID)
 	group := run.Group{Logger: logger}
 	group.Add("admin", admin.Run)

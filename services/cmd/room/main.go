@@ -70,13 +70,16 @@ func (s *settings) serve(ctx context.Context) error {
 		return fmt.Errorf("--listen: %w", err)
 	}
 	defer listener.Close()
+	ctx, leave := context.WithCancel(ctx)
+	defer leave()
 	registry := run.NewRegistry()
-	admin, err := run.ListenAdmin(s.AdminListen, registry, run.Check{Name: "redis", Ready: func(ctx context.Context) error {
-		return rdb.Ping(ctx).Err()
-	}})
+	admin, err := run.ListenAdmin(s.AdminListen, registry,
+		run.Check{Name: "redis", Ready: func(ctx context.Context) error { return rdb.Ping(ctx).Err() }},
+		run.Check{Name: "stop", Ready: func(context.Context) error { return ctx.Err() }})
 	if err != nil {
 		return fmt.Errorf("--admin-listen: %w", err)
 	}
+	admin.HandleDrain(leave)
 	scripts := pipeline.New(rdb)
 	defer scripts.Close() // after its senders, the calls, have ended
 	store, publisher := redisstore.New(rdb, scripts, layout), roomlog.NewPublisher(scripts, layout)

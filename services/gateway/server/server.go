@@ -21,8 +21,13 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/web"
 )
 
-// stopTimeout is how long requests under way may take once the members are gone.
-const stopTimeout = 2 * time.Second
+const (
+	// stopTimeout is how long requests under way may take once the members are gone.
+	stopTimeout = 2 * time.Second
+	// endTimeout is what the drain leaves of its time for that, and for peers to answer
+	// the last close frames: a tenth of it, if that is less.
+	endTimeout = stopTimeout + time.Second
+)
 
 // Config describes a gateway process, apart from what its address is.
 type Config struct {
@@ -30,7 +35,7 @@ type Config struct {
 	RoomsConn    *grpc.ClientConn
 	Rate         httpapi.RateLimit // of requests to /v1
 	ConnectRate  httpapi.RateLimit // of WebSockets
-	DrainTimeout time.Duration     // to move the members away: 30 s at most
+	DrainTimeout time.Duration     // of a stop, for members to move above all: 30 s at most
 }
 
 // Server is a gateway with its public port.
@@ -92,7 +97,7 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	case err := <-served:
 		failed = fmt.Errorf("public port: %w", err)
 	case <-ctx.Done():
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout-min(endTimeout, s.cfg.DrainTimeout/10))
 		s.gateway.Drain(drain) // not ready from here on, but still serving
 		cancel()
 		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
@@ -106,6 +111,5 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	return failed
 }
 
-// Drain moves the members away and leaves the port open: for an operator who takes
-// this gateway out of service by hand.
-func (s *Server) Drain(ctx context.Context) { s.gateway.Drain(ctx) }
+// Retire makes the gateway not ready at once: the context of Run is about to end.
+func (s *Server) Retire() { s.gateway.Retire() }

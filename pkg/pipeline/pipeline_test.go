@@ -3,7 +3,6 @@ package pipeline_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -37,34 +36,27 @@ func each(t *testing.T, test func(t *testing.T, rdb *redis.Client, r *pipeline.R
 	})
 }
 
-func call(lane int, arg string, done func(*redis.Cmd)) *pipeline.Call {
-	return &pipeline.Call{Lane: lane, Script: push, Keys: []string{"list" + strconv.Itoa(lane)}, Args: []any{arg}, Done: done}
+func call(arg string, done func(*redis.Cmd)) *pipeline.Call {
+	return &pipeline.Call{Script: push, Keys: []string{"list"}, Args: []any{arg}, Done: done}
 }
 
-func TestCallsOfALaneAreRunInTheirOrder(t *testing.T) {
+func TestCallsAreRunInTheirOrder(t *testing.T) {
 	each(t, func(t *testing.T, rdb *redis.Client, r *pipeline.Runner) {
-		const lanes, calls = 3, 2 * pipeline.BatchSize
+		const calls = 2 * pipeline.BatchSize
 		var done sync.WaitGroup
 		for n := range calls {
-			for lane := range lanes {
-				done.Add(1)
-				r.Go(call(lane, strconv.Itoa(n), func(cmd *redis.Cmd) {
-					defer done.Done()
-					if length, err := cmd.Int(); err != nil || length != n+1 {
-						t.Errorf("call %d of lane %d: %d, %v", n, lane, length, err)
-					}
-				}))
-			}
+			done.Add(1)
+			r.Go(call(strconv.Itoa(n), func(cmd *redis.Cmd) {
+				defer done.Done()
+				if length, err := cmd.Int(); err != nil || length != n+1 {
+					t.Errorf("call %d: %d, %v", n, length, err)
+				}
+			}))
 		}
 		done.Wait()
-		for lane := range lanes {
-			list := rdb.LRange(t.Context(), fmt.Sprint("list", lane), 0, -1).Val()
-			if len(list) != calls || !slices.IsSortedFunc(list, func(a, b string) int {
-				x, _ := strconv.Atoi(a)
-				y, _ := strconv.Atoi(b)
-				return x - y
-			}) {
-				t.Errorf("lane %d: %v", lane, list)
+		for n, arg := range rdb.LRange(t.Context(), "list", 0, -1).Val() {
+			if arg != strconv.Itoa(n) {
+				t.Fatalf("at place %d: call %s", n, arg)
 			}
 		}
 	})
@@ -76,7 +68,7 @@ func TestScriptsThatRedisForgotAreLoadedAgain(t *testing.T) {
 			if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
 				t.Fatal(err)
 			}
-			if length, err := r.Run(t.Context(), 0, push, []string{"list"}, "x").Int(); err != nil || length != n+1 {
+			if length, err := r.Run(t.Context(), push, []string{"list"}, "x").Int(); err != nil || length != n+1 {
 				t.Fatal(length, err)
 			}
 		}
@@ -89,7 +81,7 @@ func TestAnErrorOfOneCallIsItsOwn(t *testing.T) {
 		var done sync.WaitGroup
 		for n := range 20 {
 			done.Add(1)
-			c := call(0, "x", func(cmd *redis.Cmd) {
+			c := call("x", func(cmd *redis.Cmd) {
 				defer done.Done()
 				if failed := redis.HasErrorPrefix(cmd.Err(), "WRONG"); failed != (n%2 == 1) {
 					t.Errorf("call %d: %v", n, cmd.Err())
@@ -109,7 +101,7 @@ func TestCloseRunsWhatIsQueuedAndRefusesWhatComesLater(t *testing.T) {
 		r := pipeline.New(rdb)
 		var ran atomic.Int64
 		for range 100 {
-			r.Go(call(0, "x", func(cmd *redis.Cmd) {
+			r.Go(call("x", func(cmd *redis.Cmd) {
 				if cmd.Err() == nil {
 					ran.Add(1)
 				}
@@ -117,10 +109,10 @@ func TestCloseRunsWhatIsQueuedAndRefusesWhatComesLater(t *testing.T) {
 		}
 		r.Close()
 		r.Close()
-		if ran.Load() != 100 || rdb.LLen(t.Context(), "list0").Val() != 100 {
-			t.Fatal(ran.Load(), rdb.LLen(t.Context(), "list0").Val())
+		if ran.Load() != 100 || rdb.LLen(t.Context(), "list").Val() != 100 {
+			t.Fatal(ran.Load(), rdb.LLen(t.Context(), "list").Val())
 		}
-		if err := r.Run(t.Context(), 0, push, []string{"list0"}, "x").Err(); !errors.Is(err, pipeline.ErrBusy) {
+		if err := r.Run(t.Context(), push, []string{"list"}, "x").Err(); !errors.Is(err, pipeline.ErrBusy) {
 			t.Fatal(err)
 		}
 	})
@@ -136,7 +128,7 @@ func TestCallsThatWaitedForASilentRedisAreNotRunLate(t *testing.T) {
 	failed := make(chan error, sent)
 	began := time.Now()
 	for range sent {
-		r.Go(call(0, "x", func(cmd *redis.Cmd) { failed <- cmd.Err() }))
+		r.Go(call("x", func(cmd *redis.Cmd) { failed <- cmd.Err() }))
 	}
 	for range sent {
 		if err := <-failed; err == nil {
@@ -147,10 +139,10 @@ func TestCallsThatWaitedForASilentRedisAreNotRunLate(t *testing.T) {
 		t.Errorf("the callers waited %v", took)
 	}
 	server.Resume()
-	if err := r.Run(t.Context(), 0, push, []string{"list0"}, "x").Err(); err != nil {
+	if err := r.Run(t.Context(), push, []string{"list"}, "x").Err(); err != nil {
 		t.Fatal(err)
 	}
-	if n := rdb.LLen(t.Context(), "list0").Val(); n > 1+2*pipeline.BatchSize {
+	if n := rdb.LLen(t.Context(), "list").Val(); n > 1+2*pipeline.BatchSize {
 		t.Errorf("%d were run: some long after their callers gave up", n)
 	}
 }
@@ -162,23 +154,23 @@ func TestACallWhoseDeadlineEndsInTheQueueIsNotSent(t *testing.T) {
 	r := start(t, rdb)
 	server.Pause()
 	under := make(chan struct{})
-	r.Go(call(0, "first", func(*redis.Cmd) { close(under) })) // keeps the worker busy
+	r.Go(call("first", func(*redis.Cmd) { close(under) })) // keeps the worker busy
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	for range 10 {
-		if err := r.Run(ctx, 0, push, []string{"list0"}, "late").Err(); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Run(ctx, push, []string{"list"}, "late").Err(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
 	}
 	server.Resume()
 	<-under
-	if err := r.Run(t.Context(), 0, push, []string{"list0"}, "last").Err(); err != nil {
+	if err := r.Run(t.Context(), push, []string{"list"}, "last").Err(); err != nil {
 		t.Fatal(err)
 	}
 	// The first of them may have been under way already.
 	late := func(arg string) bool { return arg == "late" }
-	list := slices.DeleteFunc(rdb.LRange(t.Context(), "list0", 0, -1).Val(), late)
-	if got := rdb.LLen(t.Context(), "list0").Val() - int64(len(list)); got > 1 {
+	list := slices.DeleteFunc(rdb.LRange(t.Context(), "list", 0, -1).Val(), late)
+	if got := rdb.LLen(t.Context(), "list").Val() - int64(len(list)); got > 1 {
 		t.Errorf("%d calls were run after their callers had given up", got)
 	}
 }
@@ -191,7 +183,7 @@ func TestAFullQueueRefusesInsteadOfBlocking(t *testing.T) {
 	defer server.Resume()
 	var refused atomic.Int64
 	for range pipeline.QueueSize + 2*pipeline.BatchSize {
-		r.Go(call(0, "x", func(cmd *redis.Cmd) {
+		r.Go(call("x", func(cmd *redis.Cmd) {
 			if wire.CodeOf(cmd.Err()) == wire.Unavailable {
 				refused.Add(1)
 			}

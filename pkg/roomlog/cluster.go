@@ -41,6 +41,7 @@ func Connect(url string) (*redis.Client, error) {
 // Tune sets what the project needs of a connection: short time limits, so that a
 // silent Redis is noticed within the lease, and no retries behind our back.
 func Tune(opts *redis.Options) *redis.Options {
+	opts.Protocol = 2 // each answer of version 3 is looked through for push messages first
 	opts.MaxRetries = -1
 	opts.DialTimeout = 2 * time.Second
 	opts.DialerRetries = 1

@@ -37,8 +37,8 @@ type Result struct {
 // ErrNoSeat says that a session holds no seat of the room (any more).
 var ErrNoSeat = errors.New("the session holds no seat")
 
-// Publisher appends messages to the logs of rooms. The messages of a room stay in the
-// order in which they were given.
+// Publisher appends messages to the logs of rooms, in the order in which they were
+// given.
 type Publisher struct {
 	scripts *pipeline.Runner
 	layout  Layout
@@ -58,7 +58,6 @@ func (p *Publisher) Publish(m *Message) {
 		id = m.User + "\n" + m.ID // user ids hold no control characters
 	}
 	p.scripts.Go(&pipeline.Call{
-		Lane:   k.partition,
 		Script: messageScript,
 		Keys:   []string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
 		Args:   []any{k.Channel(), m.Epoch, m.Session, id, m.Tail},

@@ -3,7 +3,7 @@ package gateway
 import (
 	"context"
 	"log/slog"
-	"runtime/debug"
+	"runtime"
 	"sync"
 	"time"
 
@@ -130,7 +130,7 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 	giveBack := k.memory.due(now)
 	k.mu.Unlock()
 	if giveBack {
-		k.calls.Go(debug.FreeOSMemory)
+		k.calls.Go(runtime.GC)
 	}
 	for ; len(due) > 0; due = due[min(len(due), renewChunk):] {
 		chunk := due[:min(len(due), renewChunk)]

@@ -73,7 +73,7 @@ func NewWithRules(rdb *redis.Client, scripts *pipeline.Runner, layout roomlog.La
 // with the refusal that another status names.
 func (s *Store) run(ctx context.Context, sc *redis.Script, roomID string, args ...any) ([]any, error) {
 	keys := s.layout.Keys(roomID).All()
-	answer, err := s.scripts.Run(ctx, s.layout.Partition(roomID), sc, keys, append([]any{roomID}, args...)...).Slice()
+	answer, err := s.scripts.Run(ctx, sc, keys, append([]any{roomID}, args...)...).Slice()
 	if err != nil {
 		return nil, roomlog.Fault("room store", err)
 	}

@@ -84,7 +84,10 @@ type person struct {
 	sessions           map[string]int64 // that may hold the seat, with lo of their leases
 	token              string           // "?" when it is not known which
 	permitLo, permitHi int64
-	doubt              int64 // until then a call on its way may take the seat
+	// Until then the seat is certainly held: by the permit, or by a session that may have
+	// used it.
+	either int64
+	doubt  int64 // until then a call on its way may take the seat
 }
 
 func (p person) clone() person {
@@ -100,8 +103,9 @@ func (p person) lo(call int64) (lo int64) {
 	if p.doubt >= call {
 		return 0
 	}
+	lo = p.either
 	if p.token != "" {
-		lo = p.permitLo
+		lo = max(lo, p.permitLo)
 	}
 	for _, session := range p.sessions {
 		lo = max(lo, session)

@@ -57,12 +57,12 @@ func (r rules) cancel(s *state, e event) bool {
 		return true
 	}
 	if e.unknown {
-		p.permitLo = 0
+		p.permitLo, p.either = 0, 0
 		s.people[user] = p
 		return true
 	}
 	until := min(e.call, p.lo(e.call))
-	p.token = ""
+	p.token, p.either = "", 0
 	s.people[user] = p
 	if len(p.sessions) == 0 {
 		s.drop(user, until)
@@ -114,6 +114,7 @@ func (r rules) confirm(s *state, e event) bool {
 	case p.token != "":
 		p.permitLo = 0 // used, if the old session's lease had ended
 	}
+	p.either = 0
 	p.sessions = map[string]int64{e.session: lease}
 	s.people[e.user] = p
 	s.entered, s.visited = true, true
@@ -158,10 +159,7 @@ func (r rules) maybeConfirm(s *state, e event) bool {
 	}
 	if p := s.people[user].clone(); p.token != "" {
 		// The permit may be used; the seat is held all the same.
-		if len(p.sessions) == 0 {
-			p.sessions[e.session] = p.permitLo
-		}
-		p.permitLo = 0
+		p.either, p.permitLo = max(p.either, p.permitLo), 0
 		s.people[user] = p
 	}
 	s.joins[e.session] = flight{user, e.settled}
@@ -175,8 +173,7 @@ func (r rules) leave(s *state, e event) bool {
 	if e.unknown {
 		s.finish(e.session, 0)
 		if ok {
-			p.doubt = max(p.doubt, e.settled)
-			delete(p.sessions, e.session)
+			p.doubt, p.either = max(p.doubt, e.settled), 0
 			p.sessions[e.session] = 0
 			s.people[user] = p
 		}
@@ -188,6 +185,7 @@ func (r rules) leave(s *state, e event) bool {
 	}
 	until := min(e.call, p.lo(e.call))
 	delete(p.sessions, e.session)
+	p.either = 0
 	for other := range p.sessions { // which the one that left may have replaced
 		p.sessions[other] = 0
 	}

@@ -10,9 +10,10 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// spreadAfter is how many members of a room stay together on one shard: one write of a
-// frame into its inbox serves them all, and a larger room uses every core.
-const spreadAfter = 64
+// groupSize is how many members of a room stay together: they have one shard, where one
+// write of a frame into its inbox serves them all, and their leases are renewed in one
+// step. A larger room uses every core.
+const groupSize = 64
 
 // hub knows which rooms have members on this gateway, follows their channels, and hands
 // what comes to the shards that serve them.
@@ -73,8 +74,9 @@ func (h *hub) wait(d time.Duration) bool {
 }
 
 // enter prepares for a session's join: its room is followed once the channel that comes
-// back is closed, and its shard remembers what is published. Undone by exit.
-func (h *hub) enter(roomID string) (*shard, <-chan struct{}) {
+// back is closed, and its shard remembers what is published. Undone by exit. Members of
+// one group have the same number.
+func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.rooms[roomID]
@@ -84,12 +86,13 @@ func (h *hub) enter(roomID string) (*shard, <-chan struct{}) {
 	}
 	hash := fnv.New32a()
 	hash.Write([]byte(roomID))
-	i := (int(hash.Sum32()) + p.total/spreadAfter) % len(h.shards)
+	group = hash.Sum32() + uint32(p.total/groupSize)
+	i := int(group % uint32(len(h.shards)))
 	p.total++
 	p.byShard[i]++
-	s := h.shards[i]
+	s = h.shards[i]
 	s.run(func(s *shard) { s.open(roomID) })
-	return s, h.subs.Follow(roomID)
+	return s, group, h.subs.Follow(roomID)
 }
 
 // exit undoes enter: with the last session the room is followed no more.

@@ -63,7 +63,8 @@ func (s *session) join(f *wire.ClientFrame) error {
 	if err != nil {
 		return err
 	}
-	sh, followed := s.g.hub.enter(f.RoomID)
+	sh, group, followed := s.g.hub.enter(f.RoomID)
+	s.renewTurn = int(group % uint32(renewTurns))
 	s.joined.RoomID = f.RoomID
 	if err := s.confirm(f, sh, followed, user, nickname, token); err != nil {
 		sh.run(func(sh *shard) { sh.settled(f.RoomID) })

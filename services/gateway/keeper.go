@@ -13,7 +13,7 @@ import (
 
 const (
 	keeperTick   = 500 * time.Millisecond
-	renewTurns   = int(wire.RenewEvery / keeperTick) // each session belongs to one turn of so many
+	renewTurns   = int(wire.RenewEvery / keeperTick) // each member belongs to one turn of so many
 	pingTurns    = int(wire.PingEvery / keeperTick)
 	renewChunk   = 5_000 // sessions in one call
 	renewTimeout = 2 * time.Second
@@ -29,7 +29,7 @@ type keeper struct {
 	g *Gateway
 
 	mu       sync.Mutex
-	sessions [pingTurns]map[*session]struct{} // by turn
+	sessions [pingTurns]map[*session]struct{} // by the turn in which they are pinged
 	next     int                              // turn of the next session
 	kicked   bool                             // renew all, notices may be lost
 	memory   memory
@@ -49,16 +49,16 @@ func newKeeper(g *Gateway) *keeper {
 func (k *keeper) add(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s.turn = k.next
+	s.pingTurn = k.next
 	k.next = (k.next + 1) % pingTurns
-	k.sessions[s.turn][s] = struct{}{}
+	k.sessions[s.pingTurn][s] = struct{}{}
 	k.memory.note(k.g.hub.clock())
 }
 
 func (k *keeper) remove(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.sessions[s.turn], s)
+	delete(k.sessions[s.pingTurn], s)
 	k.memory.note(k.g.hub.clock())
 }
 
@@ -113,15 +113,14 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 	var due []*session
 	k.mu.Lock()
 	for i, sessions := range k.sessions {
-		ping, renew := i == turn%pingTurns, i%renewTurns == turn%renewTurns || k.kicked
 		for s := range sessions {
 			if s.endedBy(now) {
 				continue
 			}
-			if ping {
+			if i == turn%pingTurns {
 				s.sock.send(pingFrame)
 			}
-			if renew && s.leased() && s.sock.closed() == 0 {
+			if s.leased() && (s.renewTurn == turn%renewTurns || k.kicked) && s.sock.closed() == 0 {
 				due = append(due, s)
 			}
 		}

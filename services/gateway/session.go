@@ -26,22 +26,23 @@ const (
 
 // session is one WebSocket: before its join was confirmed, and after.
 type session struct {
-	g    *Gateway
-	ws   *websocket.Conn
-	sock *socket
-	id   string
-	turn int // of the keeper
+	g        *Gateway
+	ws       *websocket.Conn
+	sock     *socket
+	id       string
+	pingTurn int // of the keeper
 
 	heardAt    atomic.Int64 // clock when something came last
 	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
 	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
 
 	// Set before the join is complete, never changed after.
-	joined  wire.Joined // without members and identity
-	from    []byte      // this member's JSON
-	counted bool        // presence is count
-	shard   *shard
-	first   int64 // the first seq that this socket carries
+	joined    wire.Joined // without members and identity
+	from      []byte      // this member's JSON
+	counted   bool        // presence is count
+	shard     *shard
+	renewTurn int   // of the keeper: that of its group
+	first     int64 // the first seq that this socket carries
 
 	// Owned by the shard.
 	slot     int           // index among the members of the local room

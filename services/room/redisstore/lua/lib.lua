@@ -22,15 +22,16 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local NOW = string.format(MS, now)
 
 -- The room's settings, nil where there is no room. vacant: since when an entered
--- room has been empty. visit: when it is due, nil where that was not asked.
+-- room has been empty. kept: when the reaper last renewed its keys' own expiry. visit:
+-- when it is due, nil where that was not asked.
 local room
 
 local function load()
-  local h = call('HMGET', ROOM, 'capacity', 'epoch', 'title', 'presence', 'created', 'empty', 'departure', 'entered', 'vacant', 'seq')
+  local h = call('HMGET', ROOM, 'capacity', 'epoch', 'title', 'presence', 'created', 'empty', 'departure', 'entered', 'vacant', 'seq', 'kept')
   if not h[1] then return end
   room = {
     capacity = tonumber(h[1]), epoch = h[2], title = h[3], presence = h[4], created = tonumber(h[5]),
-    empty = tonumber(h[6]), departure = tonumber(h[7]), entered = h[8], vacant = tonumber(h[9]), seq = tonumber(h[10]),
+    empty = tonumber(h[6]), departure = tonumber(h[7]), entered = h[8], vacant = tonumber(h[9]), seq = tonumber(h[10]), kept = tonumber(h[11]),
   }
 end
 

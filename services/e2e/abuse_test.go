@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -48,12 +47,9 @@ func TestAbuse(t *testing.T) {
 	v := start(t, cluster.Options{Rooms: 1, Gateways: 1, Settings: []string{
 		"TRUST_PROXY=true", fmt.Sprint("CONNECT_RATE=", handshakeRate), fmt.Sprint("HAPROXY_ADDRESS_RATE=", addressRate),
 	}})
-	var singing sync.WaitGroup
-	ctx, stop := context.WithCancel(t.Context())
-	defer func() { stop(); singing.Wait() }()
 	var text strings.Builder
-	a := &abuse{T: t, v: v, target: v.Gateways[0], choir: v.sing(ctx, t, &singing), table: tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)}
-	time.Sleep(calmTime) // while it began
+	a := &abuse{T: t, v: v, target: v.Gateways[0], choir: newChoir(t, v.Gateways[0].URL()), table: tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)}
+	defer stepBack()()
 
 	_, _ = fmt.Fprintln(a.table, "attack\tlimit that met it\tRSS/heap before\tat its height\tafter\tcores\tp99 calm\tunder attack\tmessages")
 	a.attack("10,000 sockets that never JOIN", a.idle)

@@ -23,8 +23,6 @@ const soon = 10 * time.Second
 // freedWithin is PROTOCOL's I8: the seats of a process that died are free after 17 s.
 const freedWithin = 17 * time.Second
 
-func TestMain(m *testing.M) { cluster.Main(m) }
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

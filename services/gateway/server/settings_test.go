@@ -21,7 +21,7 @@ func TestSocketsLeaveFilesForTheRest(t *testing.T) {
 
 func TestWrongLimitsStopTheStart(t *testing.T) {
 	good := Settings{
-		IdentityTTL: time.Hour, Partitions: 64, MaxFrameBytes: 16384, MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 400,
+		IdentityTTL: time.Hour, Partitions: 64, MaxFrameBytes: 16384, MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 100,
 	}
 	if err := good.Check(); err != nil {
 		t.Fatal(err)

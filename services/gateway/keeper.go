@@ -126,9 +126,11 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 		}
 	}
 	k.kicked = false
-	giveBack := k.memory.due(now)
+	collect := k.memory.due(now)
 	k.mu.Unlock()
-	if giveBack {
+	if collect {
+		// Not debug.FreeOSMemory, which stops a gateway of one core for 100 ms: the runtime
+		// gives back little by little what was collected.
 		k.calls.Go(runtime.GC)
 	}
 	for ; len(due) > 0; due = due[min(len(due), renewChunk):] {

@@ -10,11 +10,11 @@ const (
 	churnCalm = 3 * time.Second
 )
 
-// memory gives back what joins leave behind. They leave as much garbage as members
-// hold, and where the members then are quiet, the next collection comes minutes later
-// and gives little of it back to the system.
+// memory tells when to collect what joins leave behind. They leave as much garbage as
+// members hold, and where the members then are quiet, the next collection would come
+// minutes later.
 type memory struct {
-	churn int           // sockets that have come and gone since memory was given back
+	churn int           // sockets that have come and gone since the last collection
 	at    time.Duration // clock when the last one did
 }
 
@@ -24,7 +24,7 @@ func (m *memory) note(now time.Duration) {
 	m.at = now
 }
 
-// due reports whether memory is to be given back now, and begins anew if so.
+// due reports whether to collect now, and begins anew if so.
 func (m *memory) due(now time.Duration) bool {
 	if m.churn < churnMost || now-m.at < churnCalm {
 		return false

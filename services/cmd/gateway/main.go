@@ -30,7 +30,7 @@ type settings struct {
 	Rooms        string        `help:"The room services: a gRPC target, or HOST:PORT,HOST:PORT." default:"dns:///127.0.0.1:50051" env:"ROOMS"`
 	IdentityKey  string        `help:"Key that signs identities (HS256), at least 32 bytes, the same for every gateway. Required." env:"IDENTITY_KEY"`
 	GatewayID    string        `help:"Unique name among the gateways, 1 to 64 of A-Z a-z 0-9 _ -. Made at start when empty." env:"GATEWAY_ID"`
-	DrainTimeout time.Duration `help:"How long a stop may take, for members to move to other gateways above all, 0s to 30s." default:"30s" env:"DRAIN_TIMEOUT"`
+	DrainTimeout time.Duration `help:"How long a stop waits for members to move to other gateways, 0s to 30s. Allow a stop 5s more before it is killed." default:"30s" env:"DRAIN_TIMEOUT"`
 	LogLevel     string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
 	Healthcheck  bool          `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1; off by default." env:"HEALTHCHECK"`
 

@@ -35,7 +35,7 @@ type Config struct {
 	RoomsConn    *grpc.ClientConn
 	Rate         httpapi.RateLimit // of requests to /v1
 	ConnectRate  httpapi.RateLimit // of WebSockets
-	DrainTimeout time.Duration     // of a stop, for members to move above all: 30 s at most
+	DrainTimeout time.Duration     // how long a stop waits for members to move: 30 s at most
 }
 
 // Server is a gateway with its public port.

@@ -42,7 +42,7 @@ type localRoom struct {
 	occupied     int  // last told, or to be told
 	heard        bool // occupied is what was published, else what the first JOINED said
 	occupancyDue bool
-	occupancyAt  time.Duration // when one was sent last
+	occupancyAt  time.Duration // when one was sent last; long ago at first
 }
 
 // offset says which part of batch is an entry: members that joined in the middle of a
@@ -341,7 +341,7 @@ func (r *localRoom) occupancy(n int) {
 		return
 	}
 	now := r.shard.hub.clock()
-	if wait := r.occupancyAt + occupancyRate - now; r.occupancyAt > 0 && wait > 0 {
+	if wait := r.occupancyAt + occupancyRate - now; wait > 0 {
 		r.occupancyDue = true
 		time.AfterFunc(wait, func() { r.shard.run(func(*shard) { r.tellOccupancy() }) })
 		return

@@ -151,7 +151,7 @@ func (s *shard) flush() (rest time.Duration) {
 func (s *shard) open(roomID string) {
 	r := s.rooms[roomID]
 	if r == nil {
-		r = &localRoom{shard: s, id: roomID}
+		r = &localRoom{occupancyAt: -occupancyRate, shard: s, id: roomID}
 		s.rooms[roomID] = r
 	}
 	r.joining++

@@ -122,7 +122,8 @@ func (s *session) endedBy(now time.Duration) bool {
 // close ends the session with a code, from any goroutine.
 func (s *session) close(code wire.CloseCode) { s.sock.closeWith(code) }
 
-// run is the session's life: its beginning, and then talk.
+// run is the session's beginning, with the join that the URL asked for. A goroutine of
+// its own goes on from there, which holds neither the request nor the server's buffers.
 func (s *session) run() {
 	s.g.metrics.sessions.Inc()
 	s.g.keeper.add(s)

@@ -32,8 +32,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(-1) // the session limits what it reads
 	s.ws, s.sock = ws, h.socket
 	s.init(joinOf(r))
-	// A goroutine of its own, which holds neither the request nor the server's buffers.
-	go s.run()
+	s.run() // on the server's goroutine, whose stack has grown already
 }
 
 // refusal is why a request is not upgraded.

@@ -89,11 +89,16 @@ func (s *Subscriber) Follow(roomID string) <-chan struct{} {
 		c = &channel{roomID: roomID, live: make(chan struct{})}
 		s.channels[name] = c
 	}
-	c.wanted = true
-	s.changed[name] = struct{}{}
+	news := !c.wanted
+	if news {
+		c.wanted = true
+		s.changed[name] = struct{}{}
+	}
 	live := c.live
 	s.mu.Unlock()
-	s.wake()
+	if news {
+		s.wake()
+	}
 	return live
 }
 

@@ -8,9 +8,9 @@
 if not open() then return {'ROOM_NOT_FOUND'} end
 local session, token, user, head, nick = ARGV[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
-local function answer()
-  local a = describe('OK')
-  a[#a + 1] = call('HGET', SESSIONS, session)
+local function answer(value, occupied)
+  local a = describe('OK', occupied)
+  a[#a + 1] = value
   if room.presence == 'full' then
     for _, value in ipairs(call('HVALS', SESSIONS)) do a[#a + 1] = value end
   end
@@ -23,7 +23,7 @@ local confirmed = call('HGET', SESSIONS, session)
 if confirmed then
   if user ~= '' and user ~= string.match(confirmed, '^[^\n]*') then return {'FORBIDDEN'} end
   call('ZADD', LEASES, 'XX', string.format(MS, deadline), session)
-  return answer()
+  return answer(confirmed)
 end
 if call('ZSCORE', SPENT, session) then return {'SPENT'} end
 
@@ -62,7 +62,8 @@ else
   member = head .. nick .. '}'
 end
 call('HSET', SEATS, user, session)
-call('HSET', SESSIONS, session, user .. '\n' .. ARGV[3] .. '\n' .. member)
+local value = user .. '\n' .. ARGV[3] .. '\n' .. member
+call('HSET', SESSIONS, session, value)
 call('ZADD', LEASES, string.format(MS, deadline), session)
 if not room.entered then call('HSET', ROOM, 'entered', 1) end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
@@ -76,4 +77,4 @@ if not old then
 end
 due(deadline)
 if old or occupied == 1 then keep(SEATS, SESSIONS, LEASES) end
-return answer()
+return answer(value, occupied)

@@ -191,9 +191,9 @@ local function open()
   return settle()
 end
 
--- describe(status): the answer {status, epoch, title, capacity, presence, created,
--- reserved, occupied, seq}.
-local function describe(status)
+-- describe(status, occupied): the answer {status, epoch, title, capacity, presence,
+-- created, reserved, occupied, seq}. occupied is counted where it is not given.
+local function describe(status, occupied)
   return {status, room.epoch, room.title, room.capacity, room.presence, room.created,
-    call('ZCARD', PERMITS), call('ZCARD', LEASES), room.seq}
+    call('ZCARD', PERMITS), occupied or call('ZCARD', LEASES), room.seq}
 end

@@ -129,8 +129,10 @@ func (r *Runner) work() {
 		batch = r.collect(append(batch[:0], c))
 		sent := time.Now()
 		r.flush(batch)
+		if len(batch) < batchSize {
+			time.Sleep(min(time.Since(sent), maxRest))
+		}
 		clear(batch)
-		time.Sleep(min(time.Since(sent), maxRest))
 	}
 }
 

@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/gateway"
 )
 
 func TestSocketThatBreaksKeepsItsSeatUntilTheLeaseEndsAndIsLost(t *testing.T) {
@@ -401,5 +405,24 @@ func TestJoinWhoseConfirmationIsLostLeavesNoSeatBehind(t *testing.T) {
 		c.link("gateway-1", "rooms-1").Stall(false)
 		watcher.expect(wire.TypeMemberLeft)
 		c.occupied(roomID, 1)
+	})
+}
+
+// panicking is a room service whose ConfirmJoin panics in the caller.
+type panicking struct{ roomv1.RoomServiceClient }
+
+func (panicking) ConfirmJoin(context.Context, *roomv1.ConfirmJoinRequest, ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
+	panic("a defect")
+}
+
+// The HTTP server, on whose goroutine that join is made, survives a panic.
+func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
+	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = panicking{cfg.Rooms} }}, func(t *testing.T, c *cluster) {
+		p := c.nodes[0].open("/chat?roomId=" + c.room(roomSpec{}))
+		if code := p.end(); code != int(wire.CloseInternal) {
+			t.Fatalf("closed with %d", code)
+		}
+		other := c.nodes[0].open("/chat")
+		other.sync()
 	})
 }

@@ -125,6 +125,13 @@ func (s *session) close(code wire.CloseCode) { s.sock.closeWith(code) }
 // run is the session's beginning, with the join that the URL asked for. A goroutine of
 // its own goes on from there, which holds neither the request nor the server's buffers.
 func (s *session) run() {
+	whole := false
+	defer func() {
+		if !whole { // a panic, which the HTTP server survives: the socket must end all the same
+			s.close(wire.CloseInternal)
+		}
+		go s.talk()
+	}()
 	s.g.metrics.sessions.Inc()
 	s.g.keeper.add(s)
 	s.sock.readBy(time.Now().Add(wire.JoinTimeout))
@@ -134,7 +141,7 @@ func (s *session) run() {
 	if s.ask != nil && s.sock.closed() == 0 {
 		s.joinAsked()
 	}
-	go s.talk()
+	whole = true
 }
 
 // talk reads until the socket ends. A join makes the stack grow to 8 KiB, and it would

@@ -51,7 +51,7 @@ func TestAbuse(t *testing.T) {
 	a := &abuse{T: t, v: v, target: v.Gateways[0], choir: newChoir(t, v.Gateways[0].URL()), table: tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)}
 	defer stepBack()()
 
-	_, _ = fmt.Fprintln(a.table, "attack\tlimit that met it\tRSS/heap before\tat its height\tafter\tcores\tp99 calm\tunder attack\tmessages")
+	_, _ = fmt.Fprintln(a.table, "attack\tlimit that met it\tRSS/heap before\tat its height\tafter\tcores\tp99 calm\tunder attack\tratio\tmessages")
 	a.attack("10,000 sockets that never JOIN", a.idle)
 	a.attack("1,000 handshakes that drip", a.dripHeaders)
 	a.attack("1,000 bodies that drip", a.dripBodies)
@@ -70,10 +70,10 @@ func TestAbuse(t *testing.T) {
 // it was. run answers with the limit that met it, and calls height at its height.
 func (a *abuse) attack(name string, run func(height func()) (met string)) {
 	a.Helper()
+	before := a.v.vitals(a.T, a.target)
 	a.choir.p99()
 	time.Sleep(calmTime)
 	calm, _ := a.choir.p99()
-	before := a.v.vitals(a.T, a.target)
 	var height vitals
 	met := run(func() { height = a.v.vitals(a.T, a.target) })
 	p99, heard := a.choir.p99()
@@ -89,8 +89,9 @@ func (a *abuse) attack(name string, run func(height func()) (met string)) {
 		after = a.v.vitals(a.T, a.target)
 		return after.goroutines < before.goroutines+100 && after.heap < before.heap+32<<20
 	})
-	_, _ = fmt.Fprintf(a.table, "%s\t%s\t%v\t%v\t%v\t%.2f\t%v\t%v\t%d\n", name, met, before, height, after, load,
-		calm.Round(time.Millisecond/10), p99.Round(time.Millisecond/10), heard)
+	_, _ = fmt.Fprintf(a.table, "%s\t%s\t%v\t%v\t%v\t%.2f\t%v\t%v\t%.1f\t%d\n", name, met, before, height, after, load,
+		calm.Round(time.Millisecond/10), p99.Round(time.Millisecond/10),
+		p99.Seconds()/calm.Seconds(), heard)
 }
 
 // sockets opens WebSockets, from addresses enough.

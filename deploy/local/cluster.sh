@@ -116,7 +116,7 @@ up() {
 	fi
 	export IDENTITY_KEY
 	# goreman kills what has not stopped after 10 s.
-	export DRAIN_TIMEOUT=${DRAIN_TIMEOUT:-8s}
+	export DRAIN_TIMEOUT=${DRAIN_TIMEOUT:-6s}
 	announce &
 	exec "$goreman" -f deploy/local/Procfile -set-ports=false start
 }

@@ -91,13 +91,15 @@ func (p *raw) ended(t *testing.T, by time.Time) []byte {
 	return answer
 }
 
-// each calls do for 0 to n-1, from several goroutines.
-func each(n int, do func(i int)) {
+// each calls do for 0 to n-1, from several goroutines, rate times a second.
+func each(n, rate int, do func(i int)) {
 	var next atomic.Int64
 	var working sync.WaitGroup
+	began := time.Now()
 	for range 16 {
 		working.Go(func() {
 			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				time.Sleep(time.Until(began.Add(time.Duration(i) * time.Second / time.Duration(rate))))
 				do(i)
 			}
 		})
@@ -105,10 +107,10 @@ func each(n int, do func(i int)) {
 	working.Wait()
 }
 
-// many connects many peers, each with a first step that may fail.
-func many(t *testing.T, n int, to *cluster.Process, first func(p *raw) error) (peers []*raw) {
+// many connects many peers at a rate, each with a first step that may fail.
+func many(t *testing.T, n, rate int, to *cluster.Process, first func(p *raw) error) (peers []*raw) {
 	var mu sync.Mutex
-	each(n, func(int) {
+	each(n, rate, func(int) {
 		p, err := dial(t.Context(), to)
 		if err == nil {
 			err = first(p)
@@ -131,6 +133,15 @@ func joining(p *raw, from, query string) error {
 		return fmt.Errorf("the handshake got %d", status)
 	}
 	return nil
+}
+
+// drip sends text, and then a byte of rest twice a second until the connection is gone.
+func (p *raw) drip(text, rest string) {
+	_, err := io.WriteString(p, text)
+	for i := 0; err == nil; i++ {
+		time.Sleep(500 * time.Millisecond)
+		_, err = p.Write([]byte{rest[i%len(rest)]})
+	}
 }
 
 func hangUp(peers []*raw) {

@@ -3,7 +3,6 @@ package e2e
 import (
 	"bytes"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -21,8 +20,10 @@ import (
 const (
 	idleSockets   = 10_000
 	slowClients   = 1_000
-	halfClosed    = 1_000
-	reconnects    = 3_000 // in about 3 s
+	dripRate      = 250 // a second: a body may take 4 s
+	halfClosed    = 3_000
+	reconnects    = 3_000
+	connectRate   = 1_000 // a second: sockets that will stay, or reconnects
 	flooders      = 20
 	handshakeRate = 100   // CONNECT_RATE
 	addressRate   = 1_000 // HAPROXY_ADDRESS_RATE
@@ -55,7 +56,7 @@ func TestAbuse(t *testing.T) {
 	a.attack("10,000 sockets that never JOIN", a.idle)
 	a.attack("1,000 handshakes that drip", a.dripHeaders)
 	a.attack("1,000 bodies that drip", a.dripBodies)
-	a.attack("1,000 half-closed sockets", a.halfClose)
+	a.attack("1,000 half-closed sockets/s", a.halfClose)
 	a.attack("1,000 reconnects/s of an address", a.reconnect)
 	a.attack("20 floods of messages", a.flood(maskedFrame(0x81, []byte(`{"type":"MESSAGE","body":1}`))))
 	a.attack("20 floods of pings", a.flood(maskedFrame(0x89, nil)))
@@ -70,7 +71,7 @@ func TestAbuse(t *testing.T) {
 // it was. run answers with the limit that met it, and calls height at its height.
 func (a *abuse) attack(name string, run func(height func()) (met string)) {
 	a.Helper()
-	before := a.v.vitals(a.T, a.target)
+	before := a.v.collected(a.T, a.target)
 	a.choir.p99()
 	time.Sleep(calmTime)
 	calm, _ := a.choir.p99()
@@ -86,7 +87,7 @@ func (a *abuse) attack(name string, run func(height func()) (met string)) {
 	}
 	var after vitals
 	eventually(a.T, lateness+soon, name+": the gateway is as it was", func() bool {
-		after = a.v.vitals(a.T, a.target)
+		after = a.v.collected(a.T, a.target)
 		return after.goroutines < before.goroutines+100 && after.heap < before.heap+32<<20
 	})
 	_, _ = fmt.Fprintf(a.table, "%s\t%s\t%v\t%v\t%v\t%.2f\t%v\t%v\t%.1f\t%d\n", name, met, before, height, after, load,
@@ -94,24 +95,25 @@ func (a *abuse) attack(name string, run func(height func()) (met string)) {
 		p99.Seconds()/calm.Seconds(), heard)
 }
 
-// sockets opens WebSockets, from addresses enough.
-func (a *abuse) sockets(n int) []*raw {
-	var opened atomic.Int64
+// elsewhere answers with an address, and in time with another: no address opens more
+// WebSockets than it may.
+func (a *abuse) elsewhere() func() string {
+	var asked atomic.Int64
 	var from atomic.Value
 	from.Store(address())
-	return many(a.T, n, a.target, func(p *raw) error {
-		if opened.Add(1)%(handshakeRate/2) == 0 {
+	return func() string {
+		if asked.Add(1)%(handshakeRate/2) == 0 {
 			from.Store(address())
 		}
-		return joining(p, from.Load().(string), "")
-	})
+		return from.Load().(string)
+	}
 }
 
 func (a *abuse) idle(height func()) string {
 	began := time.Now()
-	peers := a.sockets(idleSockets)
+	from := a.elsewhere()
+	peers := many(a.T, idleSockets, connectRate, a.target, func(p *raw) error { return joining(p, from(), "") })
 	defer hangUp(peers)
-	took(a.T, "10,000 sockets are open", time.Since(began))
 	height()
 	for _, p := range peers {
 		if code := p.closeCode(time.Now().Add(wire.JoinTimeout + lateness)); code != wire.CloseJoinTimeout {
@@ -123,48 +125,29 @@ func (a *abuse) idle(height func()) string {
 	return fmt.Sprintf("4408 (10 s), the last after %.1f s", time.Since(began).Seconds())
 }
 
-// drip sends text, and then a byte of rest to each peer twice a second until stopped.
-func (a *abuse) drip(peers []*raw, text, rest string, stopped <-chan struct{}) {
-	for _, p := range peers {
-		_, _ = io.WriteString(p, text)
-	}
-	for i := 0; ; i++ {
-		select {
-		case <-stopped:
-			return
-		case <-time.After(500 * time.Millisecond):
-		}
-		for _, p := range peers {
-			_, _ = p.Write([]byte{rest[i%len(rest)]})
-		}
-	}
-}
-
-// dripping drips from many peers until all were cut off, and answers with what they got.
-func (a *abuse) dripping(text, rest string, limit time.Duration, height func()) (answers [][]byte, last time.Duration) {
-	peers := many(a.T, slowClients, a.target, func(*raw) error { return nil })
+// dripping lets many peers drip until all were cut off, and answers with what they got,
+// and how long that took from when the last of them began.
+func (a *abuse) dripping(text, rest string, height func()) (answers [][]byte, last time.Duration) {
+	peers := many(a.T, slowClients, dripRate, a.target, func(p *raw) error {
+		go p.drip(text, rest)
+		return nil
+	})
 	defer hangUp(peers)
-	began, stopped := time.Now(), make(chan struct{})
-	var dripping sync.WaitGroup
-	dripping.Go(func() { a.drip(peers, text, rest, stopped) })
-	time.Sleep(limit / 2)
+	began := time.Now()
 	height()
 	for _, p := range peers {
-		answers = append(answers, p.ended(a.T, began.Add(limit+lateness)))
+		answers = append(answers, p.ended(a.T, began.Add(wire.JoinTimeout+lateness)))
 	}
-	last = time.Since(began)
-	close(stopped)
-	dripping.Wait()
-	return answers, last
+	return answers, time.Since(began)
 }
 
 func (a *abuse) dripHeaders(height func()) string {
-	_, last := a.dripping("GET /chat HTTP/1.1\r\nHost: a\r\n", "X-A: b\r\n", 10*time.Second, height)
+	_, last := a.dripping("GET /chat HTTP/1.1\r\nHost: a\r\n", "X-A: b\r\n", height)
 	return fmt.Sprintf("cut off (10 s), the last after %.1f s", last.Seconds())
 }
 
 func (a *abuse) dripBodies(height func()) string {
-	answers, last := a.dripping("POST /v1/rooms HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n", " ", 4*time.Second, height)
+	answers, last := a.dripping("POST /v1/rooms HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n", " ", height)
 	told := 0
 	for _, answer := range answers {
 		if bytes.HasPrefix(answer, []byte("HTTP/1.1 400 ")) {
@@ -178,13 +161,16 @@ func (a *abuse) dripBodies(height func()) string {
 }
 
 func (a *abuse) halfClose(height func()) string {
-	peers := a.sockets(halfClosed)
+	from := a.elsewhere()
+	peers := many(a.T, halfClosed, connectRate, a.target, func(p *raw) error {
+		if err := joining(p, from(), ""); err != nil {
+			return err
+		}
+		return p.Conn.(*net.TCPConn).CloseWrite()
+	})
 	defer hangUp(peers)
 	height()
 	began := time.Now()
-	for _, p := range peers {
-		must(a.T, p.Conn.(*net.TCPConn).CloseWrite())
-	}
 	for _, p := range peers {
 		p.ended(a.T, began.Add(lateness))
 	}
@@ -197,8 +183,7 @@ func (a *abuse) again(to *cluster.Process, height func()) (statuses map[int]int,
 	from, began := address(), time.Now()
 	var mu sync.Mutex
 	statuses = make(map[int]int)
-	each(reconnects, func(i int) {
-		time.Sleep(time.Until(began.Add(time.Duration(i) * time.Millisecond)))
+	each(reconnects, connectRate, func(i int) {
 		status := 0
 		if p, err := dial(a.Context(), to); err == nil {
 			status = p.handshake(from, "")
@@ -239,7 +224,7 @@ func (a *abuse) flood(frame []byte) func(height func()) string {
 		room := a.v.room(a.T, client.RoomSpec{Capacity: flooders})
 		began := time.Now()
 		chunk := bytes.Repeat(frame, 4<<10/len(frame))
-		peers := many(a.T, flooders, a.target, func(p *raw) error { return joining(p, address(), "?roomId="+room.RoomID) })
+		peers := many(a.T, flooders, connectRate, a.target, func(p *raw) error { return joining(p, address(), "?roomId="+room.RoomID) })
 		var flooding sync.WaitGroup
 		for _, p := range peers {
 			flooding.Go(func() {

@@ -13,7 +13,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// vitals are what a gateway says of itself, behind a garbage collection.
+// vitals are what a gateway says of itself.
 type vitals struct {
 	resident, heap float64 // bytes
 	goroutines     float64
@@ -21,22 +21,30 @@ type vitals struct {
 	at             time.Time
 }
 
+// collected has the gateway collect its garbage first, and then asks for its vitals.
+func (v *venue) collected(t *testing.T, g *cluster.Process) vitals {
+	t.Helper()
+	profile := v.admin(t, g, "/debug/pprof/heap?gc=1")
+	_, _ = io.Copy(io.Discard, profile)
+	_ = profile.Close()
+	return v.vitals(t, g)
+}
+
+func (v *venue) admin(t *testing.T, g *cluster.Process, path string) io.ReadCloser {
+	t.Helper()
+	req, err := http.NewRequestWithContext(within(t, soon), http.MethodGet, g.AdminURL()+path, nil)
+	must(t, err)
+	resp, err := http.DefaultClient.Do(req)
+	must(t, err)
+	return resp.Body
+}
+
 func (v *venue) vitals(t *testing.T, g *cluster.Process) (now vitals) {
 	t.Helper()
-	get := func(path string) *http.Response {
-		req, err := http.NewRequestWithContext(within(t, soon), http.MethodGet, g.AdminURL()+path, nil)
-		must(t, err)
-		resp, err := http.DefaultClient.Do(req)
-		must(t, err)
-		return resp
-	}
 	now.at = time.Now()
-	profile := get("/debug/pprof/heap?gc=1")
-	_, _ = io.Copy(io.Discard, profile.Body)
-	_ = profile.Body.Close()
-	resp := get("/metrics")
-	defer resp.Body.Close()
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+	body := v.admin(t, g, "/metrics")
+	defer body.Close()
+	for lines := bufio.NewScanner(body); lines.Scan(); {
 		name, value, _ := strings.Cut(lines.Text(), " ")
 		n, _ := strconv.ParseFloat(value, 64)
 		switch name {

@@ -21,7 +21,7 @@ import (
 
 // The honest rooms, which nothing may disturb: two of the members talk.
 const (
-	choirRooms   = 5
+	choirRooms   = 10
 	choirMembers = 4
 	choirPause   = 125 * time.Millisecond
 	choirEnv     = "ANTEROOM_E2E_CHOIR" // the gateway's URL, in the process that is the choir

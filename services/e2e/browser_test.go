@@ -50,7 +50,13 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	bob.want("#messages", "Hello, Bob")
 	bob.say("Hello, Ann")
 	ann.want("#messages", "Hello, Ann")
+	for i := range 8 { // more than a telephone shows, each with its author
+		ann.say(fmt.Sprint("question ", i))
+		bob.say(fmt.Sprint("answer ", i))
+	}
+	ann.want("#messages", "answer 7")
 	bob.pictures("room")
+	bob.wantNoScrolling()
 
 	ann.run(chromedp.Click(chromedp.CSS("#leave")), chromedp.WaitVisible(chromedp.CSS("#create-form")))
 	bob.want("#messages", "Ann left")
@@ -124,6 +130,16 @@ func (tab *tab) wantNone(selector string) {
 	tab.until("no "+selector, func() bool {
 		return tab.text(fmt.Sprintf(`String(document.querySelectorAll(%q).length)`, selector)) == "0"
 	})
+}
+
+// wantNoScrolling fails where the page is larger than its window: in a room, lists scroll.
+func (tab *tab) wantNoScrolling() {
+	tab.t.Helper()
+	tab.run(chromedp.EmulateViewport(390, 844))
+	if size := tab.text(`[document.documentElement.scrollWidth, document.documentElement.scrollHeight].join("×")`); size != "390×844" {
+		tab.t.Errorf("in a window of 390×844, %s's page has %s", tab.name, size)
+	}
+	tab.run(chromedp.EmulateReset())
 }
 
 func (tab *tab) textOf(selector string) string {

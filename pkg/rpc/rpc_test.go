@@ -123,6 +123,19 @@ var allCodes = []wire.Code{
 	wire.RoomFull, wire.PermitExpired, wire.RateLimited, wire.Unavailable, wire.Internal,
 }
 
+func TestARequestThatCannotBeReadIsABadRequest(t *testing.T) {
+	conn, _ := serve(t, func(context.Context, string) (string, error) {
+		return "", errors.New("the handler was called")
+	}, ServerConfig{}, ClientConfig{})
+	for name, request := range map[string][]byte{"not UTF-8": {0xff}, "cut off": []byte("\xe2\x82")} {
+		// Bytes are encoded as text is.
+		err := conn.Invoke(t.Context(), method, wrapperspb.Bytes(request), new(text))
+		if !errors.Is(err, &wire.Error{Code: wire.BadRequest}) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestEveryCodeCrossesTheWireUnchanged(t *testing.T) {
 	conn, _ := serve(t, func(_ context.Context, code string) (string, error) {
 		return "", fmt.Errorf("store: %w", wire.Errorf(wire.Code(code), "detail of %s: 100%%", code))

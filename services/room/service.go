@@ -1,6 +1,7 @@
 package room
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -315,7 +316,11 @@ func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roo
 		return nil, wire.Errorf(wire.BadRequest, "body is required")
 	}
 	// Not protojson, whose output is spaced at random.
-	body, err := json.Marshal(req.GetBody().AsInterface())
+	var encoded bytes.Buffer
+	enc := json.NewEncoder(&encoded)
+	enc.SetEscapeHTML(false) // <, > and & would count six bytes each
+	err := enc.Encode(req.GetBody().AsInterface())
+	body := bytes.TrimSuffix(encoded.Bytes(), []byte("\n"))
 	if err != nil || !isJSON(req.GetBody()) {
 		return nil, wire.Errorf(wire.BadRequest, "body is not a JSON value")
 	}

@@ -335,6 +335,22 @@ func TestWhatTheApplicationPublishesIsAMessageFrameOfSystem(t *testing.T) {
 	}
 }
 
+func TestTheLimitOfABodyCountsItsCharactersAsTheyAreSent(t *testing.T) {
+	f := newFixture(t)
+	f.create(&roomv1.CreateRoomRequest{RoomId: "r", Capacity: 3})
+	for _, c := range []struct {
+		text string
+		ok   bool
+	}{
+		{strings.Repeat("<&>", 4000), true}, {strings.Repeat("x", wire.DefaultFrameBytes-2), true}, {strings.Repeat("x", wire.DefaultFrameBytes-1), false},
+	} {
+		_, err := f.Publish(f.ctx, &roomv1.PublishRequest{RoomId: "r", Body: structpb.NewStringValue(c.text)})
+		if c.ok != (err == nil) || !c.ok && !errors.Is(err, &wire.Error{Code: wire.BadRequest}) {
+			f.Errorf("%d characters %.3q: %v", len(c.text), c.text, err)
+		}
+	}
+}
+
 func TestARepeatedPublishIsDeliveredOnce(t *testing.T) {
 	f := newFixture(t)
 	f.create(&roomv1.CreateRoomRequest{RoomId: "r", Capacity: 3})

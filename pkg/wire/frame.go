@@ -14,6 +14,7 @@ package wire
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"strconv"
@@ -74,7 +75,8 @@ var ErrNotUTF8 = errors.New("text is not UTF-8")
 
 // ParseClientFrame reads a frame and checks what can be checked without knowing
 // the room. It answers ErrNotUTF8 or a BAD_REQUEST Error; the frame's id is filled
-// in where it could be read, so that the answer can name it.
+// in where it could be read, so that the answer can name it. Fields that the type
+// does not have are ignored, whatever they hold, and so are names in another case.
 // Body refers to data.
 func ParseClientFrame(data []byte, f *ClientFrame) error {
 	*f = ClientFrame{}
@@ -85,17 +87,104 @@ func ParseClientFrame(data []byte, f *ClientFrame) error {
 	if len(trimmed) == 0 || trimmed[0] != '{' {
 		return Errorf(BadRequest, "a frame is one JSON object")
 	}
-	if err := json.Unmarshal(data, f); err != nil {
-		if wrong, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
-			return Errorf(BadRequest, "field %q has the wrong type", wrong.Field)
-		}
+	var frame struct {
+		Type string          `json:"type"`
+		ID   string          `json:"id"`
+		Body json.RawMessage `json:"body"`
+	}
+	err := json.Unmarshal(data, &frame)
+	if _, wrongType := errors.AsType[*json.UnmarshalTypeError](err); wrongType || err == nil && (frame.Type == TypeJoin || misspelt(data)) {
+		return f.parseByName(data)
+	}
+	if err != nil {
 		return Errorf(BadRequest, "a frame is one JSON object")
 	}
-	if err := CheckMessageID("id", f.ID); err != nil {
+	f.Type, f.ID, f.Body = frame.Type, frame.ID, frame.Body
+	return f.check()
+}
+
+// misspelt reports whether an object may have a name that encoding/json, which ignores
+// case, takes for a field of every frame though it is spelled otherwise.
+func misspelt(object []byte) bool {
+	depth := 0
+	for i := 0; i < len(object); i++ {
+		switch object[i] {
+		case '{', '[':
+			depth++
+		case '}', ']':
+			depth--
+		case '"':
+			start := i + 1
+			for i++; object[i] != '"'; i++ {
+				if object[i] == '\\' {
+					i++
+				}
+			}
+			if depth != 1 || !bytes.HasPrefix(bytes.TrimLeft(object[i+1:], " \t\r\n"), []byte(":")) {
+				continue
+			}
+			switch name := object[start:i]; string(name) {
+			case "type", "id", "body":
+			default:
+				if bytes.IndexByte(name, '\\') >= 0 || bytes.EqualFold(name, []byte("type")) ||
+					bytes.EqualFold(name, []byte("id")) || bytes.EqualFold(name, []byte("body")) {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
+
+// parseByName reads a frame by the exact names of its fields, which takes longer.
+func (f *ClientFrame) parseByName(data []byte) error {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return Errorf(BadRequest, "a frame is one JSON object")
+	}
+	f.Body = fields["body"]
+	wrongID := read(fields, "id", &f.ID)
+	if err := read(fields, "type", &f.Type); err != nil {
 		return err
+	}
+	if f.Type == TypeJoin {
+		var after map[string]json.RawMessage
+		err := cmp.Or(
+			read(fields, "roomId", &f.RoomID), read(fields, "permit", &f.Permit), read(fields, "identity", &f.Identity),
+			read(fields, "nickname", &f.Nickname), read(fields, "after", &after),
+		)
+		if after != nil {
+			f.After = &Position{}
+			err = cmp.Or(err, read(after, "epoch", &f.After.Epoch), read(after, "seq", &f.After.Seq))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if f.Type == TypeMessage && wrongID != nil {
+		return wrongID
+	}
+	return f.check()
+}
+
+func read(fields map[string]json.RawMessage, name string, to any) error {
+	if raw, ok := fields[name]; ok && json.Unmarshal(raw, to) != nil {
+		return Errorf(BadRequest, "field %q has the wrong type", name)
+	}
+	return nil
+}
+
+// check checks what the type asks for.
+func (f *ClientFrame) check() error {
+	wrongID := CheckMessageID("id", f.ID)
+	if wrongID != nil && f.Type != TypeMessage {
+		f.ID = ""
 	}
 	switch f.Type {
 	case TypeMessage:
+		if wrongID != nil {
+			return wrongID
+		}
 		if f.Body == nil {
 			return Errorf(BadRequest, "MESSAGE needs a body")
 		}

@@ -192,6 +192,15 @@ func TestAPanicIsAnInternalErrorOfOneRequest(t *testing.T) {
 	}
 }
 
+func TestAWholeNumberMayBeWrittenWithAPointOrAPower(t *testing.T) {
+	g := newGateway(t, nil)
+	for number, want := range map[string]float64{"8.0": 8, "1e2": 100, "1.2e1": 12} {
+		if a := g.do("POST", "/v1/rooms", `{"capacity":`+number+`}`); a.status != 201 || a.json(t)["capacity"] != want {
+			t.Errorf("%s: %d %v", number, a.status, a.json(t))
+		}
+	}
+}
+
 // panics has no methods.
 type panics struct{ roomv1.RoomServiceClient }
 

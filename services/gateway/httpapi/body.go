@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"mime"
 	"net/http"
 	"reflect"
@@ -104,7 +105,7 @@ func decodeBody(data []byte, v any) error {
 		if err := dec.Decode(&value); err != nil {
 			return errNotObject
 		}
-		if string(value) == "null" || json.Unmarshal(value, field.Addr().Interface()) != nil {
+		if !decodeValue(value, field) {
 			return fmt.Errorf("%s is not %s", name, kindOf(field.Type()))
 		}
 	}
@@ -115,6 +116,27 @@ func decodeBody(data []byte, v any) error {
 		return errors.New("something stands behind the JSON object")
 	}
 	return nil
+}
+
+// decodeValue reads one field's value. A whole number may be written like 1.0 or 1e2.
+func decodeValue(value json.RawMessage, field reflect.Value) bool {
+	if string(value) == "null" {
+		return false
+	}
+	if json.Unmarshal(value, field.Addr().Interface()) == nil {
+		return true
+	}
+	if field.Kind() == reflect.Pointer {
+		field.Set(reflect.New(field.Type().Elem()))
+		field = field.Elem()
+	}
+	var number float64
+	if field.Kind() != reflect.Int32 || json.Unmarshal(value, &number) != nil ||
+		number != math.Trunc(number) || math.Abs(number) > math.MaxInt32 {
+		return false
+	}
+	field.SetInt(int64(number))
+	return true
 }
 
 var errNotObject = errors.New("the body is not a JSON object")

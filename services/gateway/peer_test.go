@@ -327,6 +327,7 @@ func (p *peer) hangUp(code int) {
 	if code != 0 {
 		payload = binary.BigEndian.AppendUint16(nil, uint16(code))
 	}
+	p.mute = true // nothing follows a close, not even a pong
 	p.raw(encodeFrame(final|opClose, payload))
 	want := code
 	if code == 0 {

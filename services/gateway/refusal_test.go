@@ -48,7 +48,7 @@ func TestJoinThatCannotBeMadeGetsErrorAndItsCloseCode(t *testing.T) {
 				n.refusedByURL(query("roomId", f.RoomID, "nickname", f.Nickname), wire.BadRequest)
 			}
 		}
-		for _, target := range []string{query("roomId", ""), query("permit", ""), query("roomId", "", "nickname", "Ada")} {
+		for _, target := range []string{query("roomId", ""), query("permit", ""), query("roomId", "", "nickname", "Ada"), "/chat?roomId=" + roomID + "&nickname=100%", "/chat?roomId=a;nickname=b"} {
 			n.refusedByURL(target, wire.BadRequest)
 		}
 		n.refused(wire.ClientFrame{RoomID: "nowhere"}, wire.RoomNotFound)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -67,7 +68,10 @@ type session struct {
 // joinOf reads the join that a URL asks for, nil for none. One that names neither room nor
 // permit, though it has a parameter for it, is a JOIN without a room.
 func joinOf(r *http.Request) *wire.ClientFrame {
-	q := r.URL.Query()
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return &wire.ClientFrame{Type: wire.TypeJoin} // a JOIN without a room: BAD_REQUEST, as over HTTP
+	}
 	if !q.Has("roomId") && !q.Has("permit") {
 		return nil
 	}

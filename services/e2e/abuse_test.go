@@ -127,27 +127,29 @@ func (a *abuse) idle(height func()) string {
 
 // dripping lets many peers drip until all were cut off, and answers with what they got,
 // and how long that took from when the last of them began.
-func (a *abuse) dripping(text, rest string, height func()) (answers [][]byte, last time.Duration) {
+func (a *abuse) dripping(text, rest string, limit time.Duration, height func()) (answers [][]byte, last time.Duration) {
+	var dripping sync.WaitGroup
+	defer dripping.Wait()
 	peers := many(a.T, slowClients, dripRate, a.target, func(p *raw) error {
-		go p.drip(text, rest)
+		dripping.Go(func() { p.drip(text, rest) })
 		return nil
 	})
 	defer hangUp(peers)
 	began := time.Now()
 	height()
 	for _, p := range peers {
-		answers = append(answers, p.ended(a.T, began.Add(wire.JoinTimeout+lateness)))
+		answers = append(answers, p.ended(a.T, began.Add(limit+lateness)))
 	}
 	return answers, time.Since(began)
 }
 
 func (a *abuse) dripHeaders(height func()) string {
-	_, last := a.dripping("GET /chat HTTP/1.1\r\nHost: a\r\n", "X-A: b\r\n", height)
+	_, last := a.dripping("GET /chat HTTP/1.1\r\nHost: a\r\n", "X-A: b\r\n", 10*time.Second, height)
 	return fmt.Sprintf("cut off (10 s), the last after %.1f s", last.Seconds())
 }
 
 func (a *abuse) dripBodies(height func()) string {
-	answers, last := a.dripping("POST /v1/rooms HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n", " ", height)
+	answers, last := a.dripping("POST /v1/rooms HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n", " ", 4*time.Second, height)
 	told := 0
 	for _, answer := range answers {
 		if bytes.HasPrefix(answer, []byte("HTTP/1.1 400 ")) {

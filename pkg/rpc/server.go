@@ -7,18 +7,14 @@ import (
 	"log/slog"
 	"net"
 	"runtime/debug"
-	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/encoding"
-	_ "google.golang.org/grpc/encoding/proto" // registers the codec
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/mem"
 	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
@@ -67,7 +63,7 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	m := newMetrics("server", cfg.Metrics)
 	options := append([]grpc.ServerOption{
-		grpc.ForceServerCodecV2(codec{encoding.GetCodecV2("proto")}),
+		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{
@@ -90,43 +86,6 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.Server.RegisterService(withReadable(desc), impl)
 	s.services = append(s.services, desc.ServiceName)
 	s.SetServing(false)
-}
-
-// request takes what a codec made of a request: gRPC itself answers INTERNAL, a defect
-// of ours, where text is not UTF-8, and does so before any interceptor.
-type request struct {
-	into any
-	err  error
-}
-
-type codec struct{ encoding.CodecV2 }
-
-func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
-	if r, ok := v.(*request); ok {
-		r.err = c.CodecV2.Unmarshal(data, r.into)
-		return nil
-	}
-	return c.CodecV2.Unmarshal(data, v)
-}
-
-func withReadable(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
-	d := *desc
-	d.Methods = slices.Clone(desc.Methods)
-	for i, m := range d.Methods {
-		d.Methods[i].Handler = func(srv any, ctx context.Context, dec func(any) error, inter grpc.UnaryServerInterceptor) (any, error) {
-			return m.Handler(srv, ctx, func(v any) error {
-				r := request{into: v}
-				if err := dec(&r); err != nil {
-					return err
-				}
-				if r.err != nil {
-					return fromWire(wire.Errorf(wire.BadRequest, "the request cannot be read: it is malformed, or its text is not UTF-8")).Err()
-				}
-				return nil
-			}, inter)
-		}
-	}
-	return &d
 }
 
 // SetServing tells health checks, and by them the clients' balancers, whether this

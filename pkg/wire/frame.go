@@ -343,13 +343,21 @@ func Quote(s string) []byte { return mustMarshal(s) }
 // Encode answers with the member's JSON, as it stands in frames.
 func (m Member) Encode() []byte { return mustMarshal(m) }
 
-// mustMarshal encodes values whose types cannot fail. HTML characters stay as they are.
-func mustMarshal(v any) []byte {
+// Marshal encodes a value as frames hold it: HTML characters stay as they are, and count
+// one byte each.
+func Marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
+	err := enc.Encode(v)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
+}
+
+// mustMarshal encodes values whose types cannot fail.
+func mustMarshal(v any) []byte {
+	b, err := Marshal(v)
+	if err != nil {
 		panic("wire: " + err.Error())
 	}
-	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+	return b
 }

@@ -1,10 +1,8 @@
 package room
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"math"
 	"slices"
 	"strings"
@@ -316,11 +314,7 @@ func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roo
 		return nil, wire.Errorf(wire.BadRequest, "body is required")
 	}
 	// Not protojson, whose output is spaced at random.
-	var encoded bytes.Buffer
-	enc := json.NewEncoder(&encoded)
-	enc.SetEscapeHTML(false) // <, > and & would count six bytes each
-	err := enc.Encode(req.GetBody().AsInterface())
-	body := bytes.TrimSuffix(encoded.Bytes(), []byte("\n"))
+	body, err := wire.Marshal(req.GetBody().AsInterface())
 	if err != nil || !isJSON(req.GetBody()) {
 		return nil, wire.Errorf(wire.BadRequest, "body is not a JSON value")
 	}

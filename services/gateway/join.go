@@ -16,6 +16,9 @@ const (
 	repeatedAfter  = 250 * time.Millisecond // a ConfirmJoin takes a few milliseconds
 )
 
+// errGone is of a join whose peer broke off meanwhile.
+var errGone = errors.New("the peer is gone")
+
 // joinAsked carries out the join that the URL asked for.
 func (s *session) joinAsked() {
 	f := s.ask
@@ -47,6 +50,9 @@ func (s *session) joinByURL(f *wire.ClientFrame) error {
 
 // refuseJoin tells why, and ends the socket with the code that goes with it.
 func (s *session) refuseJoin(err error) {
+	if errors.Is(err, errGone) {
+		return // nobody hears it, and the next read ends the session
+	}
 	e := wire.AsError(err)
 	if e.Code == wire.Internal {
 		slog.Error("join failed", "err", err)
@@ -103,6 +109,11 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	case <-followed:
 	case <-timeout.C:
 		return wire.Errorf(wire.Unavailable, "the room's channel is out of reach")
+	}
+	// This process, or Redis, may have stood still until the user had long joined elsewhere,
+	// and would lose that seat to a join that nobody waits for.
+	if s.sock.gone() {
+		return errGone
 	}
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
 	defer cancel()

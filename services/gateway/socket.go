@@ -38,6 +38,7 @@ const (
 type socket struct {
 	nc    net.Conn
 	raw   syscall.RawConn // nil where the connection has no file descriptor
+	read  *bufio.Reader   // what the library reads from
 	ended *sync.WaitGroup // counts the goroutines that write
 
 	// attempt is tryWrite's closure, made once; attempted and taken are its
@@ -89,6 +90,30 @@ func (s *socket) tryWrite(p []byte) int {
 	_ = s.raw.Write(s.attempt)
 	s.attempted = nil
 	return s.taken
+}
+
+// gone reports whether the peer has broken off, or closes, and said nothing else
+// before that is still unread. The reading side calls it, between two messages.
+func (s *socket) gone() (gone bool) {
+	if s.read.Buffered() > 0 {
+		next, _ := s.read.Peek(1)
+		return next[0]&0x0f == opClose
+	}
+	if s.raw == nil {
+		return false
+	}
+	_ = s.raw.Read(func(fd uintptr) bool {
+		var next [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), next[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case err == nil:
+			gone = n == 0 || next[0]&0x0f == opClose
+		case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR):
+			gone = true
+		}
+		return true // never wait
+	})
+	return gone
 }
 
 // send sends frames, or queues what does not go at once. frames is not kept. It
@@ -377,5 +402,6 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	lib := libraryConn{nc, h.socket, h.meter}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
 	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
+	h.socket.read = br
 	return lib, bufio.NewReadWriter(br, bufio.NewWriterSize(lib, writeBuffer)), nil
 }

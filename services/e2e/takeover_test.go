@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/client"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -30,6 +33,30 @@ func TestAUserWhoJoinsElsewhereTakesTheOwnSeatAlong(t *testing.T) {
 	wantClose(t, newer, soon, wire.CloseReplaced, wire.CloseNormal)
 	wantNext(t, newest, watcher, "after the late end")
 	v.wantOccupied(t, room.RoomID, 2)
+}
+
+// Somebody's join gets stuck behind the load balancer at a gateway that stands still.
+// They give up and join elsewhere, where the old join must not find them afterwards.
+func TestAJoinThatWasGivenUpTakesNothingOverLater(t *testing.T) {
+	t.Parallel()
+	v := start(t, cluster.Options{})
+	room := v.room(t, client.RoomSpec{Capacity: 3})
+	v.join(t, v.Gateways[2].URL(), room.RoomID, v.identity(t, "Witness"))
+	ann, stuck := v.identity(t, "Ann"), v.Gateways[0]
+	must(t, stuck.Pause())
+	for gaveUp := false; !gaveUp; { // it comes to this gateway by turns
+		s, err := v.Join(within(t, time.Second), client.JoinOptions{RoomID: room.RoomID, Identity: ann.Identity, Via: client.ViaQuery})
+		if gaveUp = errors.Is(err, context.DeadlineExceeded); !gaveUp {
+			must(t, err)
+			must(t, s.Leave(within(t, soon)))
+		}
+	}
+	live := v.join(t, v.Gateways[1].URL(), room.RoomID, ann)
+	must(t, stuck.Resume())
+	next := v.join(t, stuck.URL(), room.RoomID, v.identity(t, "Next")) // behind the old one
+	receive(t, live, soon, wire.TypeMemberJoined)
+	wantNext(t, next, live, "after the join that was given up")
+	v.wantOccupied(t, room.RoomID, 3)
 }
 
 func (v *venue) wantOccupied(t *testing.T, roomID string, want int) {

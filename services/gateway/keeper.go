@@ -26,7 +26,8 @@ const (
 // sessions in batches, pings them, drops peers that are silent, and closes a session
 // whose lease cannot be renewed before that lease ends.
 type keeper struct {
-	g *Gateway
+	g      *Gateway
+	ticked time.Duration // clock of the last tick
 
 	mu       sync.Mutex
 	sessions [pingTurns]map[*session]struct{} // by the turn in which they are pinged
@@ -98,6 +99,7 @@ func (k *keeper) serve(ctx context.Context) {
 	defer k.calls.Wait()
 	tick := time.NewTicker(keeperTick)
 	defer tick.Stop()
+	k.ticked = k.g.hub.clock()
 	for turn := 0; ; turn++ {
 		select {
 		case <-ctx.Done():
@@ -112,6 +114,11 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 	now := k.g.hub.clock()
 	var due []*session
 	k.mu.Lock()
+	// Behind a time in which this process stood still, peers that broke off in it are only
+	// being read of. Their leases are not to begin anew: all others' are, at the next tick,
+	// however late that is.
+	stood := now-k.ticked > 2*keeperTick && !k.kicked
+	k.ticked = now
 	for i, sessions := range k.sessions {
 		for s := range sessions {
 			if s.endedBy(now) {
@@ -120,12 +127,12 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 			if i == turn%pingTurns {
 				s.sock.send(pingFrame)
 			}
-			if s.leased() && (s.renewTurn == turn%renewTurns || k.kicked) && s.sock.closed() == 0 {
+			if !stood && s.leased() && (s.renewTurn == turn%renewTurns || k.kicked) && s.sock.closed() == 0 {
 				due = append(due, s)
 			}
 		}
 	}
-	k.kicked = false
+	k.kicked = stood
 	collect := k.memory.due(now)
 	k.mu.Unlock()
 	if collect {

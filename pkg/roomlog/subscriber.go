@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -43,7 +44,12 @@ type Subscriber struct {
 	channels map[string]*channel // by name: those wanted, and those whose answers are due
 	changed  map[string]struct{} // names of those to be reconciled
 	heard    time.Time           // when a probe last came back
+
+	told atomic.Pointer[told]
 }
+
+// told is what Redis' clock showed, and when that was heard.
+type told struct{ clock, at time.Time }
 
 // channel is what we know of one subscription. It is live while it is wanted and
 // every SUBSCRIBE sent for it was answered.
@@ -309,6 +315,7 @@ func (s *Subscriber) message(m *redis.Message) {
 func (s *Subscriber) watch(ctx context.Context, ps *redis.PubSub) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
+	s.sendProbe(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -324,9 +331,30 @@ func (s *Subscriber) watch(ctx context.Context, ps *redis.PubSub) {
 			_ = ps.Close() // ends Receive
 			return
 		}
-		// A probe that cannot be published is one that does not come back.
-		probing, cancel := context.WithTimeout(ctx, probeEvery)
-		_ = s.rdb.Publish(probing, s.probe, "").Err()
-		cancel()
+		s.sendProbe(ctx)
 	}
+}
+
+// sendProbe publishes a probe, and asks for the time on the way. A probe that cannot be
+// published is one that does not come back.
+func (s *Subscriber) sendProbe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, probeEvery)
+	defer cancel()
+	pipe := s.rdb.Pipeline()
+	clock := pipe.Time(ctx)
+	pipe.Publish(ctx, s.probe, "")
+	if _, err := pipe.Exec(ctx); err == nil {
+		s.told.Store(&told{clock.Val(), time.Now()})
+	}
+}
+
+// RedisTime is the time by Redis' clock. It is behind by as long as the last answer was
+// on its way, and never ahead of it unless that clock was set back since. It reports
+// false before the first answer, which comes with the subscription.
+func (s *Subscriber) RedisTime() (time.Time, bool) {
+	t := s.told.Load()
+	if t == nil {
+		return time.Time{}, false
+	}
+	return t.clock.Add(time.Since(t.at)), true
 }

@@ -408,6 +408,45 @@ func TestJoinWhoseConfirmationIsLostLeavesNoSeatBehind(t *testing.T) {
 	})
 }
 
+// holding is a room service whose first ConfirmJoin is held up on its way, and which
+// then hears of no Leave either.
+type holding struct {
+	roomv1.RoomServiceClient
+	held chan *roomv1.ConfirmJoinRequest // of one
+}
+
+func (h holding) ConfirmJoin(ctx context.Context, req *roomv1.ConfirmJoinRequest, options ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
+	select {
+	case h.held <- req:
+		<-ctx.Done()
+		return nil, wire.Errorf(wire.Unavailable, "held up")
+	default:
+		return h.RoomServiceClient.ConfirmJoin(ctx, req, options...)
+	}
+}
+
+func (holding) Leave(context.Context, *roomv1.LeaveRequest, ...grpc.CallOption) (*roomv1.LeaveResponse, error) {
+	return nil, wire.Errorf(wire.Unavailable, "lost")
+}
+
+// The user who is told of the error joins again, before the first call gets through.
+func TestJoinThatFailedDoesNotHappenLater(t *testing.T) {
+	held := make(chan *roomv1.ConfirmJoinRequest, 1)
+	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = holding{cfg.Rooms, held} }}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{})
+		_, token := c.user("")
+		p := c.nodes[0].open("/chat")
+		p.sendJoin(wire.ClientFrame{RoomID: roomID, Identity: token})
+		p.refusal(wire.Unavailable)
+		again, _ := c.nodes[0].walkIn(roomID, token)
+		if _, err := c.api.ConfirmJoin(t.Context(), <-held); wire.CodeOf(err) != wire.Unavailable {
+			t.Fatalf("got %v", err)
+		}
+		again.quiet(time.Minute)
+		c.occupied(roomID, 1)
+	})
+}
+
 // panicking is a room service whose ConfirmJoin panics in the caller.
 type panicking struct{ roomv1.RoomServiceClient }
 

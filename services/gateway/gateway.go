@@ -143,11 +143,14 @@ func (g *Gateway) Retire() { g.draining.Store(true) }
 func (g *Gateway) Draining() bool { return g.draining.Load() }
 
 // abandon gives up the seat that a join may have got though its answer was lost. The
-// room service then refuses that session's join, should it still be on its way.
-func (g *Gateway) abandon(roomID, sessionID string) {
-	if err := g.leave(roomID, sessionID); err != nil {
+// room service then refuses that session's join, should it still be on its way. It
+// reports whether that worked.
+func (g *Gateway) abandon(roomID, sessionID string) bool {
+	err := g.leave(roomID, sessionID)
+	if err != nil {
 		slog.Warn("cannot give a seat up, its lease will end", "room", roomID, "err", err)
 	}
+	return err == nil
 }
 
 // leave gives a seat up in a session's name.

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
@@ -117,17 +119,22 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	}
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
 	defer cancel()
+	var deadline *timestamppb.Timestamp
+	if now, ok := s.g.hub.subs.RedisTime(); ok {
+		deadline = timestamppb.New(now.Add(confirmTimeout))
+	}
 	sent := s.g.hub.clock()
 	resp, err := s.g.cfg.Rooms.ConfirmJoin(ctx, &roomv1.ConfirmJoinRequest{
 		RoomId: f.RoomID, Permit: f.Permit, UserId: user, Nickname: nickname,
 		SessionId: s.id, GatewayId: s.g.cfg.ID, OwnSeatOnly: f.Permit == "" && !s.g.cfg.WalkIn,
+		Deadline: deadline,
 	})
 	if err != nil {
 		// A call that took so long was repeated, and the first one may yet be carried out,
 		// though the repeated one was refused.
 		repeated := s.g.hub.clock()-sent > repeatedAfter
 		if code := wire.CodeOf(err); repeated || code == wire.Unavailable || code == wire.Internal {
-			s.g.background.Go(func() { s.g.abandon(f.RoomID, s.id) })
+			s.giveUp(ctx, f.RoomID, repeated)
 		}
 		return err
 	}
@@ -136,6 +143,26 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	s.renewedAt(sent)
 	s.enter(f.After, resp)
 	return nil
+}
+
+// giveUp gives up the seat that a join may have got though its answer was lost. Where a
+// call of it may still be on its way, it returns once that cannot be carried out any
+// more, since the client that is told of the error joins again: as soon as the session
+// is known to have ended, and when ctx ends, with which the call is too late.
+func (s *session) giveUp(ctx context.Context, roomID string, onItsWay bool) {
+	ended := make(chan struct{})
+	s.g.background.Go(func() {
+		if s.g.abandon(roomID, s.id) {
+			close(ended)
+		}
+	})
+	if !onItsWay {
+		return
+	}
+	select {
+	case <-ended:
+	case <-ctx.Done():
+	}
 }
 
 // take keeps what the session needs of its join.

@@ -77,7 +77,8 @@ type Join struct {
 	Member      wire.Member
 	Session     string
 	Gateway     string
-	OwnSeatOnly bool // a walk-in may not take a free seat
+	OwnSeatOnly bool      // a walk-in may not take a free seat
+	Deadline    time.Time // by the store's clock; zero: never too late
 }
 
 // Joined is a confirmed join.

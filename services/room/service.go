@@ -226,6 +226,12 @@ func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
 	); err != nil {
 		return Join{}, err
 	}
+	if t := req.GetDeadline(); t != nil {
+		if err := t.CheckValid(); err != nil {
+			return Join{}, wire.Errorf(wire.BadRequest, "deadline is no time")
+		}
+		j.Deadline = t.AsTime()
+	}
 	if req.GetPermit() == "" || j.Member.UserID != "" {
 		if err := wire.CheckUserID(j.Member.UserID); err != nil {
 			return Join{}, err

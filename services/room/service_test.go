@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
@@ -163,6 +164,7 @@ func TestEveryFieldOutsideItsLimitsIsABadRequest(t *testing.T) {
 		"confirm: room id":                  confirm(func(r *roomv1.ConfirmJoinRequest) { r.RoomId = notID }),
 		"confirm: no session":               confirm(func(r *roomv1.ConfirmJoinRequest) { r.SessionId = "" }),
 		"confirm: session with a newline":   confirm(func(r *roomv1.ConfirmJoinRequest) { r.SessionId = "a\nb" }),
+		"confirm: deadline that is no time": confirm(func(r *roomv1.ConfirmJoinRequest) { r.Deadline = &timestamppb.Timestamp{Nanos: -1} }),
 		"confirm: no gateway":               confirm(func(r *roomv1.ConfirmJoinRequest) { r.GatewayId = "" }),
 		"confirm: walk-in without user":     confirm(func(r *roomv1.ConfirmJoinRequest) { r.UserId = "" }),
 		"confirm: bad user beside permit":   confirm(func(r *roomv1.ConfirmJoinRequest) { r.UserId = "system"; r.Permit = "r.x" }),

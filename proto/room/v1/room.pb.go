@@ -1073,7 +1073,11 @@ type ConfirmJoinRequest struct {
 	// Required: the gateway that holds the session, 1 to 64 characters of A-Z a-z 0-9 _ -.
 	GatewayId string `protobuf:"bytes,6,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
 	// For a walk-in: allow only the user's own seat (occupied or reserved), never a free one.
-	OwnSeatOnly   bool `protobuf:"varint,7,opt,name=own_seat_only,json=ownSeatOnly,proto3" json:"own_seat_only,omitempty"`
+	OwnSeatOnly bool `protobuf:"varint,7,opt,name=own_seat_only,json=ownSeatOnly,proto3" json:"own_seat_only,omitempty"`
+	// By the store's clock. A call that was held up on its way does nothing from then on
+	// and gets UNAVAILABLE: its caller has given up, and its user may have joined
+	// elsewhere. Unset: it is never too late.
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1155,6 +1159,13 @@ func (x *ConfirmJoinRequest) GetOwnSeatOnly() bool {
 		return x.OwnSeatOnly
 	}
 	return false
+}
+
+func (x *ConfirmJoinRequest) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
 }
 
 // ConfirmJoinResponse is what a member needs to start reading.
@@ -1851,7 +1862,7 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\x13CancelPermitRequest\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x16\n" +
 	"\x06permit\x18\x02 \x01(\tR\x06permit\"\x16\n" +
-	"\x14CancelPermitResponse\"\xdc\x01\n" +
+	"\x14CancelPermitResponse\"\x94\x02\n" +
 	"\x12ConfirmJoinRequest\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x16\n" +
 	"\x06permit\x18\x02 \x01(\tR\x06permit\x12\x17\n" +
@@ -1861,7 +1872,8 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"session_id\x18\x05 \x01(\tR\tsessionId\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x06 \x01(\tR\tgatewayId\x12\"\n" +
-	"\rown_seat_only\x18\a \x01(\bR\vownSeatOnly\"\xea\x01\n" +
+	"\rown_seat_only\x18\a \x01(\bR\vownSeatOnly\x126\n" +
+	"\bdeadline\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xea\x01\n" +
 	"\x13ConfirmJoinResponse\x12*\n" +
 	"\x04room\x18\x01 \x01(\v2\x16.anteroom.room.v1.RoomR\x04room\x12\x10\n" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x122\n" +
@@ -1989,43 +2001,44 @@ var file_room_v1_room_proto_depIdxs = []int32{
 	3,  // 5: anteroom.room.v1.ListRoomsResponse.rooms:type_name -> anteroom.room.v1.Room
 	29, // 6: anteroom.room.v1.ReservePermitResponse.expire_time:type_name -> google.protobuf.Timestamp
 	30, // 7: anteroom.room.v1.ReservePermitResponse.ttl:type_name -> google.protobuf.Duration
-	3,  // 8: anteroom.room.v1.ConfirmJoinResponse.room:type_name -> anteroom.room.v1.Room
-	4,  // 9: anteroom.room.v1.ConfirmJoinResponse.members:type_name -> anteroom.room.v1.Member
-	4,  // 10: anteroom.room.v1.ConfirmJoinResponse.member:type_name -> anteroom.room.v1.Member
-	30, // 11: anteroom.room.v1.ConfirmJoinResponse.lease:type_name -> google.protobuf.Duration
-	19, // 12: anteroom.room.v1.RenewLeasesRequest.sessions:type_name -> anteroom.room.v1.SessionRef
-	2,  // 13: anteroom.room.v1.LostSession.cause:type_name -> anteroom.room.v1.LostSession.Cause
-	21, // 14: anteroom.room.v1.RenewLeasesResponse.lost:type_name -> anteroom.room.v1.LostSession
-	30, // 15: anteroom.room.v1.RenewLeasesResponse.lease:type_name -> google.protobuf.Duration
-	1,  // 16: anteroom.room.v1.LeaveRequest.reason:type_name -> anteroom.room.v1.LeaveReason
-	31, // 17: anteroom.room.v1.PublishRequest.body:type_name -> google.protobuf.Value
-	5,  // 18: anteroom.room.v1.RoomService.CreateRoom:input_type -> anteroom.room.v1.CreateRoomRequest
-	7,  // 19: anteroom.room.v1.RoomService.GetRoom:input_type -> anteroom.room.v1.GetRoomRequest
-	9,  // 20: anteroom.room.v1.RoomService.ListRooms:input_type -> anteroom.room.v1.ListRoomsRequest
-	11, // 21: anteroom.room.v1.RoomService.DeleteRoom:input_type -> anteroom.room.v1.DeleteRoomRequest
-	13, // 22: anteroom.room.v1.RoomService.ReservePermit:input_type -> anteroom.room.v1.ReservePermitRequest
-	15, // 23: anteroom.room.v1.RoomService.CancelPermit:input_type -> anteroom.room.v1.CancelPermitRequest
-	17, // 24: anteroom.room.v1.RoomService.ConfirmJoin:input_type -> anteroom.room.v1.ConfirmJoinRequest
-	20, // 25: anteroom.room.v1.RoomService.RenewLeases:input_type -> anteroom.room.v1.RenewLeasesRequest
-	23, // 26: anteroom.room.v1.RoomService.Leave:input_type -> anteroom.room.v1.LeaveRequest
-	25, // 27: anteroom.room.v1.RoomService.RemoveMember:input_type -> anteroom.room.v1.RemoveMemberRequest
-	27, // 28: anteroom.room.v1.RoomService.Publish:input_type -> anteroom.room.v1.PublishRequest
-	6,  // 29: anteroom.room.v1.RoomService.CreateRoom:output_type -> anteroom.room.v1.CreateRoomResponse
-	8,  // 30: anteroom.room.v1.RoomService.GetRoom:output_type -> anteroom.room.v1.GetRoomResponse
-	10, // 31: anteroom.room.v1.RoomService.ListRooms:output_type -> anteroom.room.v1.ListRoomsResponse
-	12, // 32: anteroom.room.v1.RoomService.DeleteRoom:output_type -> anteroom.room.v1.DeleteRoomResponse
-	14, // 33: anteroom.room.v1.RoomService.ReservePermit:output_type -> anteroom.room.v1.ReservePermitResponse
-	16, // 34: anteroom.room.v1.RoomService.CancelPermit:output_type -> anteroom.room.v1.CancelPermitResponse
-	18, // 35: anteroom.room.v1.RoomService.ConfirmJoin:output_type -> anteroom.room.v1.ConfirmJoinResponse
-	22, // 36: anteroom.room.v1.RoomService.RenewLeases:output_type -> anteroom.room.v1.RenewLeasesResponse
-	24, // 37: anteroom.room.v1.RoomService.Leave:output_type -> anteroom.room.v1.LeaveResponse
-	26, // 38: anteroom.room.v1.RoomService.RemoveMember:output_type -> anteroom.room.v1.RemoveMemberResponse
-	28, // 39: anteroom.room.v1.RoomService.Publish:output_type -> anteroom.room.v1.PublishResponse
-	29, // [29:40] is the sub-list for method output_type
-	18, // [18:29] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	29, // 8: anteroom.room.v1.ConfirmJoinRequest.deadline:type_name -> google.protobuf.Timestamp
+	3,  // 9: anteroom.room.v1.ConfirmJoinResponse.room:type_name -> anteroom.room.v1.Room
+	4,  // 10: anteroom.room.v1.ConfirmJoinResponse.members:type_name -> anteroom.room.v1.Member
+	4,  // 11: anteroom.room.v1.ConfirmJoinResponse.member:type_name -> anteroom.room.v1.Member
+	30, // 12: anteroom.room.v1.ConfirmJoinResponse.lease:type_name -> google.protobuf.Duration
+	19, // 13: anteroom.room.v1.RenewLeasesRequest.sessions:type_name -> anteroom.room.v1.SessionRef
+	2,  // 14: anteroom.room.v1.LostSession.cause:type_name -> anteroom.room.v1.LostSession.Cause
+	21, // 15: anteroom.room.v1.RenewLeasesResponse.lost:type_name -> anteroom.room.v1.LostSession
+	30, // 16: anteroom.room.v1.RenewLeasesResponse.lease:type_name -> google.protobuf.Duration
+	1,  // 17: anteroom.room.v1.LeaveRequest.reason:type_name -> anteroom.room.v1.LeaveReason
+	31, // 18: anteroom.room.v1.PublishRequest.body:type_name -> google.protobuf.Value
+	5,  // 19: anteroom.room.v1.RoomService.CreateRoom:input_type -> anteroom.room.v1.CreateRoomRequest
+	7,  // 20: anteroom.room.v1.RoomService.GetRoom:input_type -> anteroom.room.v1.GetRoomRequest
+	9,  // 21: anteroom.room.v1.RoomService.ListRooms:input_type -> anteroom.room.v1.ListRoomsRequest
+	11, // 22: anteroom.room.v1.RoomService.DeleteRoom:input_type -> anteroom.room.v1.DeleteRoomRequest
+	13, // 23: anteroom.room.v1.RoomService.ReservePermit:input_type -> anteroom.room.v1.ReservePermitRequest
+	15, // 24: anteroom.room.v1.RoomService.CancelPermit:input_type -> anteroom.room.v1.CancelPermitRequest
+	17, // 25: anteroom.room.v1.RoomService.ConfirmJoin:input_type -> anteroom.room.v1.ConfirmJoinRequest
+	20, // 26: anteroom.room.v1.RoomService.RenewLeases:input_type -> anteroom.room.v1.RenewLeasesRequest
+	23, // 27: anteroom.room.v1.RoomService.Leave:input_type -> anteroom.room.v1.LeaveRequest
+	25, // 28: anteroom.room.v1.RoomService.RemoveMember:input_type -> anteroom.room.v1.RemoveMemberRequest
+	27, // 29: anteroom.room.v1.RoomService.Publish:input_type -> anteroom.room.v1.PublishRequest
+	6,  // 30: anteroom.room.v1.RoomService.CreateRoom:output_type -> anteroom.room.v1.CreateRoomResponse
+	8,  // 31: anteroom.room.v1.RoomService.GetRoom:output_type -> anteroom.room.v1.GetRoomResponse
+	10, // 32: anteroom.room.v1.RoomService.ListRooms:output_type -> anteroom.room.v1.ListRoomsResponse
+	12, // 33: anteroom.room.v1.RoomService.DeleteRoom:output_type -> anteroom.room.v1.DeleteRoomResponse
+	14, // 34: anteroom.room.v1.RoomService.ReservePermit:output_type -> anteroom.room.v1.ReservePermitResponse
+	16, // 35: anteroom.room.v1.RoomService.CancelPermit:output_type -> anteroom.room.v1.CancelPermitResponse
+	18, // 36: anteroom.room.v1.RoomService.ConfirmJoin:output_type -> anteroom.room.v1.ConfirmJoinResponse
+	22, // 37: anteroom.room.v1.RoomService.RenewLeases:output_type -> anteroom.room.v1.RenewLeasesResponse
+	24, // 38: anteroom.room.v1.RoomService.Leave:output_type -> anteroom.room.v1.LeaveResponse
+	26, // 39: anteroom.room.v1.RoomService.RemoveMember:output_type -> anteroom.room.v1.RemoveMemberResponse
+	28, // 40: anteroom.room.v1.RoomService.Publish:output_type -> anteroom.room.v1.PublishResponse
+	30, // [30:41] is the sub-list for method output_type
+	19, // [19:30] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_room_v1_room_proto_init() }

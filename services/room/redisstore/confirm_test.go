@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -86,6 +87,32 @@ func TestOwnSeatOnlyTakesNoFreeSeat(t *testing.T) {
 		f.must(own("a", "s1"))
 		f.must(own("a", "s2"))
 		f.counts(0, 1)
+	})
+}
+
+// A call that was held up, whose user has joined by another session meanwhile.
+func TestAConfirmationThatComesTooLateChangesNothing(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(3)
+		permit := f.reserve("b")
+		f.walkIn("a", "newer")
+		now, err := f.rdb.Time(f.ctx).Result()
+		f.must(err)
+		for _, j := range []room.Join{
+			{Member: wire.Member{UserID: "a"}, Session: "older"},
+			{Permit: permit, Session: "older"},
+			{Member: wire.Member{UserID: "c"}, Session: "older"},
+			{Member: wire.Member{UserID: "a"}, Session: "newer"}, // not even renewed
+			{RoomID: "nowhere", Member: wire.Member{UserID: "a"}, Session: "older"},
+		} {
+			j.Deadline = now
+			_, err = f.confirm(j)
+			f.refused(err, wire.Unavailable)
+		}
+		f.counts(1, 1)
+		f.wantLog("1 +a =1")
+		_, err = f.confirm(room.Join{Permit: permit, Session: "in time", Deadline: now.Add(time.Minute)})
+		f.must(err)
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -95,6 +96,8 @@ func refusal(status, roomID string) error {
 		return wire.Errorf(wire.PermitExpired, "the permit lapsed, was used, or is not of room %q", roomID)
 	case "FORBIDDEN":
 		return wire.Errorf(wire.Forbidden, "this needs a permit of one's own: reserve a seat first")
+	case "LATE":
+		return wire.Errorf(wire.Unavailable, "the call was held up for too long, and not carried out")
 	case "SPENT":
 		return wire.Errorf(wire.PermitExpired, "this session has ended")
 	}
@@ -168,8 +171,12 @@ func (s *Store) Cancel(ctx context.Context, roomID, secret string) error {
 // Confirm puts a session in a seat.
 func (s *Store) Confirm(ctx context.Context, j room.Join) (room.Joined, error) {
 	head, rest := memberParts(j.Member)
+	deadline := ""
+	if !j.Deadline.IsZero() {
+		deadline = strconv.FormatInt(j.Deadline.UnixMilli(), 10)
+	}
 	a, err := s.run(ctx, confirmScript, j.RoomID, j.Session, j.Gateway, j.Permit, j.Member.UserID,
-		head, rest, j.OwnSeatOnly, s.rules.Lease.Milliseconds())
+		head, rest, j.OwnSeatOnly, s.rules.Lease.Milliseconds(), deadline)
 	if err != nil {
 		return room.Joined{}, err
 	}

@@ -2,9 +2,11 @@
 -- ARGV: 2 session  3 gateway  4 secret of the permit, or '' for a walk-in
 --       5 user ('' with a permit: the permit's)  6 member JSON up to the nickname
 --       7 the rest of it, or '' for none  8 '1': only the user's own seat  9 lease, ms
+--       10 from when on it is too late, ms, or '' for never
 -- Answers describe('OK') and behind it the session's value, then those of all sessions
 -- where presence is full; or {status}: ROOM_NOT_FOUND, PERMIT_EXPIRED, FORBIDDEN,
--- ROOM_FULL, SPENT.
+-- ROOM_FULL, SPENT, LATE.
+if ARGV[10] ~= '' and now >= tonumber(ARGV[10]) then return {'LATE'} end
 if not open() then return {'ROOM_NOT_FOUND'} end
 local session, token, user, head, nick = ARGV[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 

@@ -45,7 +45,8 @@ type Call struct {
 	// must not block.
 	Done func(*redis.Cmd)
 
-	until time.Time // it is not sent after that
+	ctx   context.Context // of a caller that waits: it is not sent once that has ended
+	until time.Time       // nor after that
 }
 
 // Runner runs scripts in the order in which they were given. Its methods may be called
@@ -109,7 +110,7 @@ func (r *Runner) Run(ctx context.Context, script *redis.Script, keys []string, a
 	}
 	done := make(chan *redis.Cmd, 1)
 	r.enqueue(&Call{
-		Script: script, Keys: keys, Args: args,
+		Script: script, Keys: keys, Args: args, ctx: ctx,
 		Done: func(cmd *redis.Cmd) { done <- cmd },
 	}, until)
 	select {
@@ -153,12 +154,12 @@ func (r *Runner) collect(batch []*Call) []*Call {
 }
 
 // flush runs a batch in one round trip, and once more where Redis did not know a
-// script (it forgets them when it restarts): such a call did nothing. Calls that waited
-// too long, while Redis was silent, are refused: their callers gave up.
+// script (it forgets them when it restarts): such a call did nothing. Calls whose callers
+// gave up are refused: Redis was silent, or this process stood still.
 func (r *Runner) flush(batch []*Call) {
 	now := time.Now()
 	batch = slices.DeleteFunc(batch, func(c *Call) bool {
-		late := now.After(c.until)
+		late := now.After(c.until) || c.ctx != nil && c.ctx.Err() != nil
 		if late {
 			c.refuse()
 		}

@@ -147,7 +147,23 @@ func TestCallsThatWaitedForASilentRedisAreNotRunLate(t *testing.T) {
 	}
 }
 
-func TestACallWhoseDeadlineEndsInTheQueueIsNotSent(t *testing.T) {
+func TestACallWhoseCallerGivesUpInTheQueueIsNotSent(t *testing.T) {
+	t.Parallel()
+	for name, givesUp := range map[string]func(context.Context) (context.Context, context.CancelFunc){
+		"deadline": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			return context.WithTimeout(ctx, 50*time.Millisecond)
+		},
+		"cancelled": func(ctx context.Context) (context.Context, context.CancelFunc) {
+			ctx, cancel := context.WithCancel(ctx)
+			time.AfterFunc(50*time.Millisecond, cancel)
+			return ctx, cancel
+		},
+	} {
+		t.Run(name, func(t *testing.T) { testGivesUp(t, givesUp) })
+	}
+}
+
+func testGivesUp(t *testing.T, givesUp func(context.Context) (context.Context, context.CancelFunc)) {
 	t.Parallel()
 	server := redistest.Server(t)
 	rdb := redistest.Client(t, server.URL())
@@ -155,10 +171,10 @@ func TestACallWhoseDeadlineEndsInTheQueueIsNotSent(t *testing.T) {
 	server.Pause()
 	under := make(chan struct{})
 	r.Go(call("first", func(*redis.Cmd) { close(under) })) // keeps the worker busy
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := givesUp(t.Context())
 	defer cancel()
 	for range 10 {
-		if err := r.Run(ctx, push, []string{"list"}, "late").Err(); !errors.Is(err, context.DeadlineExceeded) {
+		if err := r.Run(ctx, push, []string{"list"}, "late").Err(); err == nil || !errors.Is(err, ctx.Err()) {
 			t.Fatal(err)
 		}
 	}

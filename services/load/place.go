@@ -19,8 +19,10 @@ const (
 	// clockSlack is how much earlier than we reckon a lease or permit may end: Redis
 	// counts whole milliseconds of a clock of its own.
 	clockSlack = 250 * time.Millisecond
-	// hangover is how long after a request was given up the service may carry it out.
-	hangover = 5 * time.Second
+	// hangover is how long after a request was given up the service may carry it out: a
+	// process that stood still may find it behind that, though it stood for longer than a
+	// lease.
+	hangover = 17 * time.Second
 	never    = time.Duration(math.MaxInt64)
 )
 

@@ -130,7 +130,8 @@ func (u *user) reserve(p *place) (client.Permit, bool) {
 	}
 	if err != nil {
 		s.tally.found(p.denied(u.id.UserID, had, heard, err)...)
-		if !u.failed(err) {
+		// A call that was repeated may yet be carried out, though the repeated one was refused.
+		if !u.failed(err) || heard-asked > promptly {
 			u.unsure = heard
 			p.reserved(u.id.UserID, asked, heard, wire.PermitTTL, false)
 		}

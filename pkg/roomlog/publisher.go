@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -29,8 +30,9 @@ type Message struct {
 // the message stands in the log, ErrNoSeat when its session has no live lease in the
 // room, and ROOM_NOT_FOUND when there is no room.
 type Result struct {
-	Seq       int64 // its position in the log; that of the first with its id
-	Duplicate bool  // its id was used before: nothing was appended
+	Seq       int64     // its position in the log; that of the first with its id
+	Duplicate bool      // its id was used before: nothing was appended
+	Time      time.Time // when the first with its id was appended, where this is a duplicate
 	Err       error
 }
 
@@ -85,8 +87,10 @@ func result(roomID string, cmd *redis.Cmd) Result {
 		return Result{Err: Fault("append to log", err)}
 	}
 	switch status := answer[0]; status {
-	case 0, 1:
-		return Result{Seq: answer[1], Duplicate: status == 1}
+	case 0:
+		return Result{Seq: answer[1]}
+	case 1:
+		return Result{Seq: answer[1], Duplicate: true, Time: time.UnixMilli(answer[2]).UTC()}
 	case 2:
 		return Result{Err: ErrNoSeat}
 	case 3:

@@ -18,6 +18,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 )
@@ -93,7 +94,8 @@ func ParseClientFrame(data []byte, f *ClientFrame) error {
 		Body json.RawMessage `json:"body"`
 	}
 	err := json.Unmarshal(data, &frame)
-	if _, wrongType := errors.AsType[*json.UnmarshalTypeError](err); wrongType || err == nil && (frame.Type == TypeJoin || misspelt(data)) {
+	_, wrongType := errors.AsType[*json.UnmarshalTypeError](err)
+	if wrongType || err == nil && (frame.Type == TypeJoin || misspelt(data) || strings.ContainsRune(frame.ID, utf8.RuneError)) {
 		return f.parseByName(data)
 	}
 	if err != nil {
@@ -155,7 +157,7 @@ func (f *ClientFrame) parseByName(data []byte) error {
 		)
 		if after != nil {
 			f.After = &Position{}
-			err = cmp.Or(err, read(after, "epoch", &f.After.Epoch), read(after, "seq", &f.After.Seq))
+			err = cmp.Or(err, read(after, "epoch", &f.After.Epoch), read(after, "seq", (*whole)(&f.After.Seq)))
 		}
 		if err != nil {
 			return err
@@ -168,10 +170,27 @@ func (f *ClientFrame) parseByName(data []byte) error {
 }
 
 func read(fields map[string]json.RawMessage, name string, to any) error {
-	if raw, ok := fields[name]; ok && json.Unmarshal(raw, to) != nil {
+	raw, ok := fields[name]
+	if !ok {
+		return nil
+	}
+	if json.Unmarshal(raw, to) != nil {
 		return Errorf(BadRequest, "field %q has the wrong type", name)
 	}
+	if s, ok := to.(*string); ok && HalfPair(raw) {
+		*s = ""
+		return Errorf(BadRequest, "field %q has half a surrogate pair", name)
+	}
 	return nil
+}
+
+// Known reports whether the frame is of a type that there is.
+func (f *ClientFrame) Known() bool {
+	switch f.Type {
+	case TypeJoin, TypeMessage, TypeLeave, TypePing:
+		return true
+	}
+	return false
 }
 
 // check checks what the type asks for.

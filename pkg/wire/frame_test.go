@@ -51,6 +51,37 @@ func TestFieldsOfTheWrongTypeAreRefused(t *testing.T) {
 	}
 }
 
+// Two ids that differ in such a half would be one.
+func TestHalfASurrogatePairIsNoText(t *testing.T) {
+	for _, frame := range []string{
+		`{"type":"MESSAGE","body":1,"id":"a\ud83d"}`, `{"type":"MESSAGE","body":1,"id":"\uDE00\ud83d"}`,
+		`{"type":"MESSAGE","body":1,"id":"\ud83dx\ude00"}`, `{"type":"MESSAGE","body":1,"id":"\ud83d\\ude00"}`,
+		`{"type":"JOIN","roomId":"r","nickname":"\ude00"}`,
+	} {
+		refused(t, frame)
+	}
+	for frame, want := range map[string]wire.ClientFrame{
+		`{"type":"MESSAGE","id":"\ud83d\ude00","body":"\ud83d"}`: {Type: wire.TypeMessage, ID: "😀", Body: []byte(`"\ud83d"`)},
+		`{"type":"MESSAGE","id":"\\ud83d \ufffd�","body":1}`:     {Type: wire.TypeMessage, ID: `\ud83d ` + "\ufffd\ufffd", Body: []byte("1")},
+		`{"type":"JOIN","roomId":"r","nickname":"\u00e9\ud83D\uDe00\"\u0041"}`: {
+			Type: wire.TypeJoin, RoomID: "r", Nickname: `é😀"A`,
+		},
+	} {
+		parsed(t, frame, want)
+	}
+}
+
+func TestAPositionIsAnyWholeNumber(t *testing.T) {
+	for number, want := range map[string]int64{"3.0": 3, "1e2": 100, "0": 0, "-0.0": 0, "9007199254740993": 1<<53 + 1, "null": 0} {
+		parsed(t, `{"type":"JOIN","roomId":"r","after":{"epoch":"e","seq":`+number+`}}`, wire.ClientFrame{
+			Type: wire.TypeJoin, RoomID: "r", After: &wire.Position{Epoch: "e", Seq: want},
+		})
+	}
+	for _, number := range []string{"0.5", "1e400", "1e17", "true", "[]"} {
+		refused(t, `{"type":"JOIN","roomId":"r","after":{"epoch":"e","seq":`+number+`}}`)
+	}
+}
+
 func parsed(t *testing.T, frame string, want wire.ClientFrame) {
 	t.Helper()
 	var got wire.ClientFrame

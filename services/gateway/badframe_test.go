@@ -2,6 +2,7 @@ package gateway_test
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -114,25 +115,28 @@ func TestTenthMalformedFrameCloses(t *testing.T) {
 	both(t, shape{}, func(t *testing.T, c *cluster) {
 		n, roomID := c.nodes[0], c.room(roomSpec{})
 		bad := []string{
-			`{`, `[]`, `"x"`, `null`, ``, `{} {}`, `{"type":"NONSENSE"}`, `{"type":1}`, `{}`,
+			`{`, `[]`, `"x"`, `null`, ``, `{} {}`, `{"type":"NONSENSE"}`, `{"type":1}`, `{}`, `{"type":"join"}`,
+		}
+		declined := []string{ // which are understood, and do not count
 			`{"type":"MESSAGE"}`, `{"type":"MESSAGE","id":"` + strings.Repeat("x", 65) + `","body":1}`,
-			`{"type":"MESSAGE","id":7,"body":1}`, `{"type":"join"}`,
+			`{"type":"MESSAGE","id":7,"body":1}`, `{"type":"JOIN","roomId":"r"}`, `{"type":"JOIN","roomId":7}`,
 		}
 		joined, _ := n.walkIn(roomID, "")
-		for i, text := range bad {
-			if i == wire.MaxMalformedFrames-1 {
-				joined.say("", "still here")
-				joined.heard("still here")
-				joined.text(text)
-				joined.refusal(wire.BadRequest)
-				joined.ends(wire.CloseBadRequest)
-				joined, _ = n.walkIn(roomID, "")
-				continue
-			}
+		for _, text := range slices.Concat(bad[:wire.MaxMalformedFrames-1], declined, declined, declined) {
 			joined.text(text)
 			joined.refusal(wire.BadRequest)
 		}
+		joined.say("", "still here")
+		joined.heard("still here")
+		joined.text(bad[wire.MaxMalformedFrames-1])
+		joined.refusal(wire.BadRequest)
+		joined.ends(wire.CloseBadRequest)
+
 		p := n.open("/chat")
+		for range 2 * wire.MaxMalformedFrames {
+			p.text(`{"type":"MESSAGE","body":1}`)
+			p.refusal(wire.BadRequest)
+		}
 		for range wire.MaxMalformedFrames {
 			p.text(`nonsense`)
 			p.refusal(wire.BadRequest)

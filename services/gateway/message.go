@@ -13,7 +13,7 @@ import (
 // message puts a MESSAGE on its way into the room's log. Its echo is the answer.
 func (s *session) message(f *wire.ClientFrame) {
 	if !s.leased() {
-		s.malform(wire.Errorf(wire.BadRequest, "JOIN comes before MESSAGE"), f.ID)
+		s.decline(wire.Errorf(wire.BadRequest, "JOIN comes before MESSAGE"), f.ID)
 		return
 	}
 	if !s.allowed(&s.messages, f.ID) {
@@ -46,7 +46,7 @@ func (s *session) published(m *outMessage, id string, tail []byte, r roomlog.Res
 		s.outgoing.answered(m)
 	case r.Duplicate && r.Seq < s.first:
 		result = "duplicate"
-		s.g.background.Go(func() { s.repeatEcho(r.Seq, tail) })
+		s.g.background.Go(func() { s.repeatEcho(r.Seq, r.Time, tail) })
 		s.outgoing.answered(m)
 	default:
 		if r.Duplicate {
@@ -89,7 +89,7 @@ func (s *session) given() int64 {
 
 // repeatEcho acknowledges a message that stands in the log before anything that this socket
 // carries, so that its sender, who repeats it, hears of it.
-func (s *session) repeatEcho(seq int64, tail []byte) {
+func (s *session) repeatEcho(seq int64, at time.Time, tail []byte) {
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, readTimeout)
 	defer cancel()
 	found, err := s.g.hub.readLog(ctx, s.joined.RoomID, seq, seq)
@@ -102,5 +102,5 @@ func (s *session) repeatEcho(seq int64, tail []byte) {
 		return
 	}
 	// History does not reach back to it any more: what is known of it is enough.
-	s.sock.send(appendFrame(nil, wire.MessageFrame(seq, time.Now(), tail)))
+	s.sock.send(appendFrame(nil, wire.MessageFrame(seq, at, tail)))
 }

@@ -32,6 +32,25 @@ func (p *peer) entries(from, to int64) {
 	}
 }
 
+// An id is remembered for longer than a busy room's history reaches back.
+func TestEchoOfARepeatedMessageThatHistoryHasLostIsThatOfTheFirst(t *testing.T) {
+	virtual(t, shape{}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{})
+		_, token := c.user("")
+		p, _ := c.nodes[0].walkIn(roomID, token)
+		p.say("old", "first")
+		first := p.heard("first")
+		p.cut()
+		c.publish(roomID, 1, 1_001)
+		time.Sleep(10 * time.Second)
+		again, _ := c.nodes[0].walkIn(roomID, token)
+		again.say("old", "first")
+		if f := again.heard("first"); f.Seq != first.Seq || !f.Time.Equal(first.Time) || f.ID != "old" {
+			t.Fatalf("got %s, first %s", show(f), show(first))
+		}
+	})
+}
+
 func TestRejoinWithNothingMissed(t *testing.T) {
 	both(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})

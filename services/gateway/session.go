@@ -228,7 +228,11 @@ func (s *session) handle(data []byte) error {
 			s.refuseJoin(err)
 			return nil
 		}
-		s.malform(err, f.ID)
+		if f.Known() {
+			s.decline(err, f.ID)
+		} else {
+			s.malform(err)
+		}
 		return nil
 	}
 	if s.leaseEnded(s.g.hub.clock()) && f.Type != wire.TypeLeave {
@@ -238,7 +242,7 @@ func (s *session) handle(data []byte) error {
 	switch f.Type {
 	case wire.TypeJoin:
 		if s.leased() {
-			s.malform(wire.Errorf(wire.BadRequest, "this socket has joined room %s already", s.joined.RoomID), "")
+			s.decline(wire.Errorf(wire.BadRequest, "this socket has joined room %s already", s.joined.RoomID), "")
 			return nil
 		}
 		if err := s.join(&f); err != nil {
@@ -256,9 +260,17 @@ func (s *session) handle(data []byte) error {
 	return nil
 }
 
+// decline answers to a frame that was understood and is not accepted. It counts for the
+// rate as a message does.
+func (s *session) decline(err error, id string) {
+	if s.allowed(&s.messages, id) {
+		s.refuse(err, id)
+	}
+}
+
 // malform answers to a frame that could not be understood; the tenth ends the socket.
-func (s *session) malform(err error, id string) {
-	s.refuse(err, id)
+func (s *session) malform(err error) {
+	s.refuse(err, "")
 	if s.malformed++; s.malformed >= wire.MaxMalformedFrames {
 		s.close(wire.CloseBadRequest)
 	}

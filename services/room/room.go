@@ -131,7 +131,7 @@ type Rooms interface {
 	// from the newest), and the token of the next page (empty: there is none).
 	List(ctx context.Context, size int, token string) ([]Room, string, error)
 	// Delete tells every session's gateway, then drops the room.
-	Delete(ctx context.Context, roomID string) error
+	Delete(ctx context.Context, roomID, requestID string) error
 }
 
 // Seats hands seats out and takes them back.
@@ -143,7 +143,7 @@ type Seats interface {
 	// Leave changes nothing unless the session holds a seat. reason is of MEMBER_LEFT.
 	Leave(ctx context.Context, roomID, session, reason string) error
 	// Remove frees the user's seat and permit, if any.
-	Remove(ctx context.Context, roomID, user string) error
+	Remove(ctx context.Context, roomID, user, requestID string) error
 }
 
 // Leases keeps seats occupied, and frees those that nobody keeps.

@@ -151,10 +151,10 @@ func (s *Service) ListRooms(ctx context.Context, req *roomv1.ListRoomsRequest) (
 
 // DeleteRoom drops a room.
 func (s *Service) DeleteRoom(ctx context.Context, req *roomv1.DeleteRoomRequest) (*roomv1.DeleteRoomResponse, error) {
-	if err := wire.CheckID("roomId", req.GetRoomId()); err != nil {
+	if err := firstError(wire.CheckID("roomId", req.GetRoomId()), optionalID("requestId", req.GetRequestId())); err != nil {
 		return nil, err
 	}
-	return &roomv1.DeleteRoomResponse{}, s.store.Delete(ctx, req.GetRoomId())
+	return &roomv1.DeleteRoomResponse{}, s.store.Delete(ctx, req.GetRoomId(), req.GetRequestId())
 }
 
 // ReservePermit reserves a seat.
@@ -302,10 +302,12 @@ func (s *Service) Leave(ctx context.Context, req *roomv1.LeaveRequest) (*roomv1.
 
 // RemoveMember takes a user out of a room.
 func (s *Service) RemoveMember(ctx context.Context, req *roomv1.RemoveMemberRequest) (*roomv1.RemoveMemberResponse, error) {
-	if err := firstError(wire.CheckID("roomId", req.GetRoomId()), wire.CheckUserID(req.GetUserId())); err != nil {
+	if err := firstError(
+		wire.CheckID("roomId", req.GetRoomId()), wire.CheckUserID(req.GetUserId()), optionalID("requestId", req.GetRequestId()),
+	); err != nil {
 		return nil, err
 	}
-	return &roomv1.RemoveMemberResponse{}, s.store.Remove(ctx, req.GetRoomId(), req.GetUserId())
+	return &roomv1.RemoveMemberResponse{}, s.store.Remove(ctx, req.GetRoomId(), req.GetUserId(), req.GetRequestId())
 }
 
 // Publish appends a message of the application.

@@ -5,8 +5,8 @@
 --       3 session ('' for the application, which needs no seat)
 --       4 user and message id, joined ('' where the message has no id)
 --       5 tail of the frame
--- Answers {0, seq} appended; {1, seq} its id was used in the last two minutes, by
--- that entry; {2} the session has no live lease here; {3} no such room.
+-- Answers {0, seq} appended; {1, seq, ms} its id was used in the last two minutes, by
+-- that entry, at that time; {2} the session has no live lease here; {3} no such room.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 
@@ -27,7 +27,7 @@ if id ~= '' then
     local used = redis.call('HGET', key, id)
     if used then
       local seq, at = string.match(used, '^(%d+):(%d+)$')
-      if tonumber(at) > now - 120000 then return {1, tonumber(seq)} end
+      if tonumber(at) > now - 120000 then return {1, tonumber(seq), tonumber(at)} end
     end
   end
 end

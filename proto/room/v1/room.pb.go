@@ -738,7 +738,10 @@ func (x *ListRoomsResponse) GetNextPageToken() string {
 type DeleteRoomRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
-	RoomId        string `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	RoomId string `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
+	// Set it to make a retry safe: at most 64 characters of A-Z a-z 0-9 _ -. The same
+	// request_id again in the next 2 minutes does nothing, though the room was made anew.
+	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -776,6 +779,13 @@ func (*DeleteRoomRequest) Descriptor() ([]byte, []int) {
 func (x *DeleteRoomRequest) GetRoomId() string {
 	if x != nil {
 		return x.RoomId
+	}
+	return ""
+}
+
+func (x *DeleteRoomRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -1606,7 +1616,10 @@ type RemoveMemberRequest struct {
 	// Required.
 	RoomId string `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Required.
-	UserId        string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// Set it to make a retry safe: at most 64 characters of A-Z a-z 0-9 _ -. The same
+	// request_id again in the next 2 minutes does nothing, though the user came back.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1651,6 +1664,13 @@ func (x *RemoveMemberRequest) GetRoomId() string {
 func (x *RemoveMemberRequest) GetUserId() string {
 	if x != nil {
 		return x.UserId
+	}
+	return ""
+}
+
+func (x *RemoveMemberRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
 	}
 	return ""
 }
@@ -1844,9 +1864,11 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"page_token\x18\x02 \x01(\tR\tpageToken\"i\n" +
 	"\x11ListRoomsResponse\x12,\n" +
 	"\x05rooms\x18\x01 \x03(\v2\x16.anteroom.room.v1.RoomR\x05rooms\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\",\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"K\n" +
 	"\x11DeleteRoomRequest\x12\x17\n" +
-	"\aroom_id\x18\x01 \x01(\tR\x06roomId\"\x14\n" +
+	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x02 \x01(\tR\trequestId\"\x14\n" +
 	"\x12DeleteRoomResponse\"d\n" +
 	"\x14ReservePermitRequest\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x17\n" +
@@ -1909,10 +1931,12 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x125\n" +
 	"\x06reason\x18\x03 \x01(\x0e2\x1d.anteroom.room.v1.LeaveReasonR\x06reason\"\x0f\n" +
-	"\rLeaveResponse\"G\n" +
+	"\rLeaveResponse\"f\n" +
 	"\x13RemoveMemberRequest\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x17\n" +
-	"\auser_id\x18\x02 \x01(\tR\x06userId\"\x16\n" +
+	"\auser_id\x18\x02 \x01(\tR\x06userId\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"\x16\n" +
 	"\x14RemoveMemberResponse\"t\n" +
 	"\x0ePublishRequest\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12*\n" +

@@ -201,6 +201,16 @@ func TestAWholeNumberMayBeWrittenWithAPointOrAPower(t *testing.T) {
 	}
 }
 
+func TestHalfASurrogatePairIsABadRequest(t *testing.T) {
+	g := newGateway(t, nil)
+	for _, body := range []string{`{"capacity":2,"title":"\ud83d"}`, `{"capacity":2,"title":"\ude00\ud83d"}`} {
+		g.do("POST", "/v1/rooms", body).expectProblem(t, 400, wire.BadRequest)
+	}
+	if a := g.do("POST", "/v1/rooms", `{"capacity":2,"title":"\ud83d\ude00"}`); a.status != 201 || a.json(t)["title"] != "😀" {
+		t.Errorf("%d %v", a.status, a.json(t))
+	}
+}
+
 // panics has no methods.
 type panics struct{ roomv1.RoomServiceClient }
 

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"mime"
 	"net/http"
 	"reflect"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // checkBody reads a POST's body before its handler: at most 16 KiB of UTF-8, sent
@@ -124,18 +125,17 @@ func decodeValue(value json.RawMessage, field reflect.Value) bool {
 		return false
 	}
 	if json.Unmarshal(value, field.Addr().Interface()) == nil {
-		return true
+		return value[0] != '"' || !wire.HalfPair(value)
 	}
 	if field.Kind() == reflect.Pointer {
 		field.Set(reflect.New(field.Type().Elem()))
 		field = field.Elem()
 	}
-	var number float64
-	if field.Kind() != reflect.Int32 || json.Unmarshal(value, &number) != nil ||
-		number != math.Trunc(number) || math.Abs(number) > math.MaxInt32 {
+	number, ok := wire.Whole(value)
+	if field.Kind() != reflect.Int32 || !ok || field.OverflowInt(number) {
 		return false
 	}
-	field.SetInt(int64(number))
+	field.SetInt(number)
 	return true
 }
 
@@ -155,8 +155,11 @@ func kindOf(t reflect.Type) string {
 	if t.Kind() == reflect.Pointer {
 		t = t.Elem()
 	}
-	if t.Kind() == reflect.Int32 {
+	switch t.Kind() {
+	case reflect.Int32:
 		return "a whole number, or far out of range"
+	case reflect.String:
+		return "a string, or has half a surrogate pair"
 	}
 	return "a " + t.Kind().String()
 }

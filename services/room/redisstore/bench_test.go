@@ -202,7 +202,7 @@ func BenchmarkExpire100000InOneRoom(b *testing.B) {
 			b.Fatal(n, err)
 		}
 		b.StopTimer()
-		if err := store.Delete(b.Context(), "r0"); err != nil {
+		if err := store.Delete(b.Context(), "r0", ""); err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()

@@ -62,9 +62,13 @@ func TestAWalkInTakesTheOwnSeatOrAFreeOne(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(2)
 		permit := f.reserve("a")
-		f.walkIn("a", "s1") // reserved before
+		joined, err := f.confirm(room.Join{Member: wire.Member{UserID: "a"}, Session: "s1"}) // reserved before
+		f.must(err)
+		if joined.Member.Nickname != "Na" {
+			f.Errorf("the permit's nickname is lost: %+v", joined.Member)
+		}
 		f.counts(0, 1)
-		_, err := f.confirm(room.Join{Permit: permit, Session: "s9"})
+		_, err = f.confirm(room.Join{Permit: permit, Session: "s9"})
 		f.refused(err, wire.PermitExpired) // used by the walk-in
 		f.walkIn("b", "s2")                // free
 		f.counts(0, 2)

@@ -11,6 +11,30 @@ import (
 )
 
 // publish appends a message of a session of "r", or of the application.
+// A retry whose first answer was lost, and came when things had changed again.
+func TestARepeatedRequestRemovesAndDeletesNothingMore(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(3)
+		f.walkIn("a", "s1")
+		f.walkIn("b", "s2")
+		f.must(f.store.Remove(f.ctx, "r", "a", "q1"))
+		f.counts(0, 1)
+		f.walkIn("a", "s3")
+		f.must(f.store.Remove(f.ctx, "r", "a", "q1"))
+		f.counts(0, 2)
+		f.must(f.store.Delete(f.ctx, "r", "q1-delete"))
+		f.must(f.store.Delete(f.ctx, "r", "q1-delete")) // there is no such room
+		f.must(f.store.Remove(f.ctx, "r", "a", "q1"))
+		f.create(3)
+		f.walkIn("c", "s4")
+		f.must(f.store.Delete(f.ctx, "r", "q1-delete"))
+		f.counts(0, 1)
+		f.must(f.store.Delete(f.ctx, "r", "q2"))
+		f.refused(f.store.Delete(f.ctx, "r", "q3"), wire.RoomNotFound)
+		f.refused(f.store.Delete(f.ctx, "r", "q3"), wire.RoomNotFound) // nothing was carried out
+	})
+}
+
 func (f *fixture) publish(session, id string) roomlog.Result {
 	f.Helper()
 	p := roomlog.NewPublisher(f.scripts, f.layout)
@@ -126,16 +150,16 @@ func TestRemoveFreesSeatAndPermitAndTellsTheSession(t *testing.T) {
 		f.walkIn("a", "s1")
 		permit := f.reserve("a")
 		next := f.events()
-		f.must(f.store.Remove(f.ctx, "r", "a"))
+		f.must(f.store.Remove(f.ctx, "r", "a", ""))
 		f.wantEvent(next(), roomlog.KindRemoved, "s1")
 		f.counts(0, 0)
 		f.wantLog("1 +a =1", "2 -a REMOVED =0")
 		_, err := f.confirm(room.Join{Permit: permit, Session: "s2"})
 		f.refused(err, wire.PermitExpired)
-		f.must(f.store.Remove(f.ctx, "r", "a"))
-		f.must(f.store.Remove(f.ctx, "r", "nobody"))
+		f.must(f.store.Remove(f.ctx, "r", "a", ""))
+		f.must(f.store.Remove(f.ctx, "r", "nobody", ""))
 		f.wantLog("1 +a =1", "2 -a REMOVED =0")
-		f.refused(f.store.Remove(f.ctx, "nowhere", "a"), wire.RoomNotFound)
+		f.refused(f.store.Remove(f.ctx, "nowhere", "a", ""), wire.RoomNotFound)
 	})
 }
 
@@ -144,7 +168,7 @@ func TestRemovingTheLastMemberEndsTheRoom(t *testing.T) {
 		f.create(3)
 		f.walkIn("a", "s1")
 		f.reserve("a")
-		f.must(f.store.Remove(f.ctx, "r", "a"))
+		f.must(f.store.Remove(f.ctx, "r", "a", ""))
 		f.gone("r")
 	})
 }
@@ -157,10 +181,10 @@ func TestDeleteTellsTheGatewaysAndDropsEveryKey(t *testing.T) {
 		f.reserve("b")
 		f.publish("s1", "id1")
 		next := f.events()
-		f.must(f.store.Delete(f.ctx, "r"))
+		f.must(f.store.Delete(f.ctx, "r", ""))
 		f.wantEvent(next(), roomlog.KindDeleted, "")
 		f.gone("r")
-		f.refused(f.store.Delete(f.ctx, "r"), wire.RoomNotFound)
+		f.refused(f.store.Delete(f.ctx, "r", ""), wire.RoomNotFound)
 		f.leave("s1")
 		f.gone("r")
 	})
@@ -242,7 +266,7 @@ func TestEveryKeyOfARoomLapsesByItself(t *testing.T) {
 		f.reserve("a")
 		f.leave("s2")
 		check("leave with a permit")
-		f.must(f.store.Remove(f.ctx, "r", "a"))
+		f.must(f.store.Remove(f.ctx, "r", "a", ""))
 		check("remove")
 		f.walkIn("b", "s3")
 		check("coming back to an empty room")
@@ -265,7 +289,7 @@ func TestASessionThatEndedDoesNotComeBackInTheNextRoomOfThatID(t *testing.T) {
 	for name, end := range map[string]func(f *fixture){
 		"left before it came": func(f *fixture) { f.leave("late") },
 		"left":                func(f *fixture) { f.create(3); f.walkIn("ann", "late"); f.leave("late") },
-		"the room deleted":    func(f *fixture) { f.create(3); f.walkIn("ann", "late"); f.must(f.store.Delete(f.ctx, "r")) },
+		"the room deleted":    func(f *fixture) { f.create(3); f.walkIn("ann", "late"); f.must(f.store.Delete(f.ctx, "r", "")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, room.DefaultRules(), func(f *fixture) {

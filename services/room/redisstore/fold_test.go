@@ -113,7 +113,7 @@ func (c *crowd) step(rng *rand.Rand) {
 		c.allowed(err)
 	case 11:
 		if rng.IntN(3) == 0 {
-			c.allowed(c.store.Remove(c.ctx, "r", user))
+			c.allowed(c.store.Remove(c.ctx, "r", user, ""))
 		}
 	}
 }

@@ -21,7 +21,7 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 		},
 		"Get":    func(ctx context.Context) error { _, err := s.Get(ctx, "r"); return err },
 		"List":   func(ctx context.Context) error { _, _, err := s.List(ctx, 20, ""); return err },
-		"Delete": func(ctx context.Context) error { return s.Delete(ctx, "doomed") },
+		"Delete": func(ctx context.Context) error { return s.Delete(ctx, "doomed", "") },
 		"Reserve": func(ctx context.Context) error {
 			_, err := s.Reserve(ctx, "r", wire.Member{UserID: "c"}, "sc")
 			return err
@@ -32,7 +32,7 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 			return err
 		},
 		"Leave":  func(ctx context.Context) error { return s.Leave(ctx, "r", "nobody", wire.ReasonLeft) },
-		"Remove": func(ctx context.Context) error { return s.Remove(ctx, "r", "nobody") },
+		"Remove": func(ctx context.Context) error { return s.Remove(ctx, "r", "nobody", "") },
 		"Renew": func(ctx context.Context) error {
 			lost, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "sa", User: "a"}})
 			if len(lost) > 0 {

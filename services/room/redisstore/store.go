@@ -124,8 +124,8 @@ func (s *Store) Get(ctx context.Context, roomID string) (room.Room, error) {
 }
 
 // Delete drops a room.
-func (s *Store) Delete(ctx context.Context, roomID string) error {
-	_, err := s.run(ctx, deleteScript, roomID)
+func (s *Store) Delete(ctx context.Context, roomID, requestID string) error {
+	_, err := s.run(ctx, deleteScript, roomID, requestID)
 	return err
 }
 
@@ -237,7 +237,7 @@ func (s *Store) Leave(ctx context.Context, roomID, session, reason string) error
 }
 
 // Remove takes a user out.
-func (s *Store) Remove(ctx context.Context, roomID, user string) error {
-	_, err := s.run(ctx, removeScript, roomID, user)
+func (s *Store) Remove(ctx context.Context, roomID, user, requestID string) error {
+	_, err := s.run(ctx, removeScript, roomID, user, requestID)
 	return err
 }

@@ -46,6 +46,10 @@ if token ~= '' then
   call('HDEL', TOKENS, user)
   call('DEL', PREFIX .. 'permit:' .. token)
 elseif call('ZSCORE', PERMITS, user) then
+  if nick == '' then
+    local value = call('GET', PREFIX .. 'permit:' .. call('HGET', TOKENS, user))
+    nick = value and string.match(value, '^[^\n]*\n[^\n]*\n(.*)$') or ''
+  end
   release(user)
 elseif not old then -- else a permit for the seat that one has is left to the other tab
   if ARGV[8] == '1' then return {'FORBIDDEN'} end

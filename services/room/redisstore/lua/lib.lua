@@ -70,6 +70,13 @@ local function spend(...)
   call('PEXPIRE', SPENT, 120000)
 end
 
+-- carriedOut(request): a call with that request id changed this room in the last 2
+-- minutes. carried(request) says so of this one. '' is no id.
+local function carriedOut(request) return request ~= '' and call('ZSCORE', SPENT, ID .. ' ' .. request) end
+local function carried(request)
+  if request ~= '' then spend(ID .. ' ' .. request) end
+end
+
 -- BULK: how many holders one call of Redis takes. When a gateway dies, thousands of
 -- seats of a large room are freed in one step: one by one, 100,000 took over a second.
 local BULK = 500
@@ -140,8 +147,9 @@ local function purge()
   end
 end
 
--- erase(): the room and every key of it are gone. Its sessions are spent: a delayed ConfirmJoin of one of them must not get a seat in the next room of
--- that id, let alone its user's own from a session that lives.
+-- erase(): the room and every key of it are gone. Its sessions are spent: a delayed
+-- ConfirmJoin of one of them must not get a seat in the next room of that id, let alone
+-- its user's own from a session that lives.
 local function erase()
   local sessions = call('HKEYS', SESSIONS)
   for i = 1, #sessions, BULK do spend(unpack(sessions, i, math.min(i + BULK - 1, #sessions))) end

@@ -1,0 +1,72 @@
+package wire
+
+import (
+	"encoding/json"
+	"math"
+	"strconv"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Whole reads a JSON number that is whole, also one that is written like 1.0 or 1e2.
+// Beyond 2^53 those two are refused, since they say less than they seem to.
+func Whole(value []byte) (n int64, ok bool) {
+	if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
+		return n, true
+	}
+	var number *float64 // which null leaves nil
+	if json.Unmarshal(value, &number) != nil || number == nil || *number != math.Trunc(*number) || math.Abs(*number) > 1<<53 {
+		return 0, false
+	}
+	return int64(*number), true
+}
+
+// whole is a number that encoding/json reads by Whole.
+type whole int64
+
+// UnmarshalJSON implements json.Unmarshaler.
+func (w *whole) UnmarshalJSON(value []byte) error {
+	if string(value) == "null" {
+		return nil
+	}
+	n, ok := Whole(value)
+	if !ok {
+		return strconv.ErrSyntax
+	}
+	*w = whole(n)
+	return nil
+}
+
+// HalfPair reports whether a JSON string has an escape for half of a surrogate pair,
+// which is no character. encoding/json would make U+FFFD of each, so that texts which
+// differ become the same.
+func HalfPair(text []byte) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		unit, isUnit := codeUnit(text[i:])
+		switch {
+		case !isUnit:
+			i++ // an escape of one character, a backslash perhaps
+		case !utf16.IsSurrogate(unit):
+			i += 5
+		default:
+			low, _ := codeUnit(text[i+6:])
+			if utf16.DecodeRune(unit, low) == utf8.RuneError {
+				return true
+			}
+			i += 11
+		}
+	}
+	return false
+}
+
+// codeUnit reads an escape like \u00e9.
+func codeUnit(text []byte) (unit rune, ok bool) {
+	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
+		return 0, false
+	}
+	n, err := strconv.ParseUint(string(text[2:6]), 16, 16)
+	return rune(n), err == nil
+}

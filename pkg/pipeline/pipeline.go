@@ -31,7 +31,7 @@ const (
 )
 
 // ErrBusy refuses a call that was not sent to Redis: too many wait already, it waited
-// for longer than Patience, or the Runner is closed.
+// for longer than Patience or its caller did, or the Runner is closed.
 var ErrBusy = wire.Errorf(wire.Unavailable, "too many calls are waiting for the store")
 
 // Call is one run of a script.

@@ -348,9 +348,11 @@ func (s *Subscriber) sendProbe(ctx context.Context) {
 	}
 }
 
-// RedisTime is the time by Redis' clock. It is behind by as long as the last answer was
-// on its way, and never ahead of it unless that clock was set back since. It reports
-// false before the first answer, which comes with the subscription.
+// RedisTime is the time by Redis' clock: behind by as long as the last answer was on its
+// way, and not ahead of it. Where that clock was set since, or another Redis has taken
+// over, or this machine was suspended, it is wrong by as much until the next probe, a
+// second later. It reports false before the first answer, which comes about when the
+// subscription does.
 func (s *Subscriber) RedisTime() (time.Time, bool) {
 	t := s.told.Load()
 	if t == nil {

@@ -38,22 +38,23 @@ func (f fault) String() string {
 //   - a gateway and a room service are neither dead nor paused at any time
 //   - in a round, a pause outlasts the leases
 //   - within 17 s of a gateway's death Redis is there, which I8 needs
-//   - where Redis stands still, so do a gateway and a room service, for a little longer:
-//     calls pile up in front of each, whose users have given up when they are read
+//   - where Redis stands still, so do a gateway and a room service, from before and for a
+//     little longer: calls pile up in front of each, whose users have given up when they
+//     are read
 //   - Redis is never away as long as a lease: then all of them would end, which
 //     TestMembersComeBackByThemselvesAfterALongOutageOfRedis shows
 func plan(rng *rand.Rand, v *venue) (phases [][]fault) {
 	between := func(from, to float64) time.Duration {
 		return time.Duration((from + rng.Float64()*(to-from)) * float64(time.Second))
 	}
+	still := fault{between(1, 2), "pause", v.Redis, between(3, 6)}
+	around := func(p *cluster.Process) fault {
+		return fault{between(0, 1), "pause", p, still.at + still.lasts + between(0.2, 1.5)}
+	}
 	redis := [][]fault{
 		{{between(1, 2), "kill", v.Redis, between(0.1, 2)}},
 		{{between(1, 2), "stop", v.Redis, between(0.1, 2)}},
-		{
-			{between(0, 2), "pause", v.Gateways[rng.IntN(len(v.Gateways))], between(3, 7)},
-			{between(0, 2), "pause", v.Cluster.Rooms[rng.IntN(len(v.Cluster.Rooms))], between(3, 8)},
-			{between(1, 2), "pause", v.Redis, between(3, 6)},
-		},
+		{still, around(v.Gateways[rng.IntN(len(v.Gateways))]), around(v.Cluster.Rooms[rng.IntN(len(v.Cluster.Rooms))])},
 	}
 	rng.Shuffle(len(redis), func(i, j int) { redis[i], redis[j] = redis[j], redis[i] })
 	for i := range redis {

@@ -133,11 +133,15 @@ func TestTenthMalformedFrameCloses(t *testing.T) {
 		joined.ends(wire.CloseBadRequest)
 
 		p := n.open("/chat")
+		p.text(`{"type":"NONSENSE","id":"named"}`)
+		if f := p.refusal(wire.BadRequest); f.ID != "named" {
+			t.Fatalf("got %s", show(f))
+		}
 		for range 2 * wire.MaxMalformedFrames {
 			p.text(`{"type":"MESSAGE","body":1}`)
 			p.refusal(wire.BadRequest)
 		}
-		for range wire.MaxMalformedFrames {
+		for range wire.MaxMalformedFrames - 1 {
 			p.text(`nonsense`)
 			p.refusal(wire.BadRequest)
 		}

@@ -447,6 +447,42 @@ func TestJoinThatFailedDoesNotHappenLater(t *testing.T) {
 	})
 }
 
+// slow is a room service that refuses joins after a while, as where an earlier try of
+// the same call hangs elsewhere.
+type slow struct {
+	roomv1.RoomServiceClient
+	hearsLeave bool
+}
+
+func (slow) ConfirmJoin(context.Context, *roomv1.ConfirmJoinRequest, ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
+	time.Sleep(300 * time.Millisecond)
+	return nil, wire.Errorf(wire.RoomFull, "full")
+}
+
+func (s slow) Leave(ctx context.Context, req *roomv1.LeaveRequest, options ...grpc.CallOption) (*roomv1.LeaveResponse, error) {
+	if !s.hearsLeave {
+		return nil, wire.Errorf(wire.Unavailable, "lost")
+	}
+	return s.RoomServiceClient.Leave(ctx, req, options...)
+}
+
+func TestClientHearsOfAFailedJoinOnceNoneCanHappenAnyMore(t *testing.T) {
+	for hearsLeave, want := range map[bool]time.Duration{true: 300 * time.Millisecond, false: 5 * time.Second} {
+		t.Run(fmt.Sprint("leave is heard: ", hearsLeave), func(t *testing.T) {
+			s := shape{configure: func(cfg *gateway.Config) { cfg.Rooms = slow{cfg.Rooms, hearsLeave} }}
+			virtual(t, s, func(t *testing.T, c *cluster) {
+				p := c.nodes[0].open("/chat")
+				began := time.Now()
+				p.sendJoin(wire.ClientFrame{RoomID: c.room(roomSpec{})})
+				p.refusal(wire.RoomFull)
+				if took := time.Since(began); took < want || took > want+100*time.Millisecond {
+					t.Fatalf("told after %v, want %v", took, want)
+				}
+			})
+		})
+	}
+}
+
 // panicking is a room service whose ConfirmJoin panics in the caller.
 type panicking struct{ roomv1.RoomServiceClient }
 

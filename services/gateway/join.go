@@ -52,8 +52,9 @@ func (s *session) joinByURL(f *wire.ClientFrame) error {
 
 // refuseJoin tells why, and ends the socket with the code that goes with it.
 func (s *session) refuseJoin(err error) {
-	if errors.Is(err, errGone) {
-		return // nobody hears it, and the next read ends the session
+	if errors.Is(err, errGone) { // nobody hears it, and the next read ends the session
+		s.g.metrics.joins.WithLabelValues("GONE").Inc()
+		return
 	}
 	e := wire.AsError(err)
 	if e.Code == wire.Internal {
@@ -117,12 +118,12 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	if s.sock.gone() {
 		return errGone
 	}
-	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
-	defer cancel()
-	var deadline *timestamppb.Timestamp
+	var deadline *timestamppb.Timestamp // no later than ctx ends
 	if now, ok := s.g.hub.subs.RedisTime(); ok {
 		deadline = timestamppb.New(now.Add(confirmTimeout))
 	}
+	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
+	defer cancel()
 	sent := s.g.hub.clock()
 	resp, err := s.g.cfg.Rooms.ConfirmJoin(ctx, &roomv1.ConfirmJoinRequest{
 		RoomId: f.RoomID, Permit: f.Permit, UserId: user, Nickname: nickname,
@@ -148,7 +149,8 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 // giveUp gives up the seat that a join may have got though its answer was lost. Where a
 // call of it may still be on its way, it returns once that cannot be carried out any
 // more, since the client that is told of the error joins again: as soon as the session
-// is known to have ended, and when ctx ends, with which the call is too late.
+// is known to have ended, and when ctx ends, with which a call that has a deadline is too
+// late.
 func (s *session) giveUp(ctx context.Context, roomID string, onItsWay bool) {
 	ended := make(chan struct{})
 	s.g.background.Go(func() {

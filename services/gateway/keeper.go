@@ -26,8 +26,11 @@ const (
 // sessions in batches, pings them, drops peers that are silent, and closes a session
 // whose lease cannot be renewed before that lease ends.
 type keeper struct {
-	g      *Gateway
+	g *Gateway
+
+	// The goroutine of serve has these.
 	ticked time.Duration // clock of the last tick
+	stood  bool          // that tick renewed nothing
 
 	mu       sync.Mutex
 	sessions [pingTurns]map[*session]struct{} // by the turn in which they are pinged
@@ -107,6 +110,9 @@ func (k *keeper) serve(ctx context.Context) {
 		case <-tick.C:
 		}
 		k.tick(ctx, turn)
+		if k.stood {
+			tick.Reset(keeperTick) // the next one would come sooner
+		}
 	}
 }
 
@@ -116,8 +122,8 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 	k.mu.Lock()
 	// Behind a time in which this process stood still, peers that broke off in it are only
 	// being read of. Their leases are not to begin anew: all others' are, at the next tick,
-	// however late that is.
-	stood := now-k.ticked > 2*keeperTick && !k.kicked
+	// however late that is. A renewal that was being repeated goes on all the same.
+	k.stood = now-k.ticked > 2*keeperTick && !k.stood
 	k.ticked = now
 	for i, sessions := range k.sessions {
 		for s := range sessions {
@@ -127,12 +133,12 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 			if i == turn%pingTurns {
 				s.sock.send(pingFrame)
 			}
-			if !stood && s.leased() && (s.renewTurn == turn%renewTurns || k.kicked) && s.sock.closed() == 0 {
+			if !k.stood && s.leased() && (s.renewTurn == turn%renewTurns || k.kicked) && s.sock.closed() == 0 {
 				due = append(due, s)
 			}
 		}
 	}
-	k.kicked = stood
+	k.kicked = k.stood
 	collect := k.memory.due(now)
 	k.mu.Unlock()
 	if collect {

@@ -231,7 +231,7 @@ func (s *session) handle(data []byte) error {
 		if f.Known() {
 			s.decline(err, f.ID)
 		} else {
-			s.malform(err)
+			s.malform(err, f.ID)
 		}
 		return nil
 	}
@@ -261,16 +261,17 @@ func (s *session) handle(data []byte) error {
 }
 
 // decline answers to a frame that was understood and is not accepted. It counts for the
-// rate as a message does.
+// rate as a message does, and for that of refused ones.
 func (s *session) decline(err error, id string) {
+	s.meter.take(1)
 	if s.allowed(&s.messages, id) {
 		s.refuse(err, id)
 	}
 }
 
 // malform answers to a frame that could not be understood; the tenth ends the socket.
-func (s *session) malform(err error) {
-	s.refuse(err, "")
+func (s *session) malform(err error, id string) {
+	s.refuse(err, id)
 	if s.malformed++; s.malformed >= wire.MaxMalformedFrames {
 		s.close(wire.CloseBadRequest)
 	}

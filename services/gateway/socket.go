@@ -38,7 +38,7 @@ const (
 type socket struct {
 	nc    net.Conn
 	raw   syscall.RawConn // nil where the connection has no file descriptor
-	read  *bufio.Reader   // what the library reads from
+	read  *bufio.Reader   // what the library reads from; the reading goroutine has it
 	ended *sync.WaitGroup // counts the goroutines that write
 
 	// attempt is tryWrite's closure, made once; attempted and taken are its

@@ -19,10 +19,11 @@ const (
 	// clockSlack is how much earlier than we reckon a lease or permit may end: Redis
 	// counts whole milliseconds of a clock of its own.
 	clockSlack = 250 * time.Millisecond
-	// hangover is how long after a request was given up the service may carry it out: a
-	// process that stood still may find it behind that, though it stood for longer than a
-	// lease.
-	hangover = 17 * time.Second
+	// hangover is how long after a join was given up the service may carry it out.
+	hangover = 5 * time.Second
+	// strayFor is the same of a reservation: a process that stood still may make it
+	// afterwards, and it may have stood for longer than a lease.
+	strayFor = 17 * time.Second
 	never    = time.Duration(math.MaxInt64)
 )
 
@@ -204,7 +205,7 @@ func (p *place) reserved(user string, asked, heard, ttl time.Duration, certain b
 	if certain {
 		p.holds[user] = append(p.holds[user], &hold{permit: true, from: heard, sure: asked + ttl - clockSlack, until: never})
 	} else {
-		heard += hangover
+		heard += strayFor
 	}
 	p.claim(user).permit = heard + ttl
 	p.last = max(p.last, heard)

@@ -1086,7 +1086,8 @@ type ConfirmJoinRequest struct {
 	OwnSeatOnly bool `protobuf:"varint,7,opt,name=own_seat_only,json=ownSeatOnly,proto3" json:"own_seat_only,omitempty"`
 	// By the store's clock. A call that was held up on its way does nothing from then on
 	// and gets UNAVAILABLE: its caller has given up, and its user may have joined
-	// elsewhere. Unset: it is never too late.
+	// elsewhere. Unset: it is never too late. Only who has asked Redis for its TIME can
+	// set it.
 	Deadline      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1618,7 +1619,8 @@ type RemoveMemberRequest struct {
 	// Required.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Set it to make a retry safe: at most 64 characters of A-Z a-z 0-9 _ -. The same
-	// request_id again in the next 2 minutes does nothing, though the user came back.
+	// request_id again for that user in the next 2 minutes does nothing, though the user
+	// came back.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

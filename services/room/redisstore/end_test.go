@@ -11,6 +11,18 @@ import (
 )
 
 // publish appends a message of a session of "r", or of the application.
+func (f *fixture) publish(session, id string) roomlog.Result {
+	f.Helper()
+	p := roomlog.NewPublisher(f.scripts, f.layout)
+	m := roomlog.Message{RoomID: "r", User: wire.SystemUser, ID: id, Tail: wire.MessageTail([]byte(`{"userId":"system"}`), id, []byte(`1`))}
+	if session != "" {
+		m.Epoch, m.Session = "e1", session
+	}
+	r, err := p.PublishWait(f.ctx, m)
+	f.must(err)
+	return r
+}
+
 // A retry whose first answer was lost, and came when things had changed again.
 func TestARepeatedRequestRemovesAndDeletesNothingMore(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
@@ -22,29 +34,19 @@ func TestARepeatedRequestRemovesAndDeletesNothingMore(t *testing.T) {
 		f.walkIn("a", "s3")
 		f.must(f.store.Remove(f.ctx, "r", "a", "q1"))
 		f.counts(0, 2)
-		f.must(f.store.Delete(f.ctx, "r", "q1-delete"))
-		f.must(f.store.Delete(f.ctx, "r", "q1-delete")) // there is no such room
+		f.must(f.store.Remove(f.ctx, "r", "b", "q1")) // another user
+		f.counts(0, 1)
+		f.must(f.store.Delete(f.ctx, "r", "q1"))
+		f.must(f.store.Delete(f.ctx, "r", "q1")) // there is no such room
 		f.must(f.store.Remove(f.ctx, "r", "a", "q1"))
 		f.create(3)
 		f.walkIn("c", "s4")
-		f.must(f.store.Delete(f.ctx, "r", "q1-delete"))
+		f.must(f.store.Delete(f.ctx, "r", "q1"))
 		f.counts(0, 1)
 		f.must(f.store.Delete(f.ctx, "r", "q2"))
 		f.refused(f.store.Delete(f.ctx, "r", "q3"), wire.RoomNotFound)
 		f.refused(f.store.Delete(f.ctx, "r", "q3"), wire.RoomNotFound) // nothing was carried out
 	})
-}
-
-func (f *fixture) publish(session, id string) roomlog.Result {
-	f.Helper()
-	p := roomlog.NewPublisher(f.scripts, f.layout)
-	m := roomlog.Message{RoomID: "r", User: wire.SystemUser, ID: id, Tail: wire.MessageTail([]byte(`{"userId":"system"}`), id, []byte(`1`))}
-	if session != "" {
-		m.Epoch, m.Session = "e1", session
-	}
-	r, err := p.PublishWait(f.ctx, m)
-	f.must(err)
-	return r
 }
 
 func TestTheLastToLeaveTakesTheRoomAndEveryKeyOfIt(t *testing.T) {

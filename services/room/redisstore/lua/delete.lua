@@ -1,9 +1,9 @@
 -- Deletes a room whoever is in it, and tells the gateways.
 -- ARGV: 2 request id or ''
 -- Answers {'OK'} or {'ROOM_NOT_FOUND'}.
-if carriedOut(ARGV[2]) then return {'OK'} end
+if carriedOut('delete', ARGV[2]) then return {'OK'} end
 if not open() then return {'ROOM_NOT_FOUND'} end
 notice('d', '')
 erase()
-carried(ARGV[2])
+carried('delete', ARGV[2])
 return {'OK'}

@@ -70,11 +70,16 @@ local function spend(...)
   call('PEXPIRE', SPENT, 120000)
 end
 
--- carriedOut(request): a call with that request id changed this room in the last 2
--- minutes. carried(request) says so of this one. '' is no id.
-local function carriedOut(request) return request ~= '' and call('ZSCORE', SPENT, ID .. ' ' .. request) end
-local function carried(request)
-  if request ~= '' then spend(ID .. ' ' .. request) end
+-- carriedOut(what, request): what was asked for with that request id was carried out in
+-- this room in the last 2 minutes. carried(what, request) says so of this call. '' is no
+-- id. Their names have spaces, as no session has.
+local function carriedOut(what, request)
+  if request == '' then return false end
+  local at = call('ZSCORE', SPENT, ID .. ' ' .. what .. ' ' .. request)
+  return at and tonumber(at) > now - 120000
+end
+local function carried(what, request)
+  if request ~= '' then spend(ID .. ' ' .. what .. ' ' .. request) end
 end
 
 -- BULK: how many holders one call of Redis takes. When a gateway dies, thousands of

@@ -1,7 +1,7 @@
 -- Takes a user out of the room: seat and permit.
 -- ARGV: 2 user  3 request id or ''
 -- Answers {'OK'} or {'ROOM_NOT_FOUND'}.
-if carriedOut(ARGV[3]) then return {'OK'} end
+if carriedOut('remove ' .. ARGV[2], ARGV[3]) then return {'OK'} end
 if not open() then return {'ROOM_NOT_FOUND'} end
 release(ARGV[2])
 local session = call('HGET', SEATS, ARGV[2])
@@ -10,5 +10,5 @@ if session then
   vacate('REMOVED', session)
 end
 settle()
-carried(ARGV[3])
+carried('remove ' .. ARGV[2], ARGV[3])
 return {'OK'}

@@ -169,7 +169,7 @@ func (v *venue) badFrames(t *testing.T) {
 		{"not UTF-8", text("{\"type\":\"\xff\"}"), 0, wire.CloseInvalidText},
 		{"ten that are no JSON", text(ten("no")...), 10, wire.CloseBadRequest},
 		{"ten of no type", text(ten(`{"type":"DANCE"}`)...), 10, wire.CloseBadRequest},
-		{"ten before JOIN", text(ten(`{"type":"MESSAGE","id":"a","body":1}`)...), 10, wire.CloseBadRequest},
+		{"ten before JOIN, which do not count", text(append(ten(`{"type":"MESSAGE","id":"a","body":1}`), ten("no")...)...), 20, wire.CloseBadRequest},
 		{"JOIN without a room", text(`{"type":"JOIN"}`), 1, wire.CloseBadRequest},
 	} {
 		t.Run("frame/"+row.name, func(t *testing.T) {

@@ -8,11 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/grpc"
-
 	"github.com/anteroom-chat/anteroom/pkg/wire"
-	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
-	"github.com/anteroom-chat/anteroom/services/gateway"
 )
 
 func TestSocketThatBreaksKeepsItsSeatUntilTheLeaseEndsAndIsLost(t *testing.T) {
@@ -389,115 +385,5 @@ func TestCrashedGatewaysSeatsAreFreeWithin17Seconds(t *testing.T) {
 		if _, status := c.nodes[1].get(alone); status != 404 {
 			t.Fatalf("GET answered %d", status)
 		}
-	})
-}
-
-func TestJoinWhoseConfirmationIsLostLeavesNoSeatBehind(t *testing.T) {
-	virtual(t, shape{}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		watcher, _ := c.nodes[0].walkIn(roomID, "")
-		c.link("gateway-1", "rooms-1").StallWays(false, true)
-		p := c.nodes[0].open("/chat")
-		p.sendJoin(wire.ClientFrame{RoomID: roomID})
-		p.refusal(wire.Unavailable)
-		p.ends(wire.CloseUnavailable)
-		watcher.expect(wire.TypeMemberJoined)
-		c.link("gateway-1", "rooms-1").Stall(false)
-		watcher.expect(wire.TypeMemberLeft)
-		c.occupied(roomID, 1)
-	})
-}
-
-// holding is a room service whose first ConfirmJoin is held up on its way, and which
-// then hears of no Leave either.
-type holding struct {
-	roomv1.RoomServiceClient
-	held chan *roomv1.ConfirmJoinRequest // of one
-}
-
-func (h holding) ConfirmJoin(ctx context.Context, req *roomv1.ConfirmJoinRequest, options ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
-	select {
-	case h.held <- req:
-		<-ctx.Done()
-		return nil, wire.Errorf(wire.Unavailable, "held up")
-	default:
-		return h.RoomServiceClient.ConfirmJoin(ctx, req, options...)
-	}
-}
-
-func (holding) Leave(context.Context, *roomv1.LeaveRequest, ...grpc.CallOption) (*roomv1.LeaveResponse, error) {
-	return nil, wire.Errorf(wire.Unavailable, "lost")
-}
-
-// The user who is told of the error joins again, before the first call gets through.
-func TestJoinThatFailedDoesNotHappenLater(t *testing.T) {
-	held := make(chan *roomv1.ConfirmJoinRequest, 1)
-	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = holding{cfg.Rooms, held} }}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		_, token := c.user("")
-		p := c.nodes[0].open("/chat")
-		p.sendJoin(wire.ClientFrame{RoomID: roomID, Identity: token})
-		p.refusal(wire.Unavailable)
-		again, _ := c.nodes[0].walkIn(roomID, token)
-		if _, err := c.api.ConfirmJoin(t.Context(), <-held); wire.CodeOf(err) != wire.Unavailable {
-			t.Fatalf("got %v", err)
-		}
-		again.quiet(time.Minute)
-		c.occupied(roomID, 1)
-	})
-}
-
-// slow is a room service that refuses joins after a while, as where an earlier try of
-// the same call hangs elsewhere.
-type slow struct {
-	roomv1.RoomServiceClient
-	hearsLeave bool
-}
-
-func (slow) ConfirmJoin(context.Context, *roomv1.ConfirmJoinRequest, ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
-	time.Sleep(300 * time.Millisecond)
-	return nil, wire.Errorf(wire.RoomFull, "full")
-}
-
-func (s slow) Leave(ctx context.Context, req *roomv1.LeaveRequest, options ...grpc.CallOption) (*roomv1.LeaveResponse, error) {
-	if !s.hearsLeave {
-		return nil, wire.Errorf(wire.Unavailable, "lost")
-	}
-	return s.RoomServiceClient.Leave(ctx, req, options...)
-}
-
-func TestClientHearsOfAFailedJoinOnceNoneCanHappenAnyMore(t *testing.T) {
-	for hearsLeave, want := range map[bool]time.Duration{true: 300 * time.Millisecond, false: 5 * time.Second} {
-		t.Run(fmt.Sprint("leave is heard: ", hearsLeave), func(t *testing.T) {
-			s := shape{configure: func(cfg *gateway.Config) { cfg.Rooms = slow{cfg.Rooms, hearsLeave} }}
-			virtual(t, s, func(t *testing.T, c *cluster) {
-				p := c.nodes[0].open("/chat")
-				began := time.Now()
-				p.sendJoin(wire.ClientFrame{RoomID: c.room(roomSpec{})})
-				p.refusal(wire.RoomFull)
-				if took := time.Since(began); took < want || took > want+100*time.Millisecond {
-					t.Fatalf("told after %v, want %v", took, want)
-				}
-			})
-		})
-	}
-}
-
-// panicking is a room service whose ConfirmJoin panics in the caller.
-type panicking struct{ roomv1.RoomServiceClient }
-
-func (panicking) ConfirmJoin(context.Context, *roomv1.ConfirmJoinRequest, ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
-	panic("a defect")
-}
-
-// The HTTP server, on whose goroutine that join is made, survives a panic.
-func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
-	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = panicking{cfg.Rooms} }}, func(t *testing.T, c *cluster) {
-		p := c.nodes[0].open("/chat?roomId=" + c.room(roomSpec{}))
-		if code := p.end(); code != int(wire.CloseInternal) {
-			t.Fatalf("closed with %d", code)
-		}
-		other := c.nodes[0].open("/chat")
-		other.sync()
 	})
 }

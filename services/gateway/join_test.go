@@ -75,28 +75,3 @@ func TestJoinedHasExactlyTheFieldsOfTheContract(t *testing.T) {
 		}
 	})
 }
-
-// The gateway or Redis stands still, and the user gives up and joins elsewhere: what is
-// found on the old socket afterwards must not take the seat over.
-func TestJoinWhosePeerBrokeOffMeanwhileTakesNoSeat(t *testing.T) {
-	c := overTCP(t, shape{gateways: 2})
-	roomID := c.room(roomSpec{})
-	_, token := c.user("")
-	c.link("gateway-1", "redis").Stall(true)
-	c.nodes[0].open(query("roomId", roomID, "identity", token)).cut()
-	for _, giveUp := range []func(*peer){
-		(*peer).cut,
-		func(p *peer) { p.raw(encodeFrame(final|opClose, []byte{0x03, 0xe8})) }, // as browsers do, and wait
-	} {
-		p := c.nodes[0].open("/chat")
-		p.sendJoin(wire.ClientFrame{RoomID: roomID, Identity: token})
-		giveUp(p)
-	}
-	live, _ := c.nodes[1].walkIn(roomID, token)
-	c.link("gateway-1", "redis").Stall(false)
-	c.nodes[0].walkIn(roomID, "") // behind the same subscription as those two
-	c.nodes[0].stop()             // which waits for them
-	live.expect(wire.TypeMemberJoined)
-	live.sync()
-	c.occupiedAt(c.nodes[1], roomID, 2)
-}

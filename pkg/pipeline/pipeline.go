@@ -34,6 +34,12 @@ const (
 // for longer than Patience or its caller did, or the Runner is closed.
 var ErrBusy = wire.Errorf(wire.Unavailable, "too many calls are waiting for the store")
 
+// Redis is what runs scripts, alone and in batches: a *redis.Client.
+type Redis interface {
+	redis.Scripter
+	Pipeline() redis.Pipeliner
+}
+
 // Call is one run of a script.
 type Call struct {
 	Script *redis.Script
@@ -52,7 +58,7 @@ type Call struct {
 // Runner runs scripts in the order in which they were given. Its methods may be called
 // from many goroutines.
 type Runner struct {
-	rdb   *redis.Client
+	rdb   Redis
 	queue chan *Call
 
 	mu     sync.RWMutex // held to send to queue: nothing is sent to it after closed
@@ -61,7 +67,7 @@ type Runner struct {
 }
 
 // New starts a runner; Close ends it. The caller closes rdb.
-func New(rdb *redis.Client) *Runner {
+func New(rdb Redis) *Runner {
 	r := &Runner{rdb: rdb, queue: make(chan *Call, queueSize), ended: make(chan struct{})}
 	go r.work()
 	return r

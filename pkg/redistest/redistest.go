@@ -29,7 +29,7 @@ func Client(tb testing.TB, url string) *redis.Client {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = rdb.Close() })
-	return rdb
+	return rdb.(*redis.Client)
 }
 
 // Each runs a test twice, on an empty Redis of each kind.

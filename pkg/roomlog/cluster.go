@@ -11,6 +11,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 )
 
 // go-redis writes a line to stderr for each failed dial, hundreds a second in an
@@ -25,9 +27,24 @@ func (debugLogger) Printf(ctx context.Context, format string, v ...any) {
 	}
 }
 
+// Redis is what the project needs of a *redis.Client, which is always behind it. That
+// type itself does not show. It holds a weak.Pointer of itself, for which the compiler
+// makes its 700 methods twice over in each package whose types lead to it: 0.7 s, and
+// the last packages of make run wait for each other. redis.Options and redis.PubSub
+// lead to it too. So none of the three stands in what others see of this package:
+// signatures, and the fields and methods of types, also those that are not exported.
+type Redis interface {
+	pipeline.Redis
+	Ping(ctx context.Context) *redis.StatusCmd
+	HGet(ctx context.Context, key, field string) *redis.StringCmd
+	HSetNX(ctx context.Context, key, field string, value any) *redis.BoolCmd
+	ConfigGet(ctx context.Context, parameter string) *redis.MapStringStringCmd
+	Close() error
+}
+
 // Connect makes a client for a redis:// or rediss:// URL. Commands are not retried
 // by the client: who calls knows which may be.
-func Connect(url string) (*redis.Client, error) {
+func Connect(url string) (Redis, error) {
 	opts, err := redis.ParseURL(url)
 	if bad, ok := errors.AsType[*neturl.Error](err); ok {
 		err = bad.Err // and not the URL, which may hold a password
@@ -63,7 +80,7 @@ func Tune(opts *redis.Options) *redis.Options {
 // Agree records the layout in Redis, or compares it with what the first process of
 // the cluster recorded: processes that disagree would count the same room twice.
 // It warns where Redis may evict keys, since an evicted key is a lost seat.
-func Agree(ctx context.Context, rdb *redis.Client, layout Layout) error {
+func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 	want := strconv.Itoa(layout.Partitions)
 	if err := rdb.HSetNX(ctx, ClusterKey, "partitions", want).Err(); err != nil {
 		return Fault("record partitions", err)

@@ -34,7 +34,7 @@ const (
 // nor one that is healthy but no longer gets what is published. It publishes a probe
 // to itself every second; when none has come back for 3 s, it connects anew.
 type Subscriber struct {
-	rdb    *redis.Client
+	rdb    Redis
 	layout Layout
 	reader Reader
 	probe  string // the channel of our own probes
@@ -63,8 +63,16 @@ type channel struct {
 	isLive  bool
 }
 
+// subscription is what the helpers of a connection need of its *redis.PubSub, which does
+// not show (see Redis).
+type subscription interface {
+	Subscribe(ctx context.Context, channels ...string) error
+	Unsubscribe(ctx context.Context, channels ...string) error
+	Close() error
+}
+
 // NewSubscriber makes a subscriber; Run makes it work.
-func NewSubscriber(rdb *redis.Client, layout Layout, reader Reader) *Subscriber {
+func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
 	return &Subscriber{
 		rdb: rdb, layout: layout, reader: reader,
 		probe:    "ar:probe:" + rand.Text(),
@@ -158,7 +166,7 @@ func delayAfter(last, lived time.Duration) time.Duration {
 // connection serves one connection until it fails.
 func (s *Subscriber) connection(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	ps := s.rdb.Subscribe(ctx, s.probe)
+	ps := s.rdb.(*redis.Client).Subscribe(ctx, s.probe)
 	var others sync.WaitGroup
 	defer func() {
 		cancel()
@@ -190,7 +198,7 @@ func (s *Subscriber) connection(ctx context.Context) error {
 }
 
 // reconcile sends what is missing between the channels wanted and those subscribed.
-func (s *Subscriber) reconcile(ctx context.Context, ps *redis.PubSub) {
+func (s *Subscriber) reconcile(ctx context.Context, ps subscription) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -312,7 +320,7 @@ func (s *Subscriber) message(m *redis.Message) {
 
 // watch publishes probes and gives the connection up when none comes back, or when ctx
 // ends, which Receive does not notice.
-func (s *Subscriber) watch(ctx context.Context, ps *redis.PubSub) {
+func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	s.sendProbe(ctx)

@@ -46,6 +46,10 @@ func brokenImport(pkg, dep string) string {
 	return ""
 }
 
+// goRedis is Redis' client. Packages that are compiled last do not name it: roomlog.Redis
+// says why.
+const goRedis = "github.com/redis/go-redis/v9"
+
 // onlyBoth is the one package that holds both services and is not for tests.
 const onlyBoth = ours + "services/cmd/anteroom"
 
@@ -63,6 +67,10 @@ func TestThePackagesOfEachServiceStayApart(t *testing.T) {
 			}
 			gateway = gateway || strings.HasPrefix(dep, ours+"services/gateway")
 			room = room || strings.HasPrefix(dep, ours+"services/room")
+		}
+		late := strings.HasPrefix(p.ImportPath, ours+"services/gateway") || strings.HasPrefix(p.ImportPath, ours+"services/cmd")
+		if late && slices.Contains(p.Imports, goRedis) {
+			t.Errorf("%s imports go-redis itself: it reaches Redis through roomlog and pipeline", p.ImportPath)
 		}
 		if gateway && room && p.ImportPath != onlyBoth && !p.forTests() {
 			t.Errorf("%s imports the gateway and the room service: only %s runs both in one process, and tests do", p.ImportPath, onlyBoth)

@@ -27,7 +27,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -40,7 +39,7 @@ import (
 // Config is what a gateway is made of. The caller closes what it brings.
 type Config struct {
 	ID         string // unique among gateways: 1 to 64 of A-Z a-z 0-9 _ -
-	Redis      *redis.Client
+	Redis      roomlog.Redis
 	Layout     roomlog.Layout
 	Rooms      roomv1.RoomServiceClient // answers *wire.Error (package rpc)
 	Identities *identity.Signer

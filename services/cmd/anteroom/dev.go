@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/alicebob/miniredis/v2"
-	"github.com/redis/go-redis/v9"
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
@@ -122,20 +121,21 @@ func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listen
 
 // store is the Redis that was named, or one within this process that forgets all at
 // its end.
-func (d *dev) store() (*redis.Client, func(), error) {
-	if d.Redis != "" {
-		rdb, err := roomlog.Connect(d.Redis)
-		if err != nil {
-			return nil, nil, fmt.Errorf("--redis: %w", err)
+func (d *dev) store() (roomlog.Redis, func(), error) {
+	url, end := d.Redis, func() {}
+	if url == "" {
+		embedded := miniredis.NewMiniRedis()
+		embedded.ClockTTL(true)
+		if err := embedded.Start(); err != nil {
+			return nil, nil, fmt.Errorf("embedded store: %w", err)
 		}
-		return rdb, func() { _ = rdb.Close() }, nil
+		slog.Info("on the embedded store: for trying out and developing, everything is forgotten at the end")
+		url, end = "redis://"+embedded.Addr(), embedded.Close
 	}
-	embedded := miniredis.NewMiniRedis()
-	embedded.ClockTTL(true)
-	if err := embedded.Start(); err != nil {
-		return nil, nil, fmt.Errorf("embedded store: %w", err)
+	rdb, err := roomlog.Connect(url)
+	if err != nil {
+		end()
+		return nil, nil, fmt.Errorf("--redis: %w", err)
 	}
-	slog.Info("on the embedded store: for trying out and developing, everything is forgotten at the end")
-	rdb := redis.NewClient(roomlog.Tune(&redis.Options{Addr: embedded.Addr()}))
-	return rdb, func() { _ = rdb.Close(); embedded.Close() }, nil
+	return rdb, func() { _ = rdb.Close(); end() }, nil
 }

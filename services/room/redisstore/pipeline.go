@@ -4,13 +4,15 @@ import (
 	"context"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 )
 
 // pipelined runs a script n times in one round trip. Calls that Redis refused since it
 // does not know the script (it forgets them when it restarts) did nothing: the script
 // is loaded and they are sent again. Each command carries its own error; the one
 // answered is that of loading.
-func pipelined(ctx context.Context, rdb *redis.Client, sc *redis.Script, n int, call func(i int) ([]string, []any)) ([]*redis.Cmd, error) {
+func pipelined(ctx context.Context, rdb pipeline.Redis, sc *redis.Script, n int, call func(i int) ([]string, []any)) ([]*redis.Cmd, error) {
 	if n == 0 {
 		return nil, nil
 	}

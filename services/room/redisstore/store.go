@@ -51,7 +51,7 @@ var (
 
 // Store is a room.Store in Redis.
 type Store struct {
-	rdb     *redis.Client
+	rdb     pipeline.Redis
 	scripts *pipeline.Runner // on rdb
 	layout  roomlog.Layout
 	rules   room.Rules
@@ -61,12 +61,12 @@ var _ room.Store = (*Store)(nil)
 
 // New makes a store with the contract's rules; the caller closes scripts, which run
 // on rdb, and rdb.
-func New(rdb *redis.Client, scripts *pipeline.Runner, layout roomlog.Layout) *Store {
+func New(rdb pipeline.Redis, scripts *pipeline.Runner, layout roomlog.Layout) *Store {
 	return NewWithRules(rdb, scripts, layout, room.DefaultRules())
 }
 
 // NewWithRules makes a store with other rules.
-func NewWithRules(rdb *redis.Client, scripts *pipeline.Runner, layout roomlog.Layout, rules room.Rules) *Store {
+func NewWithRules(rdb pipeline.Redis, scripts *pipeline.Runner, layout roomlog.Layout, rules room.Rules) *Store {
 	return &Store{rdb: rdb, scripts: scripts, layout: layout, rules: rules}
 }
 

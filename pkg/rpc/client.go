@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/VictoriaMetrics/metrics"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
@@ -61,8 +61,8 @@ const serviceConfig = `{
 
 // ClientConfig describes a connection; the zero value is a good one.
 type ClientConfig struct {
-	Timeout time.Duration         // of a call whose context has no deadline; default: DefaultTimeout
-	Metrics prometheus.Registerer // default: not registered
+	Timeout time.Duration // of a call whose context has no deadline; default: DefaultTimeout
+	Metrics *metrics.Set  // default: not registered
 	// Dialer replaces TCP: an in-memory listener in tests and in `anteroom dev`.
 	Dialer  func(ctx context.Context, address string) (net.Conn, error)
 	Options []grpc.DialOption // after ours
@@ -129,7 +129,7 @@ func parseTarget(target string) (string, []grpc.DialOption, error) {
 
 // callInterceptor gives every call a deadline, asks a second server where the first one
 // hangs or dies, and translates the error.
-func callInterceptor(timeout time.Duration, m *metrics) grpc.UnaryClientInterceptor {
+func callInterceptor(timeout time.Duration, m *callMetrics) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
 	) error {

@@ -1,52 +1,34 @@
 package rpc
 
 import (
-	"errors"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/anteroom-chat/anteroom/pkg/vec"
 )
 
-// metrics counts the calls of one side.
-type metrics struct {
-	calls    *prometheus.CounterVec
-	duration *prometheus.HistogramVec
+// callMetrics count the calls of one side.
+type callMetrics struct {
+	calls    *vec.Counters   // by how they ended: OK, an error code of the contract, or a gRPC code
+	duration *vec.Histograms // retries included
 }
 
-// newMetrics registers anteroom_rpc_<side>_calls_total and
+// newMetrics makes anteroom_rpc_<side>_calls_total and
 // anteroom_rpc_<side>_duration_seconds; a second server or connection on the same
 // registry counts into the same ones.
-func newMetrics(side string, registry prometheus.Registerer) *metrics {
-	m := &metrics{
-		calls: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "anteroom", Subsystem: "rpc_" + side, Name: "calls_total",
-			Help: "Unary calls by method and by how they ended (OK, an error code of the contract, or a gRPC code).",
-		}, []string{"method", "code"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "anteroom", Subsystem: "rpc_" + side, Name: "duration_seconds",
-			Help:    "How long unary calls took, retries included.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
-		}, []string{"method"}),
+func newMetrics(side string, registry *metrics.Set) *callMetrics {
+	if registry == nil {
+		registry = metrics.NewSet()
 	}
-	if registry != nil {
-		m.calls = register(registry, m.calls)
-		m.duration = register(registry, m.duration)
+	bounds := []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+	return &callMetrics{
+		calls:    vec.NewCounters(registry, "anteroom_rpc_"+side+"_calls_total", "code", "method"),
+		duration: vec.NewHistograms(registry, bounds, "anteroom_rpc_"+side+"_duration_seconds", "method"),
 	}
-	return m
 }
 
-func register[C prometheus.Collector](registry prometheus.Registerer, c C) C {
-	err := registry.Register(c)
-	if there, ok := errors.AsType[prometheus.AlreadyRegisteredError](err); ok {
-		return there.ExistingCollector.(C)
-	}
-	if err != nil {
-		panic("rpc: " + err.Error()) // two collectors of one name and different labels: a defect
-	}
-	return c
-}
-
-func (m *metrics) observe(method, code string, start time.Time) {
-	m.calls.WithLabelValues(method, code).Inc()
-	m.duration.WithLabelValues(method).Observe(time.Since(start).Seconds())
+func (m *callMetrics) observe(method, code string, start time.Time) {
+	m.calls.With(code, method).Inc()
+	m.duration.With(method).UpdateDuration(start)
 }

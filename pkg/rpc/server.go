@@ -9,7 +9,7 @@ import (
 	"runtime/debug"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/VictoriaMetrics/metrics"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
@@ -38,10 +38,10 @@ const (
 
 // ServerConfig describes a server; the zero value serves.
 type ServerConfig struct {
-	Logger      *slog.Logger          // default: slog.Default()
-	Metrics     prometheus.Registerer // default: not registered
-	StopTimeout time.Duration         // default: DefaultStopTimeout
-	Options     []grpc.ServerOption   // after ours
+	Logger      *slog.Logger        // default: slog.Default()
+	Metrics     *metrics.Set        // default: not registered
+	StopTimeout time.Duration       // default: DefaultStopTimeout
+	Options     []grpc.ServerOption // after ours
 }
 
 // Server is a grpc.Server with health, reflection, deadlines, typed errors and
@@ -136,7 +136,7 @@ func deadlineInterceptor(ctx context.Context, req any, _ *grpc.UnaryServerInfo, 
 }
 
 // errorInterceptor counts calls and translates their errors, panics included.
-func errorInterceptor(logger *slog.Logger, m *metrics) grpc.UnaryServerInterceptor {
+func errorInterceptor(logger *slog.Logger, m *callMetrics) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		start := time.Now()
 		resp, err := handleSafely(ctx, req, handle)

@@ -5,16 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"runtime/debug"
 	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/VictoriaMetrics/metrics"
 )
 
 // Bounds of the admin listener.
@@ -25,11 +23,21 @@ const (
 )
 
 // NewRegistry makes a metrics registry that has the process's own metrics.
-func NewRegistry() *prometheus.Registry {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewBuildInfoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+func NewRegistry() *metrics.Set {
+	metrics.ExposeMetadata(true) // the types, for the whole process
+	registry := metrics.NewSet()
+	registry.RegisterMetricsWriter(metrics.WriteProcessMetrics)
+	registry.RegisterMetricsWriter(metrics.WriteFDMetrics)
+	registry.RegisterMetricsWriter(writeBuildInfo)
 	return registry
+}
+
+// writeBuildInfo tells what was built; the Go version is in go_info.
+func writeBuildInfo(w io.Writer) {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		metrics.WriteGaugeUint64(w, fmt.Sprintf("go_build_info{checksum=%q,path=%q,version=%q}",
+			info.Main.Sum, info.Main.Path, info.Main.Version), 1)
+	}
 }
 
 // Check is one condition of readiness.
@@ -47,12 +55,12 @@ type Admin struct {
 }
 
 // ListenAdmin takes the address, so that a taken one stops the start; Run serves.
-func ListenAdmin(address string, metrics prometheus.Gatherer, checks ...Check) (*Admin, error) {
+func ListenAdmin(address string, registry *metrics.Set, checks ...Check) (*Admin, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	mux := adminHandler(metrics, checks)
+	mux := adminHandler(registry, checks)
 	return &Admin{listener: listener, mux: mux, server: &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -106,9 +114,12 @@ func (a *Admin) Run(ctx context.Context) error {
 	return nil
 }
 
-func adminHandler(metrics prometheus.Gatherer, checks []Check) *http.ServeMux {
+func adminHandler(registry *metrics.Set, checks []Check) *http.ServeMux {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(metrics, promhttp.HandlerOpts{ErrorLog: scrapeLog{}}))
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		registry.WritePrometheus(w)
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("ok\n")) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) { serveReady(w, r, checks) })
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
@@ -146,11 +157,6 @@ func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
 	w.WriteHeader(status)
 	w.Write([]byte(text.String()))
 }
-
-// scrapeLog hands errors of a scrape to slog.
-type scrapeLog struct{}
-
-func (scrapeLog) Println(v ...any) { slog.Error("metrics scrape failed", "err", fmt.Sprint(v...)) }
 
 // HealthCheck is what --healthcheck does, for container health checks in images
 // without a shell: it asks /readyz on the process's own admin address and answers

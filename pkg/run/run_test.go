@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -187,6 +188,19 @@ func TestTheAdminListenerServesMetricsHealthAndProfiles(t *testing.T) {
 	}
 	if status, _ := get(t, "http://"+a.Addr()+"/other"); status != 404 {
 		t.Errorf("/other: %d", status)
+	}
+}
+
+func TestMetricsTellTheirTypesAndOfTheProcess(t *testing.T) {
+	a := serveAdmin(t)
+	_, body := get(t, "http://"+a.Addr()+"/metrics")
+	for _, want := range []string{
+		"# TYPE go_goroutines gauge\n", "\ngo_memstats_heap_inuse_bytes ", "\ngo_info{", "\ngo_build_info{",
+		"# TYPE process_cpu_seconds_total counter\n", "\nprocess_resident_memory_bytes ", "\nprocess_open_fds ",
+	} {
+		if !strings.Contains(body, want) && (runtime.GOOS == "linux" || !strings.Contains(want, "process_")) {
+			t.Errorf("no %q", want)
+		}
 	}
 }
 

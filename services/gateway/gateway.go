@@ -26,7 +26,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -57,7 +57,7 @@ type Config struct {
 	// socket, 0 for not at all; nil: nobody has to.
 	Wait func(r *http.Request) time.Duration
 
-	Registry prometheus.Registerer // nil: no metrics
+	Registry *metrics.Set // nil: no metrics
 }
 
 // Gateway serves /chat.
@@ -67,7 +67,7 @@ type Gateway struct {
 	keeper     *keeper
 	scripts    *pipeline.Runner
 	publisher  *roomlog.Publisher
-	metrics    *metrics
+	metrics    *gatewayMetrics
 	stop       context.CancelFunc
 	draining   atomic.Bool    // not ready any more
 	moving     atomic.Bool    // members are being moved: nobody joins here

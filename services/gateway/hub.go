@@ -40,7 +40,7 @@ type presence struct {
 	byShard []int
 }
 
-func newHub(ctx context.Context, cfg Config, m *metrics) *hub {
+func newHub(ctx context.Context, cfg Config, m *gatewayMetrics) *hub {
 	h := &hub{
 		ctx: ctx, start: time.Now(), rooms: make(map[string]*presence),
 		replays: make(turns, maxReplays), reads: make(turns, maxReads),

@@ -53,14 +53,14 @@ func (s *session) joinByURL(f *wire.ClientFrame) error {
 // refuseJoin tells why, and ends the socket with the code that goes with it.
 func (s *session) refuseJoin(err error) {
 	if errors.Is(err, errGone) { // nobody hears it, and the next read ends the session
-		s.g.metrics.joins.WithLabelValues("GONE").Inc()
+		s.g.metrics.joins.With("GONE").Inc()
 		return
 	}
 	e := wire.AsError(err)
 	if e.Code == wire.Internal {
 		slog.Error("join failed", "err", err)
 	}
-	s.g.metrics.joins.WithLabelValues(string(e.Code)).Inc()
+	s.g.metrics.joins.With(string(e.Code)).Inc()
 	s.refuse(e, "")
 	s.close(e.Code.Translate().Close)
 }
@@ -80,7 +80,7 @@ func (s *session) join(f *wire.ClientFrame) error {
 		s.g.hub.exit(f.RoomID, sh)
 		return err
 	}
-	s.g.metrics.joins.WithLabelValues("ok").Inc()
+	s.g.metrics.joins.With("ok").Inc()
 	return nil
 }
 

@@ -163,7 +163,7 @@ func (k *keeper) renew(ctx context.Context, sessions []*session) {
 			k.renewed(sessions, lost, sent)
 			return
 		}
-		k.g.metrics.renewals.WithLabelValues("failed").Add(float64(len(sessions)))
+		k.g.metrics.renewals.With("failed").Add(len(sessions))
 		slog.Warn("cannot renew leases", "sessions", len(sessions), "err", err)
 		select {
 		case <-ctx.Done():
@@ -212,8 +212,8 @@ func (k *keeper) renewed(sessions []*session, lost map[string]roomv1.LostSession
 			s.close(wire.CloseLeaseLost)
 		}
 	}
-	k.g.metrics.renewals.WithLabelValues("lost").Add(float64(len(lost)))
-	k.g.metrics.renewals.WithLabelValues("renewed").Add(float64(len(sessions) - len(lost)))
+	k.g.metrics.renewals.With("lost").Add(len(lost))
+	k.g.metrics.renewals.With("renewed").Add(len(sessions) - len(lost))
 }
 
 // verify asks why a session's message was refused for want of a seat, and closes it.

@@ -248,7 +248,7 @@ func (r *localRoom) flush(now time.Duration) {
 		}
 		i++
 	}
-	r.shard.metrics.deliveries.Add(float64(len(r.offsets) * len(r.members)))
+	r.shard.metrics.deliveries.Add(len(r.offsets) * len(r.members))
 	for _, m := range slices.Clone(r.leaving) {
 		if r.last >= m.until {
 			r.remove(m)

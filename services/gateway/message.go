@@ -54,7 +54,7 @@ func (s *session) published(m *outMessage, id string, tail []byte, r roomlog.Res
 		}
 		s.outgoing.appended(m, r.Seq)
 	}
-	s.g.metrics.messages.WithLabelValues(result).Inc()
+	s.g.metrics.messages.With(result).Inc()
 }
 
 // owesEcho sees to it that a message that stands in the log comes to its sender: it is

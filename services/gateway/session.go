@@ -348,7 +348,7 @@ func (s *session) end(err error) {
 		}
 	}
 	s.sock.answerClose()
-	s.g.metrics.closes.WithLabelValues(closeLabel(s.sock.closed())).Inc()
+	s.g.metrics.closes.With(closeLabel(s.sock.closed())).Inc()
 	if s.shard != nil {
 		s.shard.run(func(sh *shard) {
 			if r := sh.rooms[s.joined.RoomID]; r != nil {

@@ -26,7 +26,7 @@ const (
 // reads of the log come back to it through its inbox.
 type shard struct {
 	hub     *hub
-	metrics *metrics
+	metrics *gatewayMetrics
 
 	mu     sync.Mutex
 	inbox  []task          // in order of arrival
@@ -47,7 +47,7 @@ type task struct {
 	do     func(*shard)
 }
 
-func newShard(h *hub, m *metrics) *shard {
+func newShard(h *hub, m *gatewayMetrics) *shard {
 	return &shard{
 		hub: h, metrics: m, wake: make(chan struct{}, 1),
 		missed: make(map[string]bool), rooms: make(map[string]*localRoom),
@@ -59,7 +59,7 @@ func (s *shard) event(roomID string, e roomlog.Event) {
 	s.mu.Lock()
 	if len(s.inbox) >= maxInbox {
 		s.missed[roomID] = true
-		s.metrics.drops.WithLabelValues("inbox_full").Inc()
+		s.metrics.drops.With("inbox_full").Inc()
 	} else {
 		s.inbox = append(s.inbox, task{roomID: roomID, event: e})
 	}

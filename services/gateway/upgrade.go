@@ -13,7 +13,7 @@ import (
 // ServeHTTP upgrades a request of /chat to a WebSocket.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if no := g.admit(r); no != nil {
-		g.metrics.refusals.WithLabelValues(no.reason).Inc()
+		g.metrics.refusals.With(no.reason).Inc()
 		no.answer(w)
 		return
 	}

@@ -17,9 +17,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -42,7 +42,7 @@ type Config struct {
 	Ready      func(ctx context.Context) error // why no traffic is wanted, nil if it is; default: always ready
 	Rate       RateLimit                       // default: none
 	Logger     *slog.Logger                    // default: slog.Default()
-	Metrics    prometheus.Registerer           // default: not registered
+	Metrics    *metrics.Set                    // default: not registered
 }
 
 type api struct {

@@ -10,8 +10,9 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/VictoriaMetrics/metrics"
 
+	"github.com/anteroom-chat/anteroom/pkg/vec"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -110,31 +111,24 @@ func (h *headOnly) Header() http.Header         { return h.header }
 func (h *headOnly) WriteHeader(status int)      { h.status = status }
 func (h *headOnly) Write(p []byte) (int, error) { return len(p), nil }
 
-// metrics counts requests by route, never by path: paths are the users' to choose.
-type metrics struct {
-	requests *prometheus.CounterVec
-	duration *prometheus.HistogramVec
+// requestMetrics count requests by route, never by path: paths are the users' to choose.
+type requestMetrics struct {
+	requests *vec.Counters
+	duration *vec.Histograms
 }
 
-func newMetrics(registry prometheus.Registerer) *metrics {
-	m := &metrics{
-		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Namespace: "anteroom", Subsystem: "http", Name: "requests_total",
-			Help: "Requests by route and status.",
-		}, []string{"route", "status"}),
-		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Namespace: "anteroom", Subsystem: "http", Name: "duration_seconds",
-			Help:    "How long requests took, by route.",
-			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5},
-		}, []string{"route"}),
+func newMetrics(registry *metrics.Set) *requestMetrics {
+	if registry == nil {
+		registry = metrics.NewSet()
 	}
-	if registry != nil {
-		registry.MustRegister(m.requests, m.duration)
+	bounds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
+	return &requestMetrics{
+		requests: vec.NewCounters(registry, "anteroom_http_requests_total", "route", "status"),
+		duration: vec.NewHistograms(registry, bounds, "anteroom_http_duration_seconds", "route"),
 	}
-	return m
 }
 
-func (m *metrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
+func (m *requestMetrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, route := mux.Handler(r)
 		if route == "" {
@@ -142,8 +136,8 @@ func (m *metrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
 		}
 		start, counted := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(counted, r)
-		m.requests.WithLabelValues(route, strconv.Itoa(counted.status)).Inc()
-		m.duration.WithLabelValues(route).Observe(time.Since(start).Seconds())
+		m.requests.With(route, strconv.Itoa(counted.status)).Inc()
+		m.duration.With(route).UpdateDuration(start)
 	})
 }
 

@@ -44,7 +44,7 @@ help: ## list the targets
 # and then what has no chain, so that no core waits for another at the end of that half.
 # The second half likewise: what only the command needs is left for the time in which the
 # gateway's packages wait for each other.
-DEV_FIRST = crypto/tls encoding/json go/doc database/sql mime/multipart log/slog runtime/pprof os/exec compress/gzip
+DEV_FIRST = crypto/tls encoding/json go/doc mime/multipart log/slog runtime/pprof os/exec compress/gzip
 DEV_THEN  = ./services/gateway/server ./services/cmd/anteroom
 DEV_BUILD = build -p $$(getconf _NPROCESSORS_ONLN) -tags=grpcnotrace -gcflags='all=-N -l -dwarf=false' -ldflags='-s -w' -buildvcs=false
 

@@ -80,6 +80,8 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithNoProxy(), // internal calls never leave by a proxy of the environment
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDisableServiceConfig(), // a TXT record does not configure us
+		grpc.WithStaticStreamWindowSize(window),
+		grpc.WithStaticConnWindowSize(window),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true,
 		}),

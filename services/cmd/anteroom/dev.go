@@ -52,7 +52,7 @@ func (d *dev) Run(ctx context.Context) error {
 		return err
 	}
 	defer closeStore()
-	listener, err := net.Listen("tcp", d.Listen)
+	listener, err := server.Listen(d.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}

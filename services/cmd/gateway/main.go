@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"strings"
 	"time"
@@ -87,7 +86,7 @@ func (s *settings) serve(ctx context.Context) error {
 	if err := run.Await(ctx, "Redis", agree); err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp", s.Listen)
+	listener, err := server.Listen(s.Listen)
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}

@@ -1,0 +1,28 @@
+package server
+
+import (
+	"context"
+	"net"
+	"runtime"
+)
+
+// Listen takes the address of the public port.
+func Listen(address string) (net.Listener, error) {
+	// Every request has its deadline and every WebSocket its PINGs: probes of the kernel's
+	// would only cost each connection four system calls.
+	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	return lastInLine{listener}, nil
+}
+
+// lastInLine accepts a connection once whatever else can run has had its turn. A storm
+// of them would be accepted in one go else, and each begin, before a message to those who
+// are there already is sent on.
+type lastInLine struct{ net.Listener }
+
+func (l lastInLine) Accept() (net.Conn, error) {
+	runtime.Gosched()
+	return l.Listener.Accept()
+}

@@ -143,8 +143,9 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 	k.mu.Unlock()
 	if collect {
 		// Not debug.FreeOSMemory, which stops a gateway of one core for 100 ms: the runtime
-		// gives back little by little what was collected.
-		k.calls.Go(runtime.GC)
+		// gives back little by little what was collected. The second time it finds what pools
+		// had kept, and knows how little memory is in use.
+		k.calls.Go(func() { runtime.GC(); runtime.GC() })
 	}
 	for ; len(due) > 0; due = due[min(len(due), renewChunk):] {
 		chunk := due[:min(len(due), renewChunk)]

@@ -3,6 +3,7 @@ package gateway
 import (
 	"encoding/binary"
 	"net"
+	"runtime"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -61,6 +62,7 @@ func (m *meter) take(n int) bool {
 		wait = m.allowance.ReserveN(now, 1).DelayFrom(now)
 	}
 	if wait <= 0 {
+		runtime.Gosched() // others first: what the kernel has of a burst would be read in one go
 		return false
 	}
 	time.Sleep(min(wait, longestPause))

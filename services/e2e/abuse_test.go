@@ -27,8 +27,8 @@ const (
 	flooders      = 20
 	handshakeRate = 100   // CONNECT_RATE
 	addressRate   = 1_000 // HAPROXY_ADDRESS_RATE
-	// calmTime is how long the honest rooms' calm is measured before each attack: what else
-	// the machine does changes from one to the next.
+	// calmTime is how long the honest rooms' calm is measured before and after each attack:
+	// what else the machine does changes from one to the next.
 	calmTime = 2 * time.Second
 	// lateness is what a deadline may be late on a machine that others use too.
 	lateness = 10 * time.Second
@@ -40,7 +40,15 @@ type abuse struct {
 	v      *venue
 	target *cluster.Process
 	choir  *choir
-	table  *tabwriter.Writer
+	rows   []row
+}
+
+// row is what an attack did.
+type row struct {
+	name, met             string
+	before, height, after vitals
+	load                  float64         // cores in use by the gateway
+	calm, under           []time.Duration // of each message of the honest rooms: before the attack, and under it
 }
 
 // Not parallel: it measures, and takes all that the machine has.
@@ -48,11 +56,8 @@ func TestAbuse(t *testing.T) {
 	v := start(t, cluster.Options{Rooms: 1, Gateways: 1, Settings: []string{
 		"TRUST_PROXY=true", fmt.Sprint("CONNECT_RATE=", handshakeRate), fmt.Sprint("HAPROXY_ADDRESS_RATE=", addressRate),
 	}})
-	var text strings.Builder
-	a := &abuse{T: t, v: v, target: v.Gateways[0], choir: newChoir(t, v.Gateways[0].URL()), table: tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)}
+	a := &abuse{T: t, v: v, target: v.Gateways[0], choir: newChoir(t, v.Gateways[0].URL())}
 	defer stepBack()()
-
-	_, _ = fmt.Fprintln(a.table, "attack\tlimit that met it\tRSS/heap before\tat its height\tafter\tcores\tp99 calm\tunder attack\tratio\tmessages")
 	a.attack("10,000 sockets that never JOIN", a.idle)
 	a.attack("1,000 handshakes that drip", a.dripHeaders)
 	a.attack("1,000 bodies that drip", a.dripBodies)
@@ -63,36 +68,53 @@ func TestAbuse(t *testing.T) {
 	a.attack("20 floods of fragments", a.flood(maskedFrame(0x00, nil)))
 	// Last, since HAProxy takes this test for the attacker.
 	a.attack("1,000 reconnects/s at HAProxy", a.reconnectByProxy)
-	_ = a.table.Flush()
-	t.Log("\n" + text.String())
+	t.Log("\n" + a.table(a.calm()))
+}
+
+// calm tells how long messages take while nobody attacks.
+func (a *abuse) calm() []time.Duration {
+	a.choir.since()
+	time.Sleep(calmTime)
+	return a.choir.since()
+}
+
+// table shows the attacks; last is the calm behind the last one.
+func (a *abuse) table(last []time.Duration) string {
+	var text strings.Builder
+	table := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "attack\tlimit that met it\tRSS/heap before\tat its height\tafter\tcores\tp99 calm\tunder attack\tratio\tmessages")
+	for i, r := range a.rows {
+		behind := last
+		if i+1 < len(a.rows) {
+			behind = a.rows[i+1].calm
+		}
+		calm, under := p99(r.calm, behind), p99(r.under)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%v\t%v\t%v\t%.2f\t%v\t%v\t%.1f\t%d\n", r.name, r.met, r.before, r.height, r.after, r.load,
+			calm.Round(time.Millisecond/10), under.Round(time.Millisecond/10), under.Seconds()/calm.Seconds(), len(r.under))
+	}
+	_ = table.Flush()
+	return text.String()
 }
 
 // attack makes an attack, and fails unless the honest rooms went on and memory is what
 // it was. run answers with the limit that met it, and calls height at its height.
 func (a *abuse) attack(name string, run func(height func()) (met string)) {
 	a.Helper()
-	before := a.v.collected(a.T, a.target)
-	a.choir.p99()
-	time.Sleep(calmTime)
-	calm, _ := a.choir.p99()
-	var height vitals
-	met := run(func() { height = a.v.vitals(a.T, a.target) })
-	p99, heard := a.choir.p99()
-	load := a.v.vitals(a.T, a.target).load(before)
-	if heard == 0 {
+	r := row{name: name, before: a.v.collected(a.T, a.target), calm: a.calm()}
+	r.met = run(func() { r.height = a.v.vitals(a.T, a.target) })
+	r.under = a.choir.since()
+	r.load = a.v.vitals(a.T, a.target).load(r.before)
+	if len(r.under) == 0 {
 		a.Errorf("%s: nobody in the honest rooms heard anything", name)
 	}
-	if grown := height.resident - before.resident; grown > 512<<20 {
+	if grown := r.height.resident - r.before.resident; grown > 512<<20 {
 		a.Errorf("%s: memory grew by %.0f MiB", name, grown/(1<<20))
 	}
-	var after vitals
 	eventually(a.T, lateness+soon, name+": the gateway is as it was", func() bool {
-		after = a.v.collected(a.T, a.target)
-		return after.goroutines < before.goroutines+100 && after.heap < before.heap+32<<20
+		r.after = a.v.collected(a.T, a.target)
+		return r.after.goroutines < r.before.goroutines+100 && r.after.heap < r.before.heap+32<<20
 	})
-	_, _ = fmt.Fprintf(a.table, "%s\t%s\t%v\t%v\t%v\t%.2f\t%v\t%v\t%.1f\t%d\n", name, met, before, height, after, load,
-		calm.Round(time.Millisecond/10), p99.Round(time.Millisecond/10),
-		p99.Seconds()/calm.Seconds(), heard)
+	a.rows = append(a.rows, r)
 }
 
 // elsewhere answers with an address, and in time with another: no address opens more

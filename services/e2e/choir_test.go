@@ -95,17 +95,21 @@ func (c *choir) listen(out io.Reader, heard chan<- struct{}) {
 	}
 }
 
-// p99 tells how long messages took since it was asked last, and how many came.
-func (c *choir) p99() (p99 time.Duration, n int) {
+// since tells how long each message took since it was asked last.
+func (c *choir) since() []time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	l := c.latencies
 	c.latencies = nil
-	if len(l) == 0 {
-		return 0, 0
+	return l
+}
+
+func p99(latencies ...[]time.Duration) time.Duration {
+	all := slices.Sorted(slices.Values(slices.Concat(latencies...)))
+	if len(all) == 0 {
+		return 0
 	}
-	slices.Sort(l)
-	return l[len(l)*99/100], len(l)
+	return all[len(all)*99/100]
 }
 
 // sing lets the honest rooms talk, and writes how long each message took. It ends when

@@ -265,7 +265,7 @@ func (c *cluster) config(name string) gateway.Config {
 	return gateway.Config{
 		ID: name, Redis: c.connectRedis(name), Layout: c.layout,
 		Identities: c.signer, Origins: new(origin.Policy),
-		MessageRate: 20, MessageBurst: 40, FrameRate: 200, FrameBurst: 100, WalkIn: true,
+		MessageRate: 20, MessageBurst: 40, FrameRate: 100, FrameBurst: 50, WalkIn: true,
 	}
 }
 

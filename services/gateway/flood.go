@@ -24,6 +24,9 @@ const (
 	freeFragment = 1 << 10
 	// longestPause bounds one pause of the reading, where the allowance is tiny.
 	longestPause = time.Second
+	// shortestPause is how long the frames read ahead have to be worth before the reading
+	// pauses: waking up for each would cost more than answering it.
+	shortestPause = 100 * time.Millisecond
 )
 
 // meter counts the frames of a peer that carry no message. It belongs to the goroutine
@@ -53,20 +56,20 @@ func (m *meter) pass(p []byte) {
 	}
 }
 
-// take takes n frames from the allowance and waits until they are allowed. It reports
-// whether it had to.
+// take takes n frames from the allowance, and waits until they are allowed. It reports
+// whether they were too many.
 func (m *meter) take(n int) bool {
 	now := time.Now()
 	var wait time.Duration
 	for range n { // one by one: a reservation above the burst would not be made
 		wait = m.allowance.ReserveN(now, 1).DelayFrom(now)
 	}
-	if wait <= 0 {
+	if wait < shortestPause {
 		runtime.Gosched() // others first: what the kernel has of a burst would be read in one go
-		return false
+	} else {
+		time.Sleep(min(wait, longestPause))
 	}
-	time.Sleep(min(wait, longestPause))
-	return true
+	return wait > 0
 }
 
 // count follows the frames in p, and answers with the number of those that are counted.
@@ -128,8 +131,10 @@ type libraryConn struct {
 	m *meter
 }
 
-// Read counts what it reads.
+// Read counts what it reads. It takes payload in large pieces, but few frames at a time,
+// of which the pause would be longer than the longest.
 func (c libraryConn) Read(p []byte) (int, error) {
+	p = p[:min(uint64(len(p)), c.m.skip+readBuffer)]
 	n, err := c.Conn.Read(p)
 	c.m.pass(p[:n])
 	return n, err

@@ -31,7 +31,7 @@ func (debugLogger) Printf(ctx context.Context, format string, v ...any) {
 // type itself does not show. It holds a weak.Pointer of itself, for which the compiler
 // makes its 700 methods twice over in each package whose types lead to it: 0.7 s, and
 // the last packages of make run wait for each other. redis.Options and redis.PubSub
-// lead to it too. So none of the three stands in what others see of this package:
+// lead to it too. So none of the three stands in what those packages use of this one:
 // signatures, and the fields and methods of types, also those that are not exported.
 type Redis interface {
 	pipeline.Redis

@@ -71,7 +71,7 @@ type subscription interface {
 	Close() error
 }
 
-// NewSubscriber makes a subscriber; Run makes it work.
+// NewSubscriber makes a subscriber; Run makes it work. rdb is a *redis.Client.
 func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
 	return &Subscriber{
 		rdb: rdb, layout: layout, reader: reader,

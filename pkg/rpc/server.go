@@ -28,10 +28,10 @@ const (
 	// MaxMessageBytes bounds requests and answers: a snapshot of 1,000 members with
 	// ids and nicknames at their limits is below 300 KiB, 10,000 leases below 3 MiB.
 	MaxMessageBytes = 4 << 20
-	// window is what either side may send ahead, in a call and on a connection: any message
-	// at once. With windows that gRPC finds out by itself, both sides measure the line by
-	// a ping at every call.
-	window = MaxMessageBytes
+	// window is what either side may send ahead, in a call and on a connection: the largest
+	// message, and then some, since gRPC gives the room back by quarters. With windows that
+	// it finds out by itself, both sides measure the line by a ping at every call.
+	window = 2 * MaxMessageBytes
 	// streamWorkers goroutines carry out calls one after another; more calls at a time
 	// get goroutines of their own, whose stacks have to grow first, which is 8 % of a
 	// join's cost here.

@@ -41,6 +41,9 @@ func NewHistograms(set *metrics.Set, bounds []float64, name string, labels ...st
 }
 
 func newVec[M any](metric func(string) M, name string, labels []string) *Vec[M] {
+	if len(labels) != 1 && len(labels) != 2 {
+		panic("vec: " + name + " has neither one label nor two") // a defect
+	}
 	return &Vec[M]{name: name, labels: labels, metric: metric, made: make(map[[2]string]M)}
 }
 

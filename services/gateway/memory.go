@@ -4,7 +4,7 @@ import "time"
 
 const (
 	// churnMost is how many sockets may have come and gone before it is worth while to
-	// collect what their joins left behind, at 20 ms of CPU for 5,000 members.
+	// collect what their joins left behind, at 40 ms of CPU for 5,000 members.
 	churnMost = 1_000
 	// churnCalm is how long nothing comes or goes before that.
 	churnCalm = 3 * time.Second

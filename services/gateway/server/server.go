@@ -87,7 +87,7 @@ func (s *Server) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Run serves listener, which Listen made, until ctx ends; then it asks the members to go elsewhere, waits for them,
+// Run serves until ctx ends; then it asks the members to go elsewhere, waits for them,
 // and closes: first who sends, then who receives.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)

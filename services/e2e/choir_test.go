@@ -104,12 +104,12 @@ func (c *choir) since() []time.Duration {
 	return l
 }
 
-func p99(latencies ...[]time.Duration) time.Duration {
-	all := slices.Sorted(slices.Values(slices.Concat(latencies...)))
-	if len(all) == 0 {
+func p99(latencies []time.Duration) time.Duration {
+	if len(latencies) == 0 {
 		return 0
 	}
-	return all[len(all)*99/100]
+	slices.Sort(latencies)
+	return latencies[len(latencies)*99/100]
 }
 
 // sing lets the honest rooms talk, and writes how long each message took. It ends when

@@ -134,7 +134,7 @@ type libraryConn struct {
 // Read counts what it reads. It takes payload in large pieces, but few frames at a time,
 // of which the pause would be longer than the longest.
 func (c libraryConn) Read(p []byte) (int, error) {
-	p = p[:min(uint64(len(p)), c.m.skip+readBuffer)]
+	p = p[:min(uint64(len(p)), min(c.m.skip, lingerBytes)+readBuffer)] // a header may tell any length
 	n, err := c.Conn.Read(p)
 	c.m.pass(p[:n])
 	return n, err

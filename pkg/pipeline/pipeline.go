@@ -28,6 +28,9 @@ const (
 	// Patience is how long a call waits in its queue, and how long a round trip takes, at
 	// most.
 	Patience = 3 * time.Second
+	// MostWait is how long both take together: a call that waited behind a round trip to a
+	// silent Redis does not wait for another one in full.
+	MostWait = Patience * 3 / 2
 )
 
 // ErrBusy refuses a call that was not sent to Redis: too many wait already, it waited
@@ -51,8 +54,9 @@ type Call struct {
 	// must not block.
 	Done func(*redis.Cmd)
 
-	ctx   context.Context // of a caller that waits: it is not sent once that has ended
-	until time.Time       // nor after that
+	ctx    context.Context // of a caller that waits: it is not sent once that has ended
+	queued time.Time
+	until  time.Time // by when it is sent, or not at all
 }
 
 // Runner runs scripts in the order in which they were given. Its methods may be called
@@ -85,12 +89,16 @@ func (r *Runner) Close() {
 }
 
 // Go queues a call and returns at once.
-func (r *Runner) Go(c *Call) { r.enqueue(c, time.Now().Add(Patience)) }
-
-func (r *Runner) enqueue(c *Call, until time.Time) {
+func (r *Runner) Go(c *Call) {
+	c.queued = time.Now()
+	c.until = c.queued.Add(Patience)
+	if c.ctx != nil {
+		if deadline, ok := c.ctx.Deadline(); ok && deadline.Before(c.until) {
+			c.until = deadline
+		}
+	}
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	c.until = until
 	if !r.closed {
 		select {
 		case r.queue <- c:
@@ -110,15 +118,11 @@ func (c *Call) refuse() {
 // Run is Go for a caller that waits. The script may be run though ctx ended first, but
 // not if that was before it was sent.
 func (r *Runner) Run(ctx context.Context, script *redis.Script, keys []string, args ...any) *redis.Cmd {
-	until := time.Now().Add(Patience)
-	if deadline, ok := ctx.Deadline(); ok && deadline.Before(until) {
-		until = deadline
-	}
 	done := make(chan *redis.Cmd, 1)
-	r.enqueue(&Call{
+	r.Go(&Call{
 		Script: script, Keys: keys, Args: args, ctx: ctx,
 		Done: func(cmd *redis.Cmd) { done <- cmd },
-	}, until)
+	})
 	select {
 	case cmd := <-done:
 		return cmd
@@ -174,7 +178,11 @@ func (r *Runner) flush(batch []*Call) {
 	if len(batch) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), Patience)
+	until := now.Add(Patience)
+	if most := batch[0].queued.Add(MostWait); most.Before(until) {
+		until = most // the first of them has waited longest
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
 	unknown := r.send(ctx, batch)
 	if len(unknown) == 0 {

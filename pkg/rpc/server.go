@@ -15,7 +15,6 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
-	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -48,7 +47,7 @@ type ServerConfig struct {
 	Options     []grpc.ServerOption // after ours
 }
 
-// Server is a grpc.Server with health, reflection, deadlines, typed errors and
+// Server is a grpc.Server with health, deadlines, typed errors and
 // metrics. It answers NOT_SERVING to health checks until SetServing(true).
 type Server struct {
 	*grpc.Server
@@ -83,7 +82,6 @@ func NewServer(cfg ServerConfig) *Server {
 	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), services: []string{""}, stopTimeout: cfg.StopTimeout}
 	s.SetServing(false)
 	grpc_health_v1.RegisterHealthServer(s.Server, s.health)
-	reflection.Register(s.Server)
 	return s
 }
 
@@ -168,7 +166,7 @@ func handleSafely(ctx context.Context, req any, handle grpc.UnaryHandler) (resp 
 	return handle(ctx, req)
 }
 
-// streamPanicInterceptor keeps a panic in health or reflection to its stream.
+// streamPanicInterceptor keeps a panic in a stream, as of health, to that stream.
 func streamPanicInterceptor(logger *slog.Logger) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
 		defer func() {

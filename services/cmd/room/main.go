@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/alecthomas/kong"
+	"google.golang.org/grpc/reflection"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -85,6 +86,7 @@ func (s *settings) serve(ctx context.Context) error {
 	store, publisher := redisstore.New(rdb, scripts, layout), roomlog.NewPublisher(scripts, layout)
 	server := rpc.NewServer(rpc.ServerConfig{Logger: logger, Metrics: registry})
 	roomv1.RegisterRoomServiceServer(server, room.NewService(store, publisher))
+	reflection.Register(server.Server) // here, since nobody can reach the room service of anteroom dev
 	server.SetServing(true)
 
 	logger.Info("room service is ready", "listen", listener.Addr().String(), "admin", admin.Addr(), "partitions", s.Partitions)

@@ -21,8 +21,8 @@ const (
 	idleSockets   = 10_000
 	slowClients   = 1_000
 	dripRate      = 250 // a second: a body may take 4 s
-	halfClosed    = 3_000
-	reconnects    = 3_000
+	halfClosed    = 6_000
+	reconnects    = 6_000
 	connectRate   = 1_000 // a second: sockets that will stay, or reconnects
 	flooders      = 20
 	handshakeRate = 100   // CONNECT_RATE

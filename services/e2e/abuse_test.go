@@ -28,9 +28,9 @@ const (
 	handshakeRate = 100   // CONNECT_RATE
 	addressRate   = 1_000 // HAPROXY_ADDRESS_RATE
 	// calmTime is how long the honest rooms' calm is measured before and after each attack.
-	// All of it together is what attacks are compared with: of a single one's 1,300 messages,
+	// All of it together is what attacks are compared with: of a single one's 650 messages,
 	// a hiccup of the machine makes the p99 several times as high.
-	calmTime = 2 * time.Second
+	calmTime = time.Second
 	// lateness is what a deadline may be late on a machine that others use too.
 	lateness = 10 * time.Second
 )

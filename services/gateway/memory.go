@@ -7,7 +7,7 @@ const (
 	// collect what their joins left behind, at 40 ms of CPU for 5,000 members.
 	churnMost = 1_000
 	// churnCalm is how long nothing comes or goes before that.
-	churnCalm = 3 * time.Second
+	churnCalm = 2 * time.Second
 )
 
 // memory tells when to collect what joins leave behind. They leave as much garbage as

@@ -74,14 +74,16 @@ deps: ## install what the tests need (Debian and Ubuntu; elsewhere say what is m
 
 # The simulation, of which the race detector runs a few seeds only, comes once more
 # without it and prints its table. The end-to-end tests run processes with deadlines
-# of their own, so they come last, without the race detector.
+# of their own, so they come last, without the race detector. Packages wait more than
+# they work: one more of them than there are cores is tested at a time. Their code is
+# vetted by make lint.
 .PHONY: test
 test: deps build ## run every test, on real Redis and real processes
-	go test -race -timeout 5m $$(go list work | grep -v /services/e2e)
+	go test -race -vet=off -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 5m $$(go list work | grep -v /services/e2e)
 	go test -c -o .run/sim.test ./services/sim
 	cd services/sim && ../../.run/sim.test -test.timeout 5m
-	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 8m -v -run '$(ALONE)' ./services/e2e
-	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -parallel 4 -skip '$(ALONE)' ./services/e2e/...
+	ANTEROOM_BIN=$(CURDIR)/bin go test -vet=off -count=1 -timeout 8m -v -run '$(ALONE)' ./services/e2e
+	ANTEROOM_BIN=$(CURDIR)/bin go test -vet=off -count=1 -timeout 5m -parallel 4 -skip '$(ALONE)' ./services/e2e/...
 
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests alone

@@ -41,7 +41,9 @@ type Config struct {
 	Seed        uint64  // of what the users do; what comes of it depends on timing too
 	Options     []client.Option
 
-	enough func(Report) bool // ends the storm before its time, for tests on busy machines
+	// Enough is asked up to 50 times a second, with what came of the storm so far, and ends
+	// it before its time. Nil lets it last for all of Duration.
+	Enough func(Report) bool
 }
 
 // ErrUntested marks a run that could not test anything: the target is out of reach, or

@@ -22,7 +22,7 @@ import (
 func small(enough func(Report) bool, targets ...string) Config {
 	return Config{
 		Targets: targets, Users: 16, Rooms: 2, Capacity: 4, Duration: 3 * time.Minute, MessageRate: 3, Seed: 1,
-		enough: func(r Report) bool {
+		Enough: func(r Report) bool {
 			return r.Admitted > 40 && r.Takeovers > 3 && r.Rejoins > 3 && r.Echoed > 40 && (enough == nil || enough(r))
 		},
 	}

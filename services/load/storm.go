@@ -90,8 +90,10 @@ func (s *storm) sample(ctx context.Context, end context.CancelFunc) {
 	s.listen()
 	for i := 0; sleep(ctx, samplePause); i++ {
 		_, _, _, _ = s.count(s.hard, s.places[i%len(s.places)], i)
-		if s.cfg.enough != nil && s.cfg.enough(s.tally.report(s.cfg)) {
+		if s.cfg.Enough != nil && s.cfg.Enough(s.tally.report(s.cfg)) {
+			s.tally.add(func(r *Report) { r.Duration = Seconds(s.clock()) })
 			end()
+			return
 		}
 	}
 }

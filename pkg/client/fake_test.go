@@ -368,10 +368,11 @@ func want(t *testing.T, m *client.Member, lines string) []client.Event {
 }
 
 // watch serves a WebSocket and tells how it ended.
-func watch(ends chan<- error) http.HandlerFunc {
+func watch(ends chan<- error, after time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)
 		if err == nil {
+			time.Sleep(after)
 			_, _, err = conn.Read(context.Background())
 			conn.CloseNow()
 		}

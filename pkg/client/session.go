@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -33,6 +34,9 @@ type Session struct {
 	once sync.Once
 	done chan struct{}
 	end  *CloseError // set before done is closed
+	// closing is what Close ends the Session with. A read beside it may be the first to
+	// notice, and fails for want of a connection.
+	closing atomic.Pointer[CloseError]
 
 	mu  sync.Mutex // guards pos
 	pos wire.Position
@@ -188,6 +192,9 @@ func (s *Session) pinged(context.Context, []byte) bool {
 
 // finish keeps the first reason why the Session ended.
 func (s *Session) finish(end *CloseError) {
+	if closing := s.closing.Load(); closing != nil && end.Code == CloseAbnormal {
+		end = closing
+	}
 	s.once.Do(func() {
 		s.end = end
 		close(s.done)
@@ -259,8 +266,10 @@ func (s *Session) Leave(ctx context.Context) error {
 // Close closes with code and waits up to 5 s for the other side to agree. 1000 and
 // 1001 give the seat up; other codes (3000–4999) leave it to its lease.
 func (s *Session) Close(code wire.CloseCode) error {
+	end := &CloseError{Code: code, Reason: "closed by the client"}
+	s.closing.Store(end)
 	err := s.conn.Close(websocket.StatusCode(code), code.String())
-	s.finish(&CloseError{Code: code, Reason: "closed by the client"})
+	s.finish(end)
 	if err != nil {
 		return fmt.Errorf("client: close: %w", err)
 	}

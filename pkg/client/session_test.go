@@ -196,10 +196,11 @@ func TestLeaveBesideAReader(t *testing.T) {
 	})
 }
 
-// endings lets a test see how the other side of a connection ended.
-func endings(t *testing.T) (*client.Session, chan error) {
+// endings lets a test see how the other side of a connection ended, which answers to a
+// close frame after a while.
+func endings(t *testing.T, after time.Duration) (*client.Session, chan error) {
 	srv, ends := newFake(t, "gw1:80"), make(chan error, 1)
-	srv.HandleFunc("GET /watched/chat", watch(ends))
+	srv.HandleFunc("GET /watched/chat", watch(ends, after))
 	s, err := srv.client(t).Open(t.Context(), client.JoinOptions{BaseURL: "http://gw1/watched"})
 	if err != nil {
 		t.Fatal(err)
@@ -209,7 +210,7 @@ func endings(t *testing.T) (*client.Session, chan error) {
 
 func TestAbortSendsNoCloseFrame(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ends := endings(t)
+		s, ends := endings(t, 0)
 		s.Abort()
 		s.Abort()
 		if err := <-ends; websocket.CloseStatus(err) != -1 {
@@ -222,7 +223,7 @@ func TestAbortSendsNoCloseFrame(t *testing.T) {
 
 func TestCloseSendsItsCode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, ends := endings(t)
+		s, ends := endings(t, 0)
 		if err := s.Close(4000); err != nil {
 			t.Error(err)
 		}
@@ -230,6 +231,27 @@ func TestCloseSendsItsCode(t *testing.T) {
 			t.Errorf("the other side got %v", err)
 		}
 	})
+}
+
+// Who receives while Close waits for the other side finds the connection closed.
+func TestReceiveBesideAClose(t *testing.T) {
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			s, ends := endings(t, time.Second)
+			closed, received := make(chan error, 1), make(chan error, 1)
+			go func() { closed <- s.Close(4000) }()
+			synctest.Wait()
+			go func() {
+				_, err := s.Receive(context.Background())
+				received <- err
+			}()
+			<-ends
+			if err := <-closed; err != nil {
+				t.Error(err)
+			}
+			wantClose(t, <-received, 4000)
+		})
+	}
 }
 
 func TestASilentServerIsLeft(t *testing.T) {

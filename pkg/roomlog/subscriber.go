@@ -44,6 +44,7 @@ type Subscriber struct {
 	channels map[string]*channel // by name: those wanted, and those whose answers are due
 	changed  map[string]struct{} // names of those to be reconciled
 	heard    time.Time           // when a probe last came back
+	lost     time.Time           // when the subscription was, and none has come back since
 
 	told atomic.Pointer[told]
 }
@@ -146,6 +147,11 @@ func (s *Subscriber) Run(ctx context.Context) {
 			return
 		}
 		slog.Warn("subscription to Redis lost, connecting again", "err", err)
+		s.mu.Lock()
+		if s.lost.IsZero() {
+			s.lost = time.Now()
+		}
+		s.mu.Unlock()
 		delay = delayAfter(delay, time.Since(began))
 		select {
 		case <-ctx.Done():
@@ -300,9 +306,7 @@ func (s *Subscriber) forget() {
 
 func (s *Subscriber) message(m *redis.Message) {
 	if m.Channel == s.probe {
-		s.mu.Lock()
-		s.heard = time.Now()
-		s.mu.Unlock()
+		s.probed()
 		return
 	}
 	e, err := ParseEvent(m.Payload)
@@ -315,6 +319,17 @@ func (s *Subscriber) message(m *redis.Message) {
 	s.mu.Unlock()
 	if c != nil {
 		s.reader.Event(c.roomID, e)
+	}
+}
+
+// probed notes that a probe came back.
+func (s *Subscriber) probed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = time.Now()
+	if !s.lost.IsZero() {
+		slog.Info("subscription to Redis is back", "after", s.heard.Sub(s.lost).String())
+		s.lost = time.Time{}
 	}
 }
 
@@ -335,7 +350,7 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 		silent := time.Since(s.heard)
 		s.mu.Unlock()
 		if silent > probePatience {
-			slog.Warn("no probe came back over the subscription", "silent", silent)
+			slog.Warn("no probe came back over the subscription", "silent", silent.String())
 			_ = ps.Close() // ends Receive
 			return
 		}

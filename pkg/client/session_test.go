@@ -245,7 +245,9 @@ func TestReceiveBesideAClose(t *testing.T) {
 				_, err := s.Receive(context.Background())
 				received <- err
 			}()
-			<-ends
+			if err := <-ends; websocket.CloseStatus(err) != 4000 {
+				t.Errorf("the other side got %v", err)
+			}
 			if err := <-closed; err != nil {
 				t.Error(err)
 			}

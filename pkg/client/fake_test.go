@@ -367,7 +367,7 @@ func want(t *testing.T, m *client.Member, lines string) []client.Event {
 	return events
 }
 
-// watch serves a WebSocket and tells how it ended.
+// watch serves a WebSocket, reads from it only after a while, and tells how it ended.
 func watch(ends chan<- error, after time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)

@@ -257,7 +257,8 @@ func (s *Session) Leave(ctx context.Context) error {
 	for err == nil {
 		_, err = s.next(ctx)
 	}
-	if end, ok := errors.AsType[*CloseError](err); ok && end.Code == wire.CloseNormal {
+	// A Close beside it says nothing of the other side.
+	if end, ok := errors.AsType[*CloseError](err); ok && end.Code == wire.CloseNormal && end != s.closing.Load() {
 		return nil
 	}
 	return fmt.Errorf("client: leave: %w", err)

@@ -256,6 +256,24 @@ func TestReceiveBesideAClose(t *testing.T) {
 	}
 }
 
+func TestACloseIsNoAnswerToALeaveBesideIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, ends := endings(t, time.Minute)
+		left := make(chan error, 1)
+		go func() { left <- s.Leave(context.Background()) }()
+		synctest.Wait()
+		if err := s.Close(wire.CloseNormal); err == nil {
+			t.Error("closed, though nobody agreed")
+		}
+		if err := <-left; err == nil {
+			t.Error("left, though nobody said so")
+		}
+		if err := <-ends; err != nil { // it reads LEAVE at last
+			t.Error(err)
+		}
+	})
+}
+
 func TestASilentServerIsLeft(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		s := join(t, srv, client.JoinOptions{})

@@ -17,6 +17,7 @@ import (
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -154,9 +155,7 @@ func TestCallsThatWaitedForASilentRedisAreNotRunLate(t *testing.T) {
 // trips in full.
 func TestEveryCallIsAnsweredInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rdb := redis.NewClient(&redis.Options{
-			Dialer: silence, MaxRetries: -1, ReadTimeout: pipeline.Patience, ContextTimeoutEnabled: true,
-		})
+		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
 		defer rdb.Close()
 		r := pipeline.New(rdb)
 		defer r.Close()

@@ -324,12 +324,13 @@ func (s *Subscriber) message(m *redis.Message) {
 
 // probed notes that a probe came back.
 func (s *Subscriber) probed() {
+	now := time.Now()
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.heard = time.Now()
-	if !s.lost.IsZero() {
-		slog.Info("subscription to Redis is back", "after", s.heard.Sub(s.lost).String())
-		s.lost = time.Time{}
+	lost := s.lost
+	s.heard, s.lost = now, time.Time{}
+	s.mu.Unlock()
+	if !lost.IsZero() {
+		slog.Info("subscription to Redis is back", "after", now.Sub(lost).String())
 	}
 }
 

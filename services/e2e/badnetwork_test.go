@@ -29,6 +29,7 @@ type badNetwork struct {
 	rows  [][2]any
 }
 
+// The longest of those that run side by side: the name of its file puts it first.
 func TestNothingIsLostOverABadNetworkToRedis(t *testing.T) {
 	t.Parallel()
 	n := &badNetwork{}

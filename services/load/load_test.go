@@ -62,6 +62,9 @@ func TestARightSystemHasNoViolation(t *testing.T) {
 			t.Errorf("a storm without %s tests little", name)
 		}
 	}
+	if d := time.Duration(report.Duration); d <= 0 || d >= cfg.Duration {
+		t.Errorf("the storm lasted for %v", d)
+	}
 	if back := time.Duration(report.BackAfterBreak); back == 0 || back > seatBack {
 		t.Errorf("seats took up to %v to come back", back)
 	}

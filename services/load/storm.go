@@ -87,11 +87,14 @@ func (s *storm) run(ctx context.Context) {
 // sample asks for one room's counts after the other, and ends the storm where there
 // was enough of it.
 func (s *storm) sample(ctx context.Context, end context.CancelFunc) {
+	began := time.Now()
+	defer func() {
+		s.tally.add(func(r *Report) { r.Duration = Seconds(min(time.Since(began), s.cfg.Duration)) })
+	}()
 	s.listen()
 	for i := 0; sleep(ctx, samplePause); i++ {
 		_, _, _, _ = s.count(s.hard, s.places[i%len(s.places)], i)
 		if s.cfg.Enough != nil && s.cfg.Enough(s.tally.report(s.cfg)) {
-			s.tally.add(func(r *Report) { r.Duration = Seconds(s.clock()) })
 			end()
 			return
 		}

@@ -138,9 +138,6 @@ func (t *tally) report(cfg Config) Report {
 	defer t.mu.Unlock()
 	r := t.r
 	r.Targets, r.Users, r.Rooms, r.Capacity, r.Seed = cfg.Targets, cfg.Users, cfg.Rooms, cfg.Capacity, cfg.Seed
-	if r.Duration == 0 { // nobody had enough of it
-		r.Duration = Seconds(cfg.Duration)
-	}
 	r.Deliveries, r.Gaps, r.Sent, r.Echoed = t.deliveries.Load(), t.gaps.Load(), t.sent.Load(), t.echoed.Load()
 	r.Refused, r.MessagesRefused = maps.Clone(r.Refused), maps.Clone(r.MessagesRefused)
 	r.Closes, r.Errors, r.Kinds = maps.Clone(r.Closes), maps.Clone(r.Errors), maps.Clone(r.Kinds)

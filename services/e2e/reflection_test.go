@@ -1,22 +1,17 @@
 package e2e
 
 import (
+	"slices"
 	"testing"
 
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
-	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
 func TestTheRoomServiceTellsWhatItServes(t *testing.T) {
 	t.Parallel()
-	c := cluster.Start(t, cluster.Options{Rooms: 1, Gateways: 1, NoProxy: true})
-	conn, err := grpc.NewClient(c.Rooms[0].Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()))
-	must(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
+	conn := dialRoom(t, startPair(t).Rooms[0])
 	stream, err := grpc_reflection_v1.NewServerReflectionClient(conn).ServerReflectionInfo(within(t, soon))
 	must(t, err)
 	must(t, stream.Send(&grpc_reflection_v1.ServerReflectionRequest{
@@ -24,10 +19,9 @@ func TestTheRoomServiceTellsWhatItServes(t *testing.T) {
 	}))
 	answer, err := stream.Recv()
 	must(t, err)
-	for _, service := range answer.GetListServicesResponse().GetService() {
-		if service.GetName() == roomv1.RoomService_ServiceDesc.ServiceName {
-			return
-		}
+	if !slices.ContainsFunc(answer.GetListServicesResponse().GetService(), func(s *grpc_reflection_v1.ServiceResponse) bool {
+		return s.GetName() == roomv1.RoomService_ServiceDesc.ServiceName
+	}) {
+		t.Errorf("reflection does not tell of the room service: %v", answer)
 	}
-	t.Errorf("reflection does not tell of the room service: %v", answer)
 }

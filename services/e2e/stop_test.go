@@ -19,10 +19,24 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
+// startPair starts one room service and one gateway.
+func startPair(t *testing.T) *cluster.Cluster {
+	t.Helper()
+	return cluster.Start(t, cluster.Options{Rooms: 1, Gateways: 1, NoProxy: true})
+}
+
+// dialRoom makes a connection of the test's own to a room service.
+func dialRoom(t *testing.T, room *cluster.Process, options ...grpc.DialOption) *grpc.ClientConn {
+	t.Helper()
+	conn, err := grpc.NewClient(room.Addr(), append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
 func TestPostDrainStopsAGatewayAsSIGTERMDoes(t *testing.T) {
 	t.Parallel()
-	c := cluster.Start(t, cluster.Options{Rooms: 1, Gateways: 1, NoProxy: true})
-	g := c.Gateways[0]
+	g := startPair(t).Gateways[0]
 	wantDrain(t, g.URL(), g.AdminURL())
 	must(t, g.Wait(within(t, drainedWithin)))
 }
@@ -98,12 +112,10 @@ func (sent) HandleConn(context.Context, stats.ConnStats)                       {
 
 func TestARoomServiceThatStopsAnswersTheCallsItHas(t *testing.T) {
 	t.Parallel()
-	c := cluster.Start(t, cluster.Options{Rooms: 1, Gateways: 1, NoProxy: true})
+	c := startPair(t)
 	room, rdb := c.Rooms[0], c.RedisClient(t)
 	calls := make(sent, 2)
-	conn, err := grpc.NewClient(room.Addr(), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithStatsHandler(calls))
-	must(t, err)
-	t.Cleanup(func() { _ = conn.Close() })
+	conn := dialRoom(t, room, grpc.WithStatsHandler(calls))
 
 	must(t, rdb.Do(within(t, soon), "CLIENT", "PAUSE", soon.Milliseconds(), "WRITE").Err())
 	answered := make(chan error, 1)
@@ -113,7 +125,7 @@ func TestARoomServiceThatStopsAnswersTheCallsItHas(t *testing.T) {
 	}()
 	<-calls
 	// What is answered on the same connection came behind the call: that is under way.
-	_, err = grpc_health_v1.NewHealthClient(conn).Check(within(t, soon), &grpc_health_v1.HealthCheckRequest{})
+	_, err := grpc_health_v1.NewHealthClient(conn).Check(within(t, soon), &grpc_health_v1.HealthCheckRequest{})
 	must(t, err)
 	must(t, room.Terminate())
 	eventually(t, soon, "the room service is not ready", func() bool {

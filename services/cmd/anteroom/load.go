@@ -1,3 +1,5 @@
+//go:build !devonly
+
 package main
 
 import (
@@ -9,8 +11,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"github.com/anteroom-chat/anteroom/services/load"
+	"github.com/anteroom-chat/anteroom/services/pace"
 )
+
+// measuring is the part of the command line that make run's first build leaves out.
+type measuring struct {
+	Load loadCmd `cmd:"" help:"Drive a deployment with many users over its public API, and check or measure it."`
+}
+
+func (measuring) vars() kong.Vars {
+	return kong.Vars{"shapes": strings.Join(pace.ShapeNames(), ", ")}
+}
 
 // loadCmd drives a deployment through its public API: --check judges it, --shape
 // measures it.

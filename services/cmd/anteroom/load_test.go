@@ -1,3 +1,5 @@
+//go:build !devonly
+
 package main
 
 import (

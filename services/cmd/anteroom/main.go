@@ -4,23 +4,20 @@ package main
 
 import (
 	"context"
-	"strings"
 
 	"github.com/alecthomas/kong"
 
 	"github.com/anteroom-chat/anteroom/pkg/run"
-	"github.com/anteroom-chat/anteroom/services/pace"
 )
 
 func main() {
 	var cli struct {
-		Dev  dev     `cmd:"" help:"Run everything in one process, on an embedded store or on --redis."`
-		Load loadCmd `cmd:"" help:"Drive a deployment with many users over its public API, and check or measure it."`
+		Dev dev `cmd:"" help:"Run everything in one process, on an embedded store or on --redis."`
+		measuring
 	}
 	k := kong.Parse(&cli, kong.Name("anteroom"),
-		kong.Description("Real-time rooms with a fixed number of seats."),
-		kong.Vars{"shapes": strings.Join(pace.ShapeNames(), ", ")},
-		kong.ShortUsageOnError())
+		kong.Description("Real-time rooms with a fixed number of seats."), kong.ShortUsageOnError(),
+		cli.vars())
 	ctx, stop := run.Signals(context.Background())
 	defer stop()
 	k.BindTo(ctx, (*context.Context)(nil))

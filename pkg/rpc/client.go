@@ -38,6 +38,9 @@ const DefaultTimeout = 3 * time.Second
 // call that is sent to it the whole of its time until then.
 const attemptTimeout = 1500 * time.Millisecond
 
+// redialEvery is how often a server that is gone is looked for, 20 % more or less.
+const redialEvery = 500 * time.Millisecond
+
 // serviceConfig balances calls over every address that says SERVING and retries
 // what did not reach a server or was answered UNAVAILABLE: every call of the room
 // service can be repeated. Throttling ends retries while more than about every
@@ -86,8 +89,9 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 			Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true,
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			// A restarted server is found again within 2 s.
-			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			// A restarted server is found again before the next one is stopped: a dial
+			// that is refused costs nothing beside calls that no server is left for.
+			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialEvery},
 			MinConnectTimeout: 2 * time.Second,
 		}),
 		grpc.WithDefaultCallOptions(

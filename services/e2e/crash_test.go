@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -62,11 +65,42 @@ func TestCallsGoOnByTheOtherRoomServiceWhenOneIsKilled(t *testing.T) {
 		must(t, p.Kill())
 		traffic.more(t, 100)
 		must(t, p.Start(within(t, soon)))
+		v.found(t, p)
 	}
 	traffic.more(t, 50)
 	traffic.stop()
 	took(t, fmt.Sprintf("longest of %d visits (reserve, join, leave) with room services killed", traffic.visits.Load()),
 		time.Duration(traffic.longest.Load()))
+}
+
+// found waits until every gateway sends calls to a room service that was started again.
+func (v *venue) found(t *testing.T, room *cluster.Process) {
+	t.Helper()
+	for _, g := range v.Gateways {
+		c, err := v.At(g.URL())
+		must(t, err)
+		before := v.listings(t, room)
+		eventually(t, soon, g.Name+" has found "+room.Name+" again", func() bool {
+			_, err := c.Rooms(t.Context(), client.Page{})
+			return err == nil && v.listings(t, room) > before
+		})
+	}
+}
+
+// listings is how many calls of ListRooms, which visits do not make, a room service has
+// answered.
+func (v *venue) listings(t *testing.T, room *cluster.Process) int64 {
+	t.Helper()
+	body := v.admin(t, room, "/metrics")
+	defer body.Close()
+	for lines := bufio.NewScanner(body); lines.Scan(); {
+		if n, ok := strings.CutPrefix(lines.Text(), `anteroom_rpc_server_calls_total{code="OK",method="/anteroom.room.v1.RoomService/ListRooms"} `); ok {
+			count, err := strconv.ParseInt(n, 10, 64)
+			must(t, err)
+			return count
+		}
+	}
+	return 0
 }
 
 func TestARoomServiceThatHangsIsPassedOver(t *testing.T) {

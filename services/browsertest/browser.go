@@ -10,7 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-const timeout = 60 * time.Second // a cold start of Chromium takes up to 10 s
+const timeout = 2 * time.Minute // a cold start of Chromium alone takes up to 10 s
 
 // Start starts a headless Chromium with a profile of its own, until the test ends. A
 // test that needs one and finds none has failed: what it checks would go unnoticed.

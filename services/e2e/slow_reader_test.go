@@ -84,7 +84,8 @@ func (r *slowReader) judge() {
 	r.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.slow != slowStops {
+	// More, where this process was held up: it reads through a small buffer.
+	if r.slow < slowStops {
 		r.Errorf("closed with 4508 %d times, it stopped reading %d times", r.slow, slowStops)
 	}
 	for _, what := range r.wrong {

@@ -85,8 +85,9 @@ func (o MemberOptions) withDefaults() (MemberOptions, error) {
 //
 // Lost connections come back by the close code (wire.CloseCode.Retryable), with full
 // jitter from 0.5 s doubling to 20 s, and with the position, so that the Events are
-// one unbroken sequence or hold a GAP. A Member ends, and its Events with it, with the
-// codes 1000 and 4400–4499, with Leave, Close or Abort; Err says why.
+// one unbroken sequence or hold a GAP. A Member ends, and its Events with it, with any
+// other code or a refused attempt to come back, and with Leave, Close or Abort; Err says
+// why.
 //
 // Read the Events: a Member whose Events are not read stops reading its socket, and
 // neither echoes nor the end of the connection reach it.
@@ -189,7 +190,7 @@ func (m *Member) Next(ctx context.Context) (Event, error) {
 func (m *Member) Done() <-chan struct{} { return m.done }
 
 // Err says why the Member ended: nil before that and after Leave, Close or Abort;
-// otherwise a *CloseError or the *JoinError of the attempt to come back.
+// otherwise a *CloseError, what Join returned on the way back, or ErrProtocol.
 func (m *Member) Err() error {
 	select {
 	case <-m.done:

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -384,6 +385,52 @@ func TestEachWayToEnd(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestEventsBeforeTheEndHaveNoHole(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		m := enter(t, srv, client.MemberOptions{Buffer: 4000})
+		want(t, m, "JOINED")
+		ended := make(chan struct{})
+		var talkers sync.WaitGroup
+		for range 2 {
+			talkers.Go(func() {
+				for {
+					select {
+					case <-ended:
+						return
+					default:
+						srv.say(`1`)
+					}
+				}
+			})
+		}
+		last := int64(0)
+		next := func(e client.Event) {
+			if e.Type != wire.TypeMessage || e.Seq != last+1 {
+				t.Errorf("%s behind %d", line(e), last)
+			}
+			last = e.Seq
+		}
+		for last < 20 {
+			e, err := m.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			next(e)
+		}
+		if err := m.Close(); err != nil {
+			t.Error(err)
+		}
+		close(ended)
+		talkers.Wait()
+		for e := range m.Events() {
+			next(e)
+		}
+		if got := m.Position().Seq; got != last {
+			t.Errorf("the position is %d, the last event was %d", got, last)
+		}
+	})
 }
 
 func TestLeavingWhileAway(t *testing.T) {

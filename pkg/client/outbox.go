@@ -204,16 +204,19 @@ func (o *outbox) echoed(id string, seq int64) {
 	}
 }
 
-// refused deals with an ERROR about the message of that id, and reports whether it
-// did: the application is told of the others, and of refused Posts. A message of ours
-// that does not wait any more has been answered: its echo overtook an ERROR that tells
-// that nothing is known of it.
-func (o *outbox) refused(id string, refusal *wire.Error) bool {
+// refused deals with an ERROR about the message of that id. It returns the error that the
+// application is to be told of as an Event: one about no message of ours, and that of a
+// Post. A message of ours that does not wait any more has been answered: its echo
+// overtook an ERROR that tells that nothing is known of it.
+func (o *outbox) refused(id string, refusal *wire.Error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	i := slices.IndexFunc(o.queue, func(m *outgoing) bool { return m.id == id })
 	if i < 0 {
-		return strings.HasPrefix(id, o.prefix)
+		if strings.HasPrefix(id, o.prefix) {
+			return nil
+		}
+		return refusal
 	}
 	msg := o.queue[i]
 	switch refusal.Code {
@@ -228,17 +231,17 @@ func (o *outbox) refused(id string, refusal *wire.Error) bool {
 		o.pause(o.waits.next())
 	default:
 		o.pop(id)
-		if msg.done == nil {
-			return false
-		}
 		var err error = refusal
 		if refusal.Code == wire.Internal { // it does not say how far the message came
 			err = fmt.Errorf("%w: %w", ErrUnconfirmed, refusal)
 		}
+		if msg.done == nil {
+			return err
+		}
 		msg.done <- outcome{err: err}
 	}
 	o.look()
-	return true
+	return nil
 }
 
 // slowDown answers RATE_LIMITED. The refusals of one burst come during one pause, and

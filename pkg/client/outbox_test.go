@@ -169,6 +169,12 @@ func TestARefusedBodyIsAnErrorOfItsSend(t *testing.T) {
 		if !errors.Is(err, client.ErrUnconfirmed) {
 			t.Errorf("INTERNAL says nothing about the log, but: %v", err)
 		}
+		if _, err = m.Post("hi"); err != nil {
+			t.Fatal(err)
+		}
+		if e := want(t, m, "ERROR INTERNAL")[0]; !errors.Is(e.Cause, client.ErrUnconfirmed) {
+			t.Errorf("that of a Post: %v", e.Cause)
+		}
 		if _, err = m.Send(t.Context(), make(chan int)); err == nil {
 			t.Error("a channel was encoded")
 		}

@@ -229,9 +229,8 @@ func (m *Member) take(s *Session, f wire.ServerFrame) {
 	case wire.TypeGap:
 		m.advance(f.GapTo+1, f)
 	case wire.TypeError:
-		refusal := &wire.Error{Code: f.Code, Detail: f.Detail}
-		if !m.out.refused(f.ID, refusal) {
-			m.emit(Event{ServerFrame: f, Cause: refusal})
+		if cause := m.out.refused(f.ID, &wire.Error{Code: f.Code, Detail: f.Detail}); cause != nil {
+			m.emit(Event{ServerFrame: f, Cause: cause})
 		}
 	case wire.TypeOccupancy:
 		m.emit(Event{ServerFrame: f})
@@ -243,12 +242,20 @@ func (m *Member) take(s *Session, f wire.ServerFrame) {
 func (m *Member) advance(seq int64, f wire.ServerFrame) {
 	last := m.Position().Seq
 	if seq > last+1 {
-		m.move(seq - 1)
-		m.emit(Event{ServerFrame: wire.ServerFrame{Type: wire.TypeGap, GapFrom: last + 1, GapTo: seq - 1}})
+		m.reach(seq-1, wire.ServerFrame{Type: wire.TypeGap, GapFrom: last + 1, GapTo: seq - 1})
 	}
 	if f.Type != wire.TypeGap && seq > last {
-		m.move(seq)
-		m.emit(Event{ServerFrame: f})
+		m.reach(seq, f)
+	}
+}
+
+// reach emits f and moves the position: first, so that whoever has an Event never finds
+// a position before it.
+func (m *Member) reach(seq int64, f wire.ServerFrame) {
+	last := m.Position().Seq
+	m.move(seq)
+	if !m.emit(Event{ServerFrame: f}) {
+		m.move(last)
 	}
 }
 
@@ -259,9 +266,16 @@ func (m *Member) move(seq int64) {
 }
 
 // emit waits until the application has room for e: meanwhile nobody reads the socket.
-func (m *Member) emit(e Event) {
+// Once the application wants out there are no more events, so that those it got have no
+// hole.
+func (m *Member) emit(e Event) bool {
+	if m.quitting.Err() != nil {
+		return false
+	}
 	select {
 	case m.events <- e:
+		return true
 	case <-m.quitting.Done():
+		return false
 	}
 }

@@ -264,7 +264,7 @@ func (c *cluster) startGateway(configure func(*gateway.Config)) *node {
 func (c *cluster) config(name string) gateway.Config {
 	return gateway.Config{
 		ID: name, Redis: c.connectRedis(name), Layout: c.layout,
-		Identities: c.signer, Origins: new(origin.Policy),
+		Identities: c.signer, Origins: new(origin.Policy), Refuse: httpapi.Refuse,
 		MessageRate: 20, MessageBurst: 40, FrameRate: 100, FrameBurst: 50, WalkIn: true,
 	}
 }

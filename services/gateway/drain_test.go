@@ -42,8 +42,11 @@ func TestDrainMovesMembersAwayAndKeepsTheirSeats(t *testing.T) {
 		if !c.nodes[0].Draining() {
 			t.Fatal("not draining")
 		}
-		c.nodes[0].open("/chat").ends(wire.CloseRestart)
-		c.nodes[0].open(query("roomId", roomID)).ends(wire.CloseRestart)
+		for _, path := range []string{"/chat", query("roomId", roomID)} {
+			late := c.nodes[0].open(path)
+			late.refusal(wire.Unavailable)
+			late.ends(wire.CloseRestart)
+		}
 
 		again := c.nodes[1].open("/chat")
 		f := again.join(wire.ClientFrame{RoomID: roomID, Identity: token, After: &wire.Position{Epoch: joined.Epoch, Seq: joined.Seq}})

@@ -57,6 +57,9 @@ type Config struct {
 	// socket, 0 for not at all; nil: nobody has to.
 	Wait func(r *http.Request) time.Duration
 
+	// Refuse answers a request that is not upgraded, as the HTTP API answers.
+	Refuse func(w http.ResponseWriter, err *wire.Error)
+
 	Registry *metrics.Set // nil: no metrics
 }
 

@@ -184,7 +184,8 @@ func TestBreakWhileTheFirstMemberJoinsIsRead(t *testing.T) {
 
 func TestSessionThatEndsWhileItJoinsIsClosed(t *testing.T) {
 	for kind, want := range map[roomlog.Kind]wire.CloseCode{
-		roomlog.KindReplaced: wire.CloseReplaced, roomlog.KindRemoved: wire.CloseRemoved, roomlog.KindDeleted: wire.CloseRoomDeleted,
+		roomlog.KindReplaced: wire.CloseReplaced, roomlog.KindRemoved: wire.CloseRemoved,
+		roomlog.KindGivenUp: wire.CloseLeaseLost, roomlog.KindDeleted: wire.CloseRoomDeleted,
 	} {
 		onStage(t, func(t *testing.T, st *stage) {
 			old := st.join()

@@ -178,8 +178,12 @@ func TestOriginThatIsNotAllowedGets403BeforeTheUpgrade(t *testing.T) {
 			"https://app.example.com": 101, "https://a.friends.example": 101, n.url: 101,
 			"https://evil.example": 403, "https://app.example.com.evil.example": 403, "null": 403,
 		} {
-			if _, resp := n.try("/chat", http.Header{"Origin": {o}}, nil); resp.StatusCode != want {
+			_, resp := n.try("/chat", http.Header{"Origin": {o}}, nil)
+			if resp.StatusCode != want {
 				t.Errorf("origin %s: %s, want %d", o, resp.Status, want)
+			}
+			if kind := resp.Header.Get("Content-Type"); want == 403 && kind != "application/problem+json" {
+				t.Errorf("origin %s: refused as %q", o, kind)
 			}
 		}
 		if _, resp := n.try("/chat", http.Header{"Origin": {n.url, "https://evil.example"}}, nil); resp.StatusCode != http.StatusForbidden {

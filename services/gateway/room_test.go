@@ -221,6 +221,21 @@ func TestRemoveMemberClosesWith4441(t *testing.T) {
 	})
 }
 
+func TestLeaveByAnotherCallerClosesWith4504(t *testing.T) {
+	both(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{})
+		a, _ := c.nodes[0].walkIn(roomID, "")
+		b, joined := c.nodes[1].walkIn(roomID, "")
+		a.expect(wire.TypeMemberJoined)
+		_, err := c.api.Leave(context.Background(), &roomv1.LeaveRequest{RoomId: roomID, SessionId: joined.SessionID, Reason: roomv1.LeaveReason_LEAVE_REASON_LEFT})
+		must(t, err)
+		b.expect(wire.TypeMemberLeft)
+		b.ends(wire.CloseLeaseLost)
+		a.expect(wire.TypeMemberLeft)
+		c.occupied(roomID, 1)
+	})
+}
+
 func TestDeleteRoomClosesEverySessionWith4442(t *testing.T) {
 	both(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})

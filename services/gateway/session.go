@@ -140,6 +140,7 @@ func (s *session) run() {
 	s.g.keeper.add(s)
 	s.sock.readBy(time.Now().Add(wire.JoinTimeout))
 	if s.g.moving.Load() {
+		s.refuse(errMoving, "")
 		s.close(wire.CloseRestart)
 	}
 	if s.ask != nil && s.sock.closed() == 0 {

@@ -8,13 +8,18 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // ServeHTTP upgrades a request of /chat to a WebSocket.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if no := g.admit(r); no != nil {
 		g.metrics.refusals.With(no.reason).Inc()
-		no.answer(w)
+		if no.retry > 0 {
+			w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(no.retry.Seconds()))))
+		}
+		g.cfg.Refuse(w, no.err)
 		return
 	}
 	s := &session{g: g, meter: newMeter(g.cfg.FrameRate, g.cfg.FrameBurst)}
@@ -38,28 +43,30 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // refusal is why a request is not upgraded.
 type refusal struct {
 	reason string // the metric's label
-	status int
-	retry  time.Duration // after which it may work; 0: never
-	detail string
+	err    *wire.Error
+	retry  time.Duration // after which it may work; 0: as the code says
 }
+
+// errMoving sends a client elsewhere.
+var errMoving = wire.Errorf(wire.Unavailable, "this gateway is going away")
 
 // admit counts a socket, unless there can be none.
 func (g *Gateway) admit(r *http.Request) *refusal {
 	if !g.cfg.Origins.Allows(r) {
-		return &refusal{"origin", http.StatusForbidden, 0, "this origin may not open a WebSocket here"}
+		return &refusal{"origin", wire.Errorf(wire.Forbidden, "this origin may not open a WebSocket here"), 0}
 	}
 	if g.cfg.Wait != nil {
 		if wait := g.cfg.Wait(r); wait > 0 {
-			return &refusal{"rate", http.StatusTooManyRequests, wait, "too many WebSockets from your address"}
+			return &refusal{"rate", wire.Errorf(wire.RateLimited, "too many WebSockets from your address"), wait}
 		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.closed:
-		return &refusal{"stopping", http.StatusServiceUnavailable, time.Second, "this gateway is going away"}
+		return &refusal{"stopping", errMoving, 0}
 	case g.cfg.MaxSockets > 0 && g.open >= g.cfg.MaxSockets:
-		return &refusal{"full", http.StatusServiceUnavailable, time.Second, "this gateway has as many WebSockets as it may"}
+		return &refusal{"full", wire.Errorf(wire.Unavailable, "this gateway has as many WebSockets as it may"), 0}
 	}
 	g.open++
 	g.sockets.Add(1)
@@ -72,11 +79,4 @@ func (g *Gateway) ended() {
 	g.open--
 	g.mu.Unlock()
 	g.sockets.Done()
-}
-
-func (no *refusal) answer(w http.ResponseWriter) {
-	if no.retry > 0 {
-		w.Header().Set("Retry-After", strconv.Itoa(int(math.Ceil(no.retry.Seconds()))))
-	}
-	http.Error(w, no.detail, no.status)
 }

@@ -97,7 +97,8 @@ type RoomServiceClient interface {
 	// answers with those that hold no seat any more.
 	RenewLeases(ctx context.Context, in *RenewLeasesRequest, opts ...grpc.CallOption) (*RenewLeasesResponse, error)
 	// Leave gives the session's seat up. Idempotent; it changes nothing when the
-	// seat has another session by now. Deletes the room at zero occupancy.
+	// seat has another session by now. Deletes the room at zero occupancy. A session
+	// whose seat somebody else than its gateway gives up is closed with 4504.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// RemoveMember frees the user's seat, drops the user's permit, and closes the
 	// session with 4441. Idempotent: a user who is not there is no error.
@@ -259,7 +260,8 @@ type RoomServiceServer interface {
 	// answers with those that hold no seat any more.
 	RenewLeases(context.Context, *RenewLeasesRequest) (*RenewLeasesResponse, error)
 	// Leave gives the session's seat up. Idempotent; it changes nothing when the
-	// seat has another session by now. Deletes the room at zero occupancy.
+	// seat has another session by now. Deletes the room at zero occupancy. A session
+	// whose seat somebody else than its gateway gives up is closed with 4504.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// RemoveMember frees the user's seat, drops the user's permit, and closes the
 	// session with 4441. Idempotent: a user who is not there is no error.

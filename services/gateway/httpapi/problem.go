@@ -61,6 +61,9 @@ func (p *problem) GetHeaders() http.Header {
 // ContentType is the media type of problems, whatever was negotiated.
 func (p *problem) ContentType(string) string { return "application/problem+json" }
 
+// Refuse answers with an error's problem document, beside the API.
+func Refuse(w http.ResponseWriter, err *wire.Error) { writeProblem(w, problemOf(err)) }
+
 // writeProblem answers outside of huma.
 func writeProblem(w http.ResponseWriter, p *problem) {
 	for name, values := range p.GetHeaders() {

@@ -52,6 +52,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	cfg.Gateway.Rooms = roomv1.NewRoomServiceClient(cfg.RoomsConn)
 	cfg.Gateway.Wait = cfg.ConnectRate.Wait()
+	cfg.Gateway.Refuse = httpapi.Refuse
 	g, err := gateway.New(cfg.Gateway)
 	if err != nil {
 		return nil, err
@@ -63,7 +64,7 @@ func New(cfg Config) (*Server, error) {
 		Rooms: cfg.Gateway.Rooms, Identities: cfg.Gateway.Identities, Origins: cfg.Gateway.Origins,
 		Ready: s.Ready, Rate: cfg.Rate, Metrics: cfg.Gateway.Registry,
 	})
-	for _, path := range []string{"/v1/", "/healthz", "/readyz"} {
+	for _, path := range []string{"/v1", "/v1/", "/healthz", "/readyz"} {
 		mux.Handle(path, api)
 	}
 	mux.Handle("/", web.Handler())

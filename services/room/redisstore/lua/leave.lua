@@ -5,5 +5,8 @@ if not open() then
   spend(ARGV[2]) -- its ConfirmJoin may be on its way yet, and the room be made anew
   return {'OK'}
 end
-if vacate(ARGV[3], ARGV[2]) > 0 then settle() end
+if vacate(ARGV[3], ARGV[2]) > 0 then
+  notice('g', ARGV[2]) -- who calls need not be the gateway that has the session
+  settle()
+end
 return {'OK'}

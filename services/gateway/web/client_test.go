@@ -24,6 +24,7 @@ func TestAnteroomJS(t *testing.T) {
 		"a draining gateway's delay is kept, and nothing is missed":       testDraining,
 		"a gateway that closes before the delay is over changes nothing":  testDrainingClosedEarly,
 		"DRAINING counts more than a roster to refresh":                   testDrainingDuringRefresh,
+		"one timer dials, also where a link breaks during a dial":         testBrokenDuringDial,
 		"one unbroken sequence through a rejoin":                          testReplay,
 		"a GAP, or a hole, is told as a gap":                              testGaps,
 		"a gap needs no rejoin where there is no roster":                  testGapWithoutRoster,
@@ -205,6 +206,30 @@ func testDrainingDuringRefresh(t *testing.T, s *scripted) {
 	c.put(wire.DrainingFrame(6*time.Second), says(10, "u_bob", "now"))
 	s.want("message 10 now")
 	s.dialsAfter(6 * time.Second)
+}
+
+func testBrokenDuringDial(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.run("harness.forgetIdentity()")
+	held := make(chan struct{})
+	s.held <- held
+	c.put(wire.DrainingFrame(3*time.Second), says(5, "u_bob", "bye"))
+	s.want("message 5 bye")
+	s.advance(3 * time.Second) // the call for an identity is on its way
+	c.close(1012)
+	s.want("reconnecting 250")
+	s.refuse <- 503
+	close(held)
+	s.want("reconnecting 7500")
+	s.run("harness.keepIdentity(%q)", me)
+	s.dialsAfter(7500 * time.Millisecond)
+	c = s.socket()
+	c.joined("e", 5, true)
+	s.want("joined 5 again")
+	opened := eval[int](s, "harness.dialed()")
+	if s.advance(20*time.Second) != opened {
+		t.Error("a timer was left")
+	}
 }
 
 func testReplay(t *testing.T, s *scripted) {

@@ -34,9 +34,10 @@ type site struct {
 type scripted struct {
 	t       *testing.T
 	tab     context.Context
-	room    string       // of this page alone: an earlier page's socket may come late
-	sockets chan *socket // those that have sent JOIN
-	refuse  chan int     // statuses of the next calls for an identity
+	room    string             // of this page alone: an earlier page's socket may come late
+	sockets chan *socket       // those that have sent JOIN
+	refuse  chan int           // statuses of the next calls for an identity
+	held    chan chan struct{} // the next calls for an identity wait for these
 }
 
 // me is the user in the page.
@@ -64,7 +65,7 @@ func serve(tab context.Context, t *testing.T) *site {
 func (s *site) visit(t *testing.T) *scripted {
 	t.Helper()
 	s.n++
-	p := &scripted{t: t, tab: s.tab, room: fmt.Sprint("room-", s.n), sockets: make(chan *socket, 10), refuse: make(chan int, 10)}
+	p := &scripted{t: t, tab: s.tab, room: fmt.Sprint("room-", s.n), sockets: make(chan *socket, 10), refuse: make(chan int, 10), held: make(chan chan struct{}, 10)}
 	s.page.Store(p)
 	p.do(chromedp.Navigate(s.url + "/harness?" + p.room))
 	return p
@@ -72,6 +73,11 @@ func (s *site) visit(t *testing.T) *scripted {
 
 func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
+	select {
+	case held := <-s.held:
+		<-held
+	default:
+	}
 	select {
 	case status := <-s.refuse:
 		w.Header().Set("Retry-After", "7")

@@ -139,6 +139,7 @@ export class RoomConnection extends EventTarget {
   }
 
   async #dial() {
+    if (this.#leaving || this.#state === 'closed') return;
     this.#timer = null;
     if (this.#opening) return;
     const dialing = ++this.#dialing;
@@ -198,6 +199,8 @@ export class RoomConnection extends EventTarget {
     this.#retired?.drop(KEEP_SEAT);
     this.#retired = this.#opening = null;
     this.#link = link;
+    clearTimeout(this.#timer);
+    this.#timer = null;
     link.watch();
     this.#permit = undefined;
     this.#joinedAt = Date.now();
@@ -325,6 +328,8 @@ export class RoomConnection extends EventTarget {
   #dialLater(reason, leastSeconds = 0) {
     const delayMs = leastSeconds * 1000 + fullJitter(this.#attempt++);
     this.#moveAt = Date.now() + delayMs;
+    // The link may have broken, and set a timer, while the identity was awaited.
+    clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#dial(), delayMs);
     if (!this.#link) this.#tell('reconnecting', reason, { delayMs });
   }

@@ -66,6 +66,9 @@ globalThis.harness = {
     );
   },
 
+  forgetIdentity: () => anteroom.forgetIdentity(),
+  keepIdentity: (userId) => anteroom.keepIdentity({ userId, identity: 'token' }),
+
   leave: () => room.leave().then(() => tell('left')),
 
   /** The next line, when there is one. */

@@ -15,7 +15,9 @@
  * A RoomConnection comes back by itself after close codes 4500–4599, 1001,
  * 1006, 1011, 1012 and 1013, with a random delay below 0.5 s that doubles to
  * 20 s, and continues the log where it stopped. After any other code it ends
- * with a `closed` event and leaves the next step to the application.
+ * with a `closed` event and leaves the next step to the application. A message
+ * that was under way then fails with UNCONFIRMED: it may have been delivered, and
+ * a later connection that joins with `after` gets it if it was.
  *
  * @module anteroom
  */

@@ -75,16 +75,30 @@ func testOthersIDs(t *testing.T, s *scripted) {
 
 func testRefusedMessage(t *testing.T, s *scripted) {
 	c := inRoom(s)
-	for _, code := range []wire.Code{wire.BadRequest, wire.Forbidden, wire.Internal} {
+	for code, as := range map[wire.Code]string{
+		wire.BadRequest: "BAD_REQUEST", wire.Forbidden: "FORBIDDEN", wire.Internal: "UNCONFIRMED",
+	} {
 		s.send("text", "m1")
 		c.takes("text", "m1")
 		c.put(refusal(code, "m1"))
-		s.want(fmt.Sprintf("error %s m1", code), fmt.Sprintf("failed m1 %s", code))
+		s.want(fmt.Sprintf("error %s m1", code), fmt.Sprintf("failed m1 %s", as))
 	}
-	s.send("text", "m2")
-	c.takes("text", "m2")
-	c.close(4441)
-	s.want("closed 4441 REMOVED", "failed m2 CLOSED")
+}
+
+func testEndWithUnanswered(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("limited", "m1")
+	c.takes("limited", "m1")
+	c.put(refusal(wire.RateLimited, "m1"))
+	s.want("error RATE_LIMITED m1 retrying")
+	s.send("never sent", "m2")
+	c.close(4440)
+	s.want("closed 4440 REPLACED", "failed m1 CLOSED", "failed m2 CLOSED")
+	c = inRoom(s)
+	s.send("under way", "m3")
+	c.takes("under way", "m3")
+	c.close(4440)
+	s.want("closed 4440 REPLACED", "failed m3 UNCONFIRMED")
 }
 
 func testRefusedForNow(t *testing.T, s *scripted) {

@@ -36,6 +36,7 @@ func TestAnteroomJS(t *testing.T) {
 		"what may stand in an earlier room is not sent to a new one":      testResendNewRoom,
 		"another user's id is no echo":                                    testOthersIDs,
 		"an ERROR rejects the message of its id":                          testRefusedMessage,
+		"what was sent and not answered is unconfirmed at the end":        testEndWithUnanswered,
 		"what is refused for now is sent again by itself":                 testRefusedForNow,
 		"an ERROR behind the echo is no news":                             testErrorBehindEcho,
 		"one id is one message":                                           testOneID,
@@ -359,7 +360,7 @@ func testLeave(t *testing.T, s *scripted) {
 	}
 	s.advance(3 * time.Second) // no answer comes
 	c.gone()
-	s.want("closed 1000 LEFT", "failed m1 CLOSED", "left")
+	s.want("closed 1000 LEFT", "failed m1 UNCONFIRMED", "left")
 	s.send("text", "m2")
 	s.want("failed m2 CLOSED")
 }

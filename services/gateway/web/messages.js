@@ -45,6 +45,7 @@ export class Messages {
   message(frame) {
     const waiting = frame.own && this.#pending.get(frame.id);
     if (!waiting) {
+      if (frame.own) this.#failed(frame.id)?.remove(); // it did arrive
       this.#insert(messageLine(frame));
       return;
     }
@@ -64,6 +65,7 @@ export class Messages {
     if (!line) return;
     this.#pending.delete(id);
     line.classList.replace('pending', 'failed');
+    line.dataset.id = id;
     const button = element('button', { class: 'link', type: 'button' }, 'Send again');
     button.addEventListener('click', () => {
       line.remove();
@@ -98,6 +100,10 @@ export class Messages {
     while (this.#list.childElementCount > MAX_LINES) this.#list.firstElementChild.remove();
     if (stay) this.#newest.hidden = false;
     else this.#toBottom();
+  }
+
+  #failed(id) {
+    return this.#list.querySelector(`.failed[data-id="${CSS.escape(id)}"]`);
   }
 
   #firstPending() {

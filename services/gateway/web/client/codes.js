@@ -111,10 +111,11 @@ export function fullJitter(attempt) {
  * `code` is one of the protocol's (BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN,
  * ROOM_NOT_FOUND, ROOM_EXISTS, ROOM_FULL, PERMIT_EXPIRED, RATE_LIMITED,
  * UNAVAILABLE, INTERNAL) or one of the client's own:
- * - `CLOSED`: the connection ended for good before a message was echoed; the
+ * - `CLOSED`: the connection ended for good before a message was sent; the
  *   close code's name is in `detail`
- * - `UNCONFIRMED`: a message was sent and its fate stayed unknown for so long
- *   that sending it again could double it
+ * - `UNCONFIRMED`: a message was sent and may have been delivered, and sending
+ *   it again could double it: the connection ended for good before the echo, the
+ *   server failed over it, or no answer came for too long
  */
 export class AnteroomError extends Error {
   /**

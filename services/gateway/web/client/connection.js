@@ -102,8 +102,9 @@ export class RoomConnection extends EventTarget {
    * @param {any} body any JSON value; the frame may have 16 KiB unless the server allows more
    * @param {{id?: string}} [options] the id that marks retries, 1–64 characters; one that waits already is not sent again
    * @returns {Promise<object>} the MESSAGE frame as the room got it, with `seq` and `time`
-   * @throws {AnteroomError} as rejection: BAD_REQUEST and the like when refused, CLOSED, UNCONFIRMED,
-   *   RATE_LIMITED when 1,000 messages are waiting already
+   * @throws {AnteroomError} as rejection: BAD_REQUEST and the like when refused, CLOSED when it was
+   *   never sent, UNCONFIRMED when it may have been delivered, RATE_LIMITED when 1,000 messages
+   *   are waiting already
    */
   send(body, { id = messageId() } = {}) {
     if (this.#state === 'closed') return Promise.reject(ended('LEFT'));

@@ -72,7 +72,8 @@ export class Outbox {
     const message = this.#waiting.get(id);
     if (!message) return null;
     if (error.code !== 'RATE_LIMITED' && error.code !== 'UNAVAILABLE') {
-      this.#giveUp(message, error);
+      // INTERNAL does not say how far the message came.
+      this.#giveUp(message, error.code === 'INTERNAL' ? unconfirmed() : error);
       this.#pump();
       return { retrying: false };
     }
@@ -108,10 +109,13 @@ export class Outbox {
     }
   }
 
-  /** The connection ended for good. */
+  /**
+   * The connection ended for good.
+   * @param {AnteroomError} error for the messages that certainly did not arrive
+   */
   close(error) {
     this.pause();
-    for (const message of this.#waiting.values()) this.#giveUp(message, error);
+    for (const message of this.#waiting.values()) this.#giveUp(message, message.sentAt === null ? error : unconfirmed());
   }
 
   #pump() {

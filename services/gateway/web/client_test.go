@@ -212,15 +212,14 @@ func testDrainingDuringRefresh(t *testing.T, s *scripted) {
 func testBrokenDuringDial(t *testing.T, s *scripted) {
 	c := inRoom(s)
 	s.run("harness.forgetIdentity()")
-	held := make(chan struct{})
-	s.held <- held
+	release := s.hold()
 	c.put(wire.DrainingFrame(3*time.Second), says(5, "u_bob", "bye"))
 	s.want("message 5 bye")
 	s.advance(3 * time.Second) // the call for an identity is on its way
 	c.close(1012)
 	s.want("reconnecting 250")
 	s.refuse <- 503
-	close(held)
+	release()
 	s.want("reconnecting 7500")
 	s.run("harness.keepIdentity(%q)", me)
 	s.dialsAfter(7500 * time.Millisecond)

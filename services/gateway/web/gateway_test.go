@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -34,10 +35,10 @@ type site struct {
 type scripted struct {
 	t       *testing.T
 	tab     context.Context
-	room    string             // of this page alone: an earlier page's socket may come late
-	sockets chan *socket       // those that have sent JOIN
-	refuse  chan int           // statuses of the next calls for an identity
-	held    chan chan struct{} // the next calls for an identity wait for these
+	room    string       // of this page alone: an earlier page's socket may come late
+	sockets chan *socket // those that have sent JOIN
+	refuse  chan int     // statuses of the next calls for an identity
+	held    chan chan struct{}
 }
 
 // me is the user in the page.
@@ -54,6 +55,11 @@ func serve(tab context.Context, t *testing.T) *site {
 	})
 	mux.HandleFunc("/harness.js", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/harness.js") })
 	mux.HandleFunc("POST /v1/identities", func(w http.ResponseWriter, r *http.Request) { s.page.Load().identities(w, r) })
+	mux.HandleFunc("GET /v1/rooms", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"rooms":[]}`)) })
+	mux.HandleFunc("GET /v1/rooms/{room}", func(w http.ResponseWriter, r *http.Request) {
+		w.Write(fmt.Appendf(nil, `{"roomId":%q,"capacity":9}`, r.PathValue("room")))
+	})
+	mux.HandleFunc("POST /v1/rooms/{room}/permits", func(w http.ResponseWriter, r *http.Request) { s.page.Load().reserve(w, r) })
 	mux.HandleFunc("/chat", func(w http.ResponseWriter, r *http.Request) { s.page.Load().chat(w, r) })
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -64,20 +70,21 @@ func serve(tab context.Context, t *testing.T) *site {
 // visit opens a page in place of the one before.
 func (s *site) visit(t *testing.T) *scripted {
 	t.Helper()
+	p := s.newPage(t)
+	p.do(chromedp.Navigate(s.url + "/harness?" + p.room))
+	return p
+}
+
+func (s *site) newPage(t *testing.T) *scripted {
 	s.n++
 	p := &scripted{t: t, tab: s.tab, room: fmt.Sprint("room-", s.n), sockets: make(chan *socket, 10), refuse: make(chan int, 10), held: make(chan chan struct{}, 10)}
 	s.page.Store(p)
-	p.do(chromedp.Navigate(s.url + "/harness?" + p.room))
 	return p
 }
 
 func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
-	select {
-	case held := <-s.held:
-		<-held
-	default:
-	}
+	s.wait()
 	select {
 	case status := <-s.refuse:
 		w.Header().Set("Retry-After", "7")
@@ -86,6 +93,29 @@ func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusCreated)
 		expire := time.Now().Add(24 * time.Hour).Format(time.RFC3339)
 		w.Write(fmt.Appendf(nil, `{"userId":%q,"identity":"token","expireTime":%q}`, me, expire))
+	}
+}
+
+func (s *scripted) reserve(w http.ResponseWriter, r *http.Request) {
+	s.wait()
+	w.WriteHeader(http.StatusCreated)
+	w.Write(fmt.Appendf(nil, `{"permit":"P","roomId":%q,"userId":%q}`, r.PathValue("room"), me))
+}
+
+// hold lets the next call for an identity, or a permit, wait until release.
+func (s *scripted) hold() (release func()) {
+	held := make(chan struct{})
+	s.held <- held
+	release = sync.OnceFunc(func() { close(held) })
+	s.t.Cleanup(release)
+	return release
+}
+
+func (s *scripted) wait() {
+	select {
+	case held := <-s.held:
+		<-held
+	default:
 	}
 }
 

@@ -59,7 +59,7 @@ export class Messages {
     waiting.classList.toggle('same', sameAuthor(waiting.previousElementSibling, waiting));
   }
 
-  /** A pending message failed; `again` sends it once more. */
+  /** A pending message failed; `again` sends it once more, and tells whether it could. */
   fail(id, error, again) {
     const line = this.#pending.get(id);
     if (!line) return;
@@ -68,8 +68,7 @@ export class Messages {
     line.dataset.id = id;
     const button = element('button', { class: 'link', type: 'button' }, 'Send again');
     button.addEventListener('click', () => {
-      line.remove();
-      again();
+      if (again()) line.remove();
     });
     line.querySelector('.when').replaceChildren(sendFailure(error), ' · ', button);
   }

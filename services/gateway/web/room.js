@@ -130,17 +130,19 @@ export class RoomView {
 
   #submit(input) {
     const body = input.value.trim();
-    if (body === '' || !this.#connection) return;
-    input.value = '';
-    this.#send(body);
+    if (body !== '' && this.#send(body)) input.value = '';
   }
 
+  /** @returns {boolean} false without a connection: then nothing was done */
   #send(body) {
+    const connection = this.#connection;
+    if (!connection || connection.state === 'closed') return false;
     const id = messageId();
     this.#messages.pend(id, body);
-    this.#connection.send(body, { id }).catch((error) => {
-      this.#messages.fail(id, error, () => this.#connection && this.#send(body));
+    connection.send(body, { id }).catch((error) => {
+      this.#messages.fail(id, error, () => this.#send(body));
     });
+    return true;
   }
 
   async #pollRoom() {

@@ -1,0 +1,71 @@
+package web_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/anteroom-chat/anteroom/services/browsertest"
+)
+
+// The tests of the page share a tab, as those of anteroom.js do.
+func TestPage(t *testing.T) {
+	site := serve(browsertest.Tab(browsertest.Start(t), t, "the visitor"), t)
+	for name, test := range map[string]func(*testing.T, *scripted){
+		"a message that failed is neither lost nor doubled": testFailedMessage,
+	} {
+		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
+	}
+}
+
+// open opens the lobby in place of the page before.
+func (s *site) open(t *testing.T) *scripted {
+	t.Helper()
+	p := s.newPage(t)
+	p.do(chromedp.Navigate(s.url + "/?" + p.room))
+	p.run(`sessionStorage.clear(); var $ = (selector) => document.querySelector(selector)`)
+	return p
+}
+
+// enter goes to the page's room.
+func (s *scripted) enter() { s.t.Helper(); s.run("location.hash = '#/room/%s'", s.room) }
+
+// until waits for an expression to hold.
+func (s *scripted) until(expression string) {
+	s.t.Helper()
+	eval[bool](s, fmt.Sprintf(`new Promise((resolve) => {
+		const look = () => (%s) ? resolve(true) : setTimeout(look, 5);
+		look();
+	})`, expression))
+}
+
+// is fails unless an expression holds.
+func (s *scripted) is(expression string) {
+	s.t.Helper()
+	if !eval[bool](s, "Boolean("+expression+")") {
+		s.t.Fatalf("%s does not hold", expression)
+	}
+}
+
+func testFailedMessage(t *testing.T, s *scripted) {
+	s.enter()
+	c := s.socket()
+	c.joined("e", 3, false)
+	s.until("!$('#send').disabled")
+	s.run("$('#message-input').value = 'hello'; $('#send').click()")
+	sent := c.next()
+	c.close(4440)
+	s.until("$('#messages .failed')?.textContent.includes('may not have arrived')")
+
+	release := s.hold()
+	s.run("$('#notice-again').click(); $('#messages .failed button').click()")
+	s.is("$('#messages .failed')") // there was no connection to send it on
+	release()
+	c = s.socket()
+	c.after("e", 3)
+	c.joined("e", 4, true)
+	c.put(echo(4, me, "hello", sent.ID))
+	s.until("$('#messages .own:not(.failed)')?.dataset.seq === '4'")
+	s.is("!$('#messages .failed')")
+}

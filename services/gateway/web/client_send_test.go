@@ -65,6 +65,24 @@ func testResendNewRoom(t *testing.T, s *scripted) {
 	s.want("joined 1 again renewed", "failed m1 UNCONFIRMED", "gap 1-1")
 }
 
+func testBodyChanges(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.run("globalThis.body = { n: 1 }; harness.send(body, 'm1'); body.n = 2")
+	first := c.next()
+	c.close(1006)
+	c = comesBack(s)
+	c.joined("e", 4, true)
+	if again := c.next(); string(first.Body) != `{"n":1}` || string(again.Body) != `{"n":1}` || again.ID != "m1" {
+		t.Errorf("sent %s, and then %s as %s", first.Body, again.Body, again.ID)
+	}
+}
+
+func testNoJSON(t *testing.T, s *scripted) {
+	inRoom(s)
+	s.run("harness.send(1n, 'm1')")
+	s.want("failed m1 BAD_REQUEST")
+}
+
 func testOthersIDs(t *testing.T, s *scripted) {
 	c := inRoom(s)
 	s.send("mine", "m1")

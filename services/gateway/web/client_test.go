@@ -34,6 +34,8 @@ func TestAnteroomJS(t *testing.T) {
 		"what was not echoed is sent again, and what was is not":          testResend,
 		"a message neither echoed nor refused is sent again":              testSilentGateway,
 		"what may stand in an earlier room is not sent to a new one":      testResendNewRoom,
+		"what is sent again is what was sent first":                       testBodyChanges,
+		"a body that is no JSON value is refused":                         testNoJSON,
 		"another user's id is no echo":                                    testOthersIDs,
 		"an ERROR rejects the message of its id":                          testRefusedMessage,
 		"what was sent and not answered is unconfirmed at the end":        testEndWithUnanswered,

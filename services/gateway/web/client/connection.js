@@ -72,7 +72,7 @@ export class RoomConnection extends EventTarget {
     this.#nickname = nickname || undefined;
     this.#permit = permit;
     this.#log = new RoomLog(after);
-    this.#outbox = new Outbox(({ id, body }) => this.#link?.send({ type: 'MESSAGE', id, body }));
+    this.#outbox = new Outbox((frame) => this.#link?.sendText(frame));
     globalThis.addEventListener?.('online', this.#onOnline);
     // Listeners are added after the constructor returns, so nothing is told before.
     queueMicrotask(() => {
@@ -111,12 +111,19 @@ export class RoomConnection extends EventTarget {
     if (id === '' || [...id].length > 64) {
       return Promise.reject(new AnteroomError('BAD_REQUEST', 'an id has 1 to 64 characters'));
     }
-    const size = frameBytes(id, body);
+    let frame;
+    try {
+      // Once: what is sent again is what was sent, whatever the body has become.
+      frame = JSON.stringify({ type: 'MESSAGE', id, body: body ?? null });
+    } catch (error) {
+      return Promise.reject(new AnteroomError('BAD_REQUEST', error.message));
+    }
+    const size = new TextEncoder().encode(frame).length;
     if (size > this.#client.maxFrameBytes) {
       const detail = `the message has ${size} bytes, ${this.#client.maxFrameBytes} are allowed`;
       return Promise.reject(new AnteroomError('BAD_REQUEST', detail));
     }
-    return this.#outbox.add(id, body ?? null);
+    return this.#outbox.add(id, frame);
   }
 
   /**
@@ -389,9 +396,4 @@ export class RoomConnection extends EventTarget {
 
 function ended(name) {
   return new AnteroomError('CLOSED', name);
-}
-
-function frameBytes(id, body) {
-  const text = JSON.stringify({ type: 'MESSAGE', id, body: body ?? null });
-  return new TextEncoder().encode(text).length;
 }

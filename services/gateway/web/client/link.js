@@ -39,7 +39,12 @@ export class Link {
 
   /** Sends a frame; one that the socket cannot take any more is dropped. */
   send(frame) {
-    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(frame));
+    this.sendText(JSON.stringify(frame));
+  }
+
+  /** The same for a frame that is text already. */
+  sendText(text) {
+    if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(text);
   }
 
   /** The join is confirmed: from here on silence is watched. */

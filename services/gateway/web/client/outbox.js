@@ -18,7 +18,7 @@ const MAX_IN_FLIGHT = 32;
  * to be retried without the danger of a double.
  */
 export class Outbox {
-  /** @type {Map<string, object>} id → {id, body, inFlight, sentAt, unsure, fate, resolve, reject} */
+  /** @type {Map<string, object>} id → {id, frame, inFlight, sentAt, unsure, fate, resolve, reject} */
   #waiting = new Map();
   #transmit;
   #open = false;
@@ -27,24 +27,24 @@ export class Outbox {
   #holdMs = HOLD_MS;
   #timer = null;
 
-  /** @param {(message: {id: string, body: any}) => void} transmit */
+  /** @param {(frame: string) => void} transmit */
   constructor(transmit) {
     this.#transmit = transmit;
   }
 
   /**
    * @param {string} id
-   * @param {any} body
+   * @param {string} frame
    * @returns {Promise<object>} the echoed MESSAGE frame; for an id that waits already, its promise
    */
-  add(id, body) {
+  add(id, frame) {
     const same = this.#waiting.get(id);
     if (same) return same.fate;
     if (this.#waiting.size >= MAX_WAITING) {
       const full = `${MAX_WAITING} messages are waiting already`;
       return Promise.reject(new AnteroomError('RATE_LIMITED', full));
     }
-    const message = { id, body, inFlight: false, sentAt: null, unsure: false };
+    const message = { id, frame, inFlight: false, sentAt: null, unsure: false };
     message.fate = new Promise((resolve, reject) => Object.assign(message, { resolve, reject }));
     this.#waiting.set(id, message);
     this.#pump();
@@ -132,7 +132,7 @@ export class Outbox {
       message.inFlight = true;
       inFlight++;
       message.sentAt ??= Date.now();
-      this.#transmit(message);
+      this.#transmit(message.frame);
       if (this.#paced) return this.#wait(PACE_MS);
     }
     this.#paced = false;

@@ -131,8 +131,46 @@ func testRefusedForNow(t *testing.T, s *scripted) {
 		c.takes("text", id)
 		c.put(echo(int64(5+i), me, "text", id))
 		s.want(fmt.Sprintf("message %d text own", 5+i), fmt.Sprintf("sent %s %d", id, 5+i))
-		s.advance(100 * time.Millisecond) // the pace after a refusal
+		s.advance(75 * time.Millisecond) // the pace after a refusal
 	}
+}
+
+func testPace(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	seq := int64(4)
+	sends := func(id string) {
+		s.send("text", id)
+		c.takes("text", id)
+	}
+	answered := func(id string) {
+		seq++
+		c.put(echo(seq, me, "text", id))
+		s.want(fmt.Sprintf("message %d text own", seq), fmt.Sprintf("sent %s %d", id, seq))
+	}
+	sends("m1")
+	for _, pace := range []time.Duration{75, 150, 300, 600, 1200, 2400, 4800, 5000, 5000} {
+		c.put(refusal(wire.RateLimited, "m1"))
+		s.want("error RATE_LIMITED m1 retrying")
+		// An echo, of another message, does not bring the pace back.
+		s.send("text", "m2")
+		s.writesAfter(time.Second) // m1
+		c.takes("text", "m1")
+		s.writesAfter(pace * time.Millisecond) // m2
+		c.takes("text", "m2")
+		answered("m2")
+	}
+	answered("m1")
+	s.advance(10 * time.Second)
+	s.send("text", "m3")
+	s.send("text", "m4")
+	c.takes("text", "m3")
+	s.writesAfter(5 * time.Second) // not forgotten yet
+	c.takes("text", "m4")
+	answered("m3")
+	answered("m4")
+	s.advance(10*time.Second + time.Millisecond)
+	sends("m5")
+	sends("m6") // at once
 }
 
 func testErrorBehindEcho(t *testing.T, s *scripted) {

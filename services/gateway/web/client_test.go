@@ -40,6 +40,7 @@ func TestAnteroomJS(t *testing.T) {
 		"an ERROR rejects the message of its id":                          testRefusedMessage,
 		"what was sent and not answered is unconfirmed at the end":        testEndWithUnanswered,
 		"what is refused for now is sent again by itself":                 testRefusedForNow,
+		"each refusal of a backlog halves its pace":                       testPace,
 		"an ERROR behind the echo is no news":                             testErrorBehindEcho,
 		"one id is one message":                                           testOneID,
 		"a backlog stays below the service's burst":                       testBacklog,

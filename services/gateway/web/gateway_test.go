@@ -174,14 +174,24 @@ func (s *scripted) advance(d time.Duration) int {
 }
 
 // dialsAfter fails unless the page opens its next socket after d and not before.
-func (s *scripted) dialsAfter(d time.Duration) {
+func (s *scripted) dialsAfter(d time.Duration) { s.t.Helper(); s.oneMoreAfter("dialed", d) }
+
+// writesAfter fails unless the page writes its next frame after d and not before.
+func (s *scripted) writesAfter(d time.Duration) { s.t.Helper(); s.oneMoreAfter("written", d) }
+
+func (s *scripted) oneMoreAfter(what string, d time.Duration) {
 	s.t.Helper()
-	opened := eval[int](s, "harness.dialed()")
-	if d > 0 && s.advance(d-time.Millisecond) != opened {
-		s.t.Fatalf("dialed before %v", d)
+	count := func() int { return eval[int](s, "harness."+what+"()") }
+	before := count()
+	if d > 0 {
+		s.advance(d - time.Millisecond)
+		if count() != before {
+			s.t.Fatalf("%s before %v", what, d)
+		}
 	}
-	if s.advance(min(d, time.Millisecond)) != opened+1 {
-		s.t.Fatalf("did not dial after %v", d)
+	s.advance(min(d, time.Millisecond))
+	if count() != before+1 {
+		s.t.Fatalf("not %s after %v", what, d)
 	}
 }
 

@@ -19,10 +19,16 @@ let chance = 0.5;
 Math.random = () => chance;
 
 let dialed = 0;
+let written = 0;
 globalThis.WebSocket = class extends WebSocket {
   constructor(url) {
     super(url);
     dialed++;
+  }
+
+  send(text) {
+    written++;
+    super.send(text);
   }
 };
 
@@ -78,6 +84,7 @@ globalThis.harness = {
   },
 
   dialed: () => dialed,
+  written: () => written,
 
   /** Moves the time, and answers with how many sockets were ever opened. */
   async advance(ms) {

@@ -35,10 +35,10 @@ type site struct {
 type scripted struct {
 	t       *testing.T
 	tab     context.Context
-	room    string       // of this page alone: an earlier page's socket may come late
-	sockets chan *socket // those that have sent JOIN
-	refuse  chan int     // statuses of the next calls for an identity
-	held    chan chan struct{}
+	room    string             // of this page alone: an earlier page's socket may come late
+	sockets chan *socket       // those that have sent JOIN
+	refuse  chan int           // statuses of the next calls for an identity
+	held    chan chan struct{} // what the next calls that change something wait for
 }
 
 // me is the user in the page.
@@ -56,6 +56,7 @@ func serve(tab context.Context, t *testing.T) *site {
 	mux.HandleFunc("/harness.js", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/harness.js") })
 	mux.HandleFunc("POST /v1/identities", func(w http.ResponseWriter, r *http.Request) { s.page.Load().identities(w, r) })
 	mux.HandleFunc("GET /v1/rooms", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"rooms":[]}`)) })
+	mux.HandleFunc("POST /v1/rooms", func(w http.ResponseWriter, r *http.Request) { s.page.Load().create(w, r) })
 	mux.HandleFunc("GET /v1/rooms/{room}", func(w http.ResponseWriter, r *http.Request) {
 		w.Write(fmt.Appendf(nil, `{"roomId":%q,"capacity":9}`, r.PathValue("room")))
 	})
@@ -96,13 +97,19 @@ func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
+func (s *scripted) create(w http.ResponseWriter, _ *http.Request) {
+	s.wait()
+	w.WriteHeader(http.StatusCreated)
+	w.Write([]byte(`{"roomId":"made"}`))
+}
+
 func (s *scripted) reserve(w http.ResponseWriter, r *http.Request) {
 	s.wait()
 	w.WriteHeader(http.StatusCreated)
 	w.Write(fmt.Appendf(nil, `{"permit":"P","roomId":%q,"userId":%q}`, r.PathValue("room"), me))
 }
 
-// hold lets the next call for an identity, or a permit, wait until release.
+// hold lets the next call that changes something wait until release.
 func (s *scripted) hold() (release func()) {
 	held := make(chan struct{})
 	s.held <- held

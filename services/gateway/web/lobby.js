@@ -101,7 +101,8 @@ export class Lobby {
       const { roomId } = await this.#anteroom.createRoom(roomOf(form));
       form.elements.title.value = '';
       form.elements.roomId.value = '';
-      this.#enter(roomId);
+      // Who went into another room meanwhile stays there.
+      if (this.#shown) this.#enter(roomId);
     } catch (error) {
       setText(problem, createFailure(error));
     } finally {

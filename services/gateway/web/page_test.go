@@ -6,6 +6,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/browsertest"
 )
 
@@ -14,6 +15,7 @@ func TestPage(t *testing.T) {
 	site := serve(browsertest.Tab(browsertest.Start(t), t, "the visitor"), t)
 	for name, test := range map[string]func(*testing.T, *scripted){
 		"a message that failed is neither lost nor doubled": testFailedMessage,
+		"a late answer moves nobody out of the next room":   testLateAnswers,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
 	}
@@ -68,4 +70,26 @@ func testFailedMessage(t *testing.T, s *scripted) {
 	c.put(echo(4, me, "hello", sent.ID))
 	s.until("$('#messages .own:not(.failed)')?.dataset.seq === '4'")
 	s.is("!$('#messages .failed')")
+}
+
+func testLateAnswers(t *testing.T, s *scripted) {
+	s.enter()
+	c := s.socket()
+	c.joined("e", 3, false)
+	s.until("!$('#send').disabled")
+	s.run("$('#leave').click()")
+	if f := c.next(); f.Type != wire.TypeLeave {
+		t.Fatalf("the client sent %s", f.Type)
+	}
+	s.run("location.hash = '#/'")
+	s.until("!$('#lobby').hidden")
+	release := s.hold()
+	s.run("$('#create').click()")
+	s.until("$('#create').disabled")
+	s.run("location.hash = '#/room/next'")
+	s.until("$('#room-code').textContent === 'next'")
+	c.close(1000)
+	release()
+	s.until("!$('#create').disabled")
+	s.is("location.hash === '#/room/next'")
 }

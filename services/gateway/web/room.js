@@ -68,9 +68,10 @@ export class RoomView {
   }
 
   async #leave() {
+    const visit = this.#visit;
     byId('leave').disabled = true;
     await this.#connection?.leave();
-    this.#exited();
+    if (visit === this.#visit) this.#exited();
   }
 
   /** Reserves, then joins; one lapsed permit or identity is made good in silence. */

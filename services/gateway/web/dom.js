@@ -29,12 +29,13 @@ export function setText(node, text) {
  * @param {{key: (item: T) => string, make: (item: T) => HTMLElement, update: (node: HTMLElement, item: T) => void}} how
  */
 export function reconcile(list, items, { key, make, update }) {
+  const wanted = new Map(Array.from(items, (item) => [key(item), item]));
   const old = new Map(Array.from(list.children, (node) => [node.dataset.key, node]));
+  // Before anything is placed: a node that is moved up in its stead loses the focus.
+  for (const [name, node] of old) if (!wanted.has(name)) node.remove();
   let place = list.firstElementChild;
-  for (const item of items) {
-    const name = key(item);
+  for (const [name, item] of wanted) {
     let node = old.get(name);
-    old.delete(name);
     if (!node) {
       node = make(item);
       node.dataset.key = name;
@@ -43,7 +44,6 @@ export function reconcile(list, items, { key, make, update }) {
     if (node === place) place = place.nextElementSibling;
     else list.insertBefore(node, place);
   }
-  for (const node of old.values()) node.remove();
 }
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });

@@ -15,6 +15,7 @@ func TestPage(t *testing.T) {
 	site := serve(browsertest.Tab(browsertest.Start(t), t, "the visitor"), t)
 	for name, test := range map[string]func(*testing.T, *scripted){
 		"a message that failed is neither lost nor doubled": testFailedMessage,
+		"what goes from a list takes no focus with it":      testListKeepsFocus,
 		"a late answer moves nobody out of the next room":   testLateAnswers,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
@@ -92,4 +93,25 @@ func testLateAnswers(t *testing.T, s *scripted) {
 	release()
 	s.until("!$('#create').disabled")
 	s.is("location.hash === '#/room/next'")
+}
+
+func testListKeepsFocus(t *testing.T, s *scripted) {
+	got := eval[string](s, `import('/dom.js').then(({ reconcile, element }) => {
+		const list = document.body.appendChild(element('ul'));
+		const show = (names) => reconcile(list, names, {
+			key: (name) => name, make: (name) => element('li', { tabindex: '0' }, name), update() {},
+		});
+		show('abcd');
+		list.children[1].focus();
+		const told = [];
+		for (const names of ['bcd', 'bd', 'xbdy', 'by']) {
+			show(names);
+			told.push(list.textContent + ' ' + (list.contains(document.activeElement) && document.activeElement.textContent));
+		}
+		list.remove();
+		return told.join(', ');
+	})`)
+	if want := "bcd b, bd b, xbdy b, by b"; got != want {
+		t.Errorf("the list, and what has the focus, is %s, want %s", got, want)
+	}
 }

@@ -33,12 +33,13 @@ type site struct {
 // scripted is a page with the browser client in it, and the gateway that the page
 // talks to: a test says what that answers.
 type scripted struct {
-	t       *testing.T
-	tab     context.Context
-	room    string             // of this page alone: an earlier page's socket may come late
-	sockets chan *socket       // those that have sent JOIN
-	refuse  chan int           // statuses of the next calls for an identity
-	held    chan chan struct{} // what the next calls that change something wait for
+	t         *testing.T
+	tab       context.Context
+	room      string             // of this page alone: an earlier page's socket may come late
+	sockets   chan *socket       // those that have sent JOIN
+	refuse    chan int           // statuses of the next calls for an identity
+	cancelled chan string        // permits
+	held      chan chan struct{} // what the next calls that change something wait for
 }
 
 // me is the user in the page.
@@ -61,6 +62,10 @@ func serve(tab context.Context, t *testing.T) *site {
 		w.Write(fmt.Appendf(nil, `{"roomId":%q,"capacity":9}`, r.PathValue("room")))
 	})
 	mux.HandleFunc("POST /v1/rooms/{room}/permits", func(w http.ResponseWriter, r *http.Request) { s.page.Load().reserve(w, r) })
+	mux.HandleFunc("DELETE /v1/rooms/{room}/permits/{permit}", func(w http.ResponseWriter, r *http.Request) {
+		s.page.Load().cancelled <- r.PathValue("permit")
+		w.WriteHeader(http.StatusNoContent)
+	})
 	mux.HandleFunc("/chat", func(w http.ResponseWriter, r *http.Request) { s.page.Load().chat(w, r) })
 	server := httptest.NewServer(mux)
 	t.Cleanup(server.Close)
@@ -78,7 +83,10 @@ func (s *site) visit(t *testing.T) *scripted {
 
 func (s *site) newPage(t *testing.T) *scripted {
 	s.n++
-	p := &scripted{t: t, tab: s.tab, room: fmt.Sprint("room-", s.n), sockets: make(chan *socket, 10), refuse: make(chan int, 10), held: make(chan chan struct{}, 10)}
+	p := &scripted{
+		t: t, tab: s.tab, room: fmt.Sprint("room-", s.n), sockets: make(chan *socket, 10),
+		refuse: make(chan int, 10), held: make(chan chan struct{}, 10), cancelled: make(chan string, 10),
+	}
 	s.page.Store(p)
 	return p
 }

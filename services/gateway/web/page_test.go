@@ -16,6 +16,7 @@ func TestPage(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *scripted){
 		"a message that failed is neither lost nor doubled": testFailedMessage,
 		"what goes from a list takes no focus with it":      testListKeepsFocus,
+		"a late permit is that of a new visit to the room":  testLatePermit,
 		"a late answer moves nobody out of the next room":   testLateAnswers,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
@@ -93,6 +94,29 @@ func testLateAnswers(t *testing.T, s *scripted) {
 	release()
 	s.until("!$('#create').disabled")
 	s.is("location.hash === '#/room/next'")
+}
+
+func testLatePermit(t *testing.T, s *scripted) {
+	const answers = "performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/permits')).length"
+	// What is held is the permits, not an identity.
+	s.run("sessionStorage.setItem('anteroom.identity', JSON.stringify({ userId: '%s', identity: 'token', renewAt: null }))", me)
+	visit := func() (release func()) {
+		release = s.hold()
+		s.enter()
+		s.until("$('#room-code').textContent === '" + s.room + "'")
+		return release
+	}
+	first := visit()
+	s.run("location.hash = '#/'")
+	s.until("!$('#lobby').hidden")
+	second := visit()
+	first()
+	s.until(answers + " === 1")
+	second()
+	s.socket()
+	if n := len(s.cancelled); n != 0 {
+		t.Errorf("%d permits were cancelled", n)
+	}
 }
 
 func testListKeepsFocus(t *testing.T, s *scripted) {

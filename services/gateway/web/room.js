@@ -77,6 +77,7 @@ export class RoomView {
   /** Reserves, then joins; one lapsed permit or identity is made good in silence. */
   async #takeSeat({ again = true } = {}) {
     const visit = ++this.#visit;
+    const roomId = this.#roomId;
     this.#after = this.#connection?.position ?? this.#after;
     this.#connection = null;
     byId('notice').hidden = true;
@@ -84,9 +85,10 @@ export class RoomView {
     this.#showState('connecting', 'Reserving a seat');
     this.#pollRoom();
     try {
-      const permit = await this.#anteroom.reserve(this.#roomId);
+      const permit = await this.#anteroom.reserve(roomId);
       if (visit === this.#visit) this.#join(permit, again);
-      else await this.#anteroom.cancel(permit);
+      // A later visit to the same room was given this very permit.
+      else if (roomId !== this.#roomId) await this.#anteroom.cancel(permit);
     } catch (error) {
       if (visit === this.#visit) this.#showEnding(error.code, error.detail);
     }

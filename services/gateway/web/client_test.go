@@ -19,6 +19,7 @@ func TestAnteroomJS(t *testing.T) {
 		"a refused join ends as what it was refused with":                 testRefusedJoins,
 		"comes back with full jitter, 0.5 s doubling to 20 s":             testJitter,
 		"a connection that held starts over with the short delay":         testJitterStartsOver,
+		"so does one that was to be replaced":                             testJitterStartsOverAfterMove,
 		"waits for an identity as long as it is told":                     testIdentityRefused,
 		"without an identity there is no coming back":                     testIdentityRefusedForGood,
 		"a draining gateway's delay is kept, and nothing is missed":       testDraining,
@@ -154,6 +155,20 @@ func testJitterStartsOver(t *testing.T, s *scripted) {
 		c.joined("e", 4, true)
 		s.want("joined 4 again")
 	}
+}
+
+func testJitterStartsOverAfterMove(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.close(1006)
+	c = comesBack(s)
+	c.joined("e", 4, true)
+	s.want("joined 4 again")
+	s.advance(11 * time.Second)
+	c.put(wire.DrainingFrame(0), says(5, "u_bob", "bye"))
+	s.want("message 5 bye")
+	s.dialsAfter(0)
+	s.socket().close(4503)
+	s.want("reconnecting 250")
 }
 
 func testIdentityRefused(t *testing.T, s *scripted) {

@@ -308,9 +308,7 @@ export class RoomConnection extends EventTarget {
       if (closeName(code) === 'PERMIT_EXPIRED' && this.#permitShown > 1) this.#dialWithoutPermit();
       else this.#returnOrEnd(code);
     } else if (link === this.#link) {
-      this.#link = null;
-      this.#outbox.pause();
-      if (Date.now() - this.#joinedAt > SOUND_MS) this.#attempt = 0;
+      this.#unlink();
       this.#returnOrEnd(code);
     }
   }
@@ -352,8 +350,14 @@ export class RoomConnection extends EventTarget {
   #retire() {
     if (!this.#link) return;
     this.#retired = this.#link;
+    this.#unlink();
+  }
+
+  /** The link is no longer read. */
+  #unlink() {
     this.#link = null;
     this.#outbox.pause();
+    if (Date.now() - this.#joinedAt > SOUND_MS) this.#attempt = 0;
   }
 
   /** @param {number} code for the links that are not the one read */

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/browsertest"
 )
@@ -24,6 +26,7 @@ func TestAnteroomJS(t *testing.T) {
 		"without an identity there is no coming back":                     testIdentityRefusedForGood,
 		"a draining gateway's delay is kept, and nothing is missed":       testDraining,
 		"a gateway that closes before the delay is over changes nothing":  testDrainingClosedEarly,
+		"who moves as another user gives the old seat up":                 testDrainingAsAnother,
 		"DRAINING counts more than a roster to refresh":                   testDrainingDuringRefresh,
 		"one timer dials, also where a link breaks during a dial":         testBrokenDuringDial,
 		"one unbroken sequence through a rejoin":                          testReplay,
@@ -216,6 +219,30 @@ func testDrainingClosedEarly(t *testing.T, s *scripted) {
 	c.after("e", 5)
 	c.joined("e", 5, true)
 	s.want("joined 5 again")
+}
+
+func testDrainingAsAnother(t *testing.T, s *scripted) {
+	for _, full := range []bool{false, true} {
+		c := inRoom(s)
+		s.run("harness.keepIdentity('u_new')")
+		c.put(wire.DrainingFrame(3*time.Second), says(5, "u_bob", "bye"))
+		s.want("message 5 bye")
+		s.dialsAfter(3 * time.Second)
+		next := s.socket()
+		if full {
+			next.close(4409)
+			next = comesBack(s)
+		}
+		next.joinedAs("u_new", "e", 6, true)
+		s.want("joined 6 again")
+		c.gone()
+		if c.closed != websocket.StatusNormalClosure {
+			t.Errorf("closed with %d, which keeps the seat", c.closed)
+		}
+		next.close(4440)
+		s.want("closed 4440 REPLACED")
+		s.run("harness.keepIdentity(%q)", me)
+	}
 }
 
 func testDrainingDuringRefresh(t *testing.T, s *scripted) {

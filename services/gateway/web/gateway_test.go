@@ -253,11 +253,13 @@ type socket struct {
 	conn   *websocket.Conn
 	join   wire.ClientFrame
 	frames chan wire.ClientFrame // those behind JOIN; closed when the connection ends
+	closed websocket.StatusCode  // how it ended, once frames is closed
 }
 
 func (c *socket) read(f *wire.ClientFrame) bool {
 	_, data, err := c.conn.Read(context.Background())
 	if err != nil {
+		c.closed = websocket.CloseStatus(err)
 		return false
 	}
 	if err := wire.ParseClientFrame(data, f); err != nil {

@@ -204,7 +204,10 @@ export class RoomConnection extends EventTarget {
   }
 
   #joined(link, frame) {
-    this.#retired?.drop(KEEP_SEAT);
+    const rejoin = this.#me !== null;
+    const sameUser = !rejoin || this.#me.userId === frame.userId;
+    // The seat was taken over, unless our identity lapsed: then it is the old user's still.
+    this.#retired?.drop(sameUser ? KEEP_SEAT : 1000);
     this.#retired = this.#opening = null;
     this.#link = link;
     clearTimeout(this.#timer);
@@ -213,8 +216,6 @@ export class RoomConnection extends EventTarget {
     this.#permit = undefined;
     this.#joinedAt = Date.now();
     if (frame.identity) this.#client.keepIdentity({ userId: frame.userId, identity: frame.identity });
-    const rejoin = this.#me !== null;
-    const sameUser = !rejoin || this.#me.userId === frame.userId;
     const renewed = this.#log.join(frame);
     // A room made anew does not know the ids that were sent to the one before.
     if (!sameUser || renewed) this.#idsKnown = false;
@@ -303,9 +304,12 @@ export class RoomConnection extends EventTarget {
       this.#retired = null;
     } else if (link === this.#opening) {
       this.#opening = null;
-      this.#retired?.drop(KEEP_SEAT);
+      // Only another user, as our identity lapsed, finds our own seat taken: it is given up.
+      const ownSeat = this.#retired !== null && closeName(code) === 'ROOM_FULL';
+      this.#retired?.drop(ownSeat ? 1000 : KEEP_SEAT);
       this.#retired = null;
-      if (closeName(code) === 'PERMIT_EXPIRED' && this.#permitShown > 1) this.#dialWithoutPermit();
+      if (ownSeat) this.#dialLater(closeWords(code));
+      else if (closeName(code) === 'PERMIT_EXPIRED' && this.#permitShown > 1) this.#dialWithoutPermit();
       else this.#returnOrEnd(code);
     } else if (link === this.#link) {
       this.#unlink();

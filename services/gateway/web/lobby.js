@@ -1,9 +1,9 @@
 import { byId, element, loadNickname, reconcile, saveNickname, setText } from './dom.js';
+import { pollDelay } from './poll.js';
 import { drawSeats } from './seats.js';
 import { createFailure } from './words.js';
 
 const POLL_MS = 2_000;
-const POLL_MAX_MS = 20_000;
 const PAGE = 20;
 const PAGE_MAX = 100;
 
@@ -53,6 +53,7 @@ export class Lobby {
     clearTimeout(this.#timer);
     if (!this.#shown || document.hidden) return;
     const poll = ++this.#poll;
+    let failure;
     try {
       const { rooms, more } = await this.#fetchRooms();
       if (poll !== this.#poll) return;
@@ -61,13 +62,10 @@ export class Lobby {
     } catch (error) {
       if (poll !== this.#poll) return;
       this.#failures++;
+      failure = error;
       setText(byId('lobby-status'), failureWords(error));
     }
-    if (this.#shown) this.#timer = setTimeout(() => this.#refresh(), this.#pause());
-  }
-
-  #pause() {
-    return Math.min(POLL_MAX_MS, POLL_MS * 2 ** Math.min(this.#failures, 5));
+    if (this.#shown) this.#timer = setTimeout(() => this.#refresh(), pollDelay(POLL_MS, this.#failures, failure));
   }
 
   async #fetchRooms() {

@@ -1,6 +1,7 @@
 import { messageId } from './anteroom.js';
 import { byId, element, loadNickname, nameOf, reconcile, setText } from './dom.js';
 import { Messages } from './messages.js';
+import { pollDelay } from './poll.js';
 import { drawSeats } from './seats.js';
 import { ending } from './words.js';
 
@@ -20,7 +21,10 @@ export class RoomView {
   // Counts the visits, so that a late answer does not meet the next room.
   #visit = 0;
   #reserved = 0;
+  // Whether the room may still be there to ask about.
+  #polling = false;
   #pollTimer = null;
+  #pollFailures = 0;
   #countdown = null;
 
   /**
@@ -45,6 +49,7 @@ export class RoomView {
     this.#roomId = roomId;
     this.#after = undefined;
     this.#reserved = 0;
+    this.#pollFailures = 0;
     delete byId('room').dataset.joined;
     this.#messages.clear();
     byId('members').replaceChildren();
@@ -59,6 +64,7 @@ export class RoomView {
   /** Goes out of the room, if in one; the seat is given up behind the scenes. */
   exit() {
     this.#visit++;
+    this.#polling = false;
     clearTimeout(this.#pollTimer);
     this.#showCountdown(0);
     const connection = this.#connection;
@@ -83,6 +89,7 @@ export class RoomView {
     byId('notice').hidden = true;
     byId('leave').disabled = false;
     this.#showState('connecting', 'Reserving a seat');
+    this.#polling = true;
     this.#pollRoom();
     try {
       const permit = await this.#anteroom.reserve(roomId);
@@ -150,20 +157,23 @@ export class RoomView {
 
   async #pollRoom() {
     clearTimeout(this.#pollTimer);
-    if (this.#roomId === null || document.hidden) return;
+    if (!this.#polling || document.hidden) return;
     const visit = this.#visit;
+    let failure;
     try {
       const room = await this.#anteroom.getRoom(this.#roomId);
       if (visit !== this.#visit) return;
       this.#reserved = room.reserved;
       this.#showTitle(room.title || room.roomId);
       this.#showSeats(room);
-    } catch {
-      // The connection tells what is wrong, and better.
+    } catch (error) {
+      // What is wrong, the connection tells, and better.
+      failure = error;
     }
     if (visit !== this.#visit) return;
+    this.#pollFailures = failure ? this.#pollFailures + 1 : 0;
     clearTimeout(this.#pollTimer);
-    this.#pollTimer = setTimeout(() => this.#pollRoom(), ROOM_POLL_MS);
+    this.#pollTimer = setTimeout(() => this.#pollRoom(), pollDelay(ROOM_POLL_MS, this.#pollFailures, failure));
   }
 
   /** @param {{capacity: number, occupied: number}} [polled] used while there is nothing newer */
@@ -226,6 +236,7 @@ export class RoomView {
 
   #showEnding(code, detail) {
     const { title, text, again } = ending(code, detail);
+    if (again === null) this.#polling = false;
     this.#showState('closed', title);
     setText(byId('state-words'), code === 'REPLACED' ? 'Replaced' : 'Not connected');
     setText(byId('notice-title'), title);

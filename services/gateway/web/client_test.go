@@ -23,6 +23,7 @@ func TestAnteroomJS(t *testing.T) {
 		"a connection that held starts over with the short delay":         testJitterStartsOver,
 		"so does one that was to be replaced":                             testJitterStartsOverAfterMove,
 		"waits for an identity as long as it is told":                     testIdentityRefused,
+		"the network's return cuts no delay that the server asked for":    testHurry,
 		"without an identity there is no coming back":                     testIdentityRefusedForGood,
 		"a draining gateway's delay is kept, and nothing is missed":       testDraining,
 		"a gateway that closes before the delay is over changes nothing":  testDrainingClosedEarly,
@@ -184,6 +185,19 @@ func testIdentityRefused(t *testing.T, s *scripted) {
 	s.advance(7500 * time.Millisecond)
 	s.socket().joined("e", 1, false)
 	s.want("joined 1")
+}
+
+func testHurry(t *testing.T, s *scripted) {
+	s.refuse <- 429
+	s.run("harness.join({})")
+	s.want("reconnecting 7250")
+	s.run("harness.keepIdentity(%q)", me)
+	s.run("dispatchEvent(new Event('online'))")
+	s.dialsAfter(7250 * time.Millisecond)
+	s.socket().close(1006)
+	s.want("reconnecting 500")
+	s.run("dispatchEvent(new Event('online'))")
+	s.socket()
 }
 
 func testIdentityRefusedForGood(t *testing.T, s *scripted) {

@@ -50,6 +50,8 @@ export class RoomConnection extends EventTarget {
   #attempt = 0;
   #dialing = 0;
   #moveAt = 0;
+  // What the server asked to wait for; only our own delay may be cut short.
+  #earliest = 0;
   #joinedAt = 0;
   #refusal = null;
   #leaving = null;
@@ -294,7 +296,7 @@ export class RoomConnection extends EventTarget {
   #move(delayMs, reason) {
     if (this.#leaving || this.#opening) return;
     clearTimeout(this.#timer);
-    this.#moveAt = Date.now() + delayMs;
+    this.#moveAt = this.#earliest = Date.now() + delayMs;
     this.#timer = setTimeout(() => this.#dial(), delayMs);
     this.#tell('open', reason);
   }
@@ -337,6 +339,7 @@ export class RoomConnection extends EventTarget {
   /** @param {number} [leastSeconds] what the server asked to wait */
   #dialLater(reason, leastSeconds = 0) {
     const delayMs = leastSeconds * 1000 + fullJitter(this.#attempt++);
+    this.#earliest = Date.now() + leastSeconds * 1000;
     this.#moveAt = Date.now() + delayMs;
     // The link may have broken, and set a timer, while the identity was awaited.
     clearTimeout(this.#timer);
@@ -346,7 +349,7 @@ export class RoomConnection extends EventTarget {
 
   /** The network is back: no need to sit out the rest of the delay. */
   #hurry() {
-    if (this.#state !== 'reconnecting' || !this.#timer) return;
+    if (this.#state !== 'reconnecting' || !this.#timer || Date.now() < this.#earliest) return;
     clearTimeout(this.#timer);
     this.#dial();
   }

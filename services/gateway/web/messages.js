@@ -68,7 +68,9 @@ export class Messages {
     line.dataset.id = id;
     const button = element('button', { class: 'link', type: 'button' }, 'Send again');
     button.addEventListener('click', () => {
-      if (again()) line.remove();
+      if (!again()) return;
+      line.remove();
+      byId('message-input').focus();
     });
     line.querySelector('.when').replaceChildren(sendFailure(error), ' · ', button);
   }

@@ -15,6 +15,7 @@ func TestPage(t *testing.T) {
 	site := serve(browsertest.Tab(browsertest.Start(t), t, "the visitor"), t)
 	for name, test := range map[string]func(*testing.T, *scripted){
 		"a message that failed is neither lost nor doubled": testFailedMessage,
+		"the focus goes where the notice is, and back":      testFocus,
 		"what goes from a list takes no focus with it":      testListKeepsFocus,
 		"a late permit is that of a new visit to the room":  testLatePermit,
 		"a late answer moves nobody out of the next room":   testLateAnswers,
@@ -117,6 +118,33 @@ func testLatePermit(t *testing.T, s *scripted) {
 	if n := len(s.cancelled); n != 0 {
 		t.Errorf("%d permits were cancelled", n)
 	}
+}
+
+func testFocus(t *testing.T, s *scripted) {
+	focused := func(id string) { s.t.Helper(); s.until("document.activeElement.id === '" + id + "'") }
+	s.enter()
+	focused("room-name")
+	for _, code := range []int{4440, 4409} {
+		c := s.socket()
+		c.joined("e", 3, false)
+		focused("message-input")
+		s.run("$('#message-input').value = 'hello'; $('#send').click()")
+		c.next()
+		c.close(code)
+		focused("notice-title")
+		release := s.hold()
+		s.run("$('#notice-again').focus(); $('#notice-again').click()")
+		focused("room-name")
+		release()
+	}
+	c := s.socket()
+	c.joined("e", 3, false)
+	focused("message-input")
+	s.run("$('#messages .failed button').focus(); $('#messages .failed button').click()")
+	c.next()
+	focused("message-input")
+	c.close(4442)
+	focused("notice-title")
 }
 
 func testListKeepsFocus(t *testing.T, s *scripted) {

@@ -35,7 +35,11 @@ export class RoomView {
     this.#anteroom = anteroom;
     this.#exited = exited;
     byId('leave').addEventListener('click', () => this.#leave());
-    byId('notice-again').addEventListener('click', () => this.#takeSeat());
+    byId('notice-again').addEventListener('click', () => {
+      // The button is about to go, and would take the focus along.
+      byId('room-name').focus();
+      this.#takeSeat();
+    });
     byId('copy-link').addEventListener('click', (event) => copyLink(event.target));
     byId('message-form').addEventListener('submit', (event) => {
       event.preventDefault();
@@ -247,7 +251,8 @@ export class RoomView {
     byId('leave').disabled = true;
     byId('notice').dataset.code = code;
     byId('notice').hidden = false;
-    if (again !== null) button.focus();
+    // Not the button: who is typing would press it with the next space.
+    byId('notice-title').focus();
   }
 }
 

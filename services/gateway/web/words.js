@@ -16,6 +16,7 @@ const ENDINGS = {
   JOIN_TIMEOUT: ['Joining took too long', 'The connection opened, but the join did not arrive in time.', RETRY],
   FRAME_TOO_LARGE: ['A message was too large', 'The server ended the connection because of it.', 'Join again'],
   BAD_REQUEST: ['The server did not understand', 'It refused what this page sent.', RETRY],
+  INTERNAL: ['The server failed', 'It could not do what this page asked for.', RETRY],
 };
 
 const UNKNOWN = ['The connection ended', 'The server closed it.', RETRY];
@@ -27,7 +28,7 @@ const UNKNOWN = ['The connection ended', 'The server closed it.', RETRY];
  */
 export function ending(code, detail) {
   const [title, text, again] = ENDINGS[code] ?? UNKNOWN;
-  const vague = !ENDINGS[code] || code === 'BAD_REQUEST';
+  const vague = !ENDINGS[code] || code === 'BAD_REQUEST' || code === 'INTERNAL';
   return { title, text: vague && detail ? `${text} (${detail})` : text, again };
 }
 

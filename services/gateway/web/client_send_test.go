@@ -148,14 +148,14 @@ func testPace(t *testing.T, s *scripted) {
 		s.want(fmt.Sprintf("message %d text own", seq), fmt.Sprintf("sent %s %d", id, seq))
 	}
 	sends("m1")
-	for _, pace := range []time.Duration{75, 150, 300, 600, 1200, 2400, 4800, 5000, 5000} {
+	for _, ms := range []int{75, 150, 300, 600, 1200, 2400, 4800, 5000, 5000} {
 		c.put(refusal(wire.RateLimited, "m1"))
 		s.want("error RATE_LIMITED m1 retrying")
 		// An echo, of another message, does not bring the pace back.
 		s.send("text", "m2")
 		s.writesAfter(time.Second) // m1
 		c.takes("text", "m1")
-		s.writesAfter(pace * time.Millisecond) // m2
+		s.writesAfter(time.Duration(ms) * time.Millisecond) // m2
 		c.takes("text", "m2")
 		answered("m2")
 	}

@@ -245,7 +245,9 @@ func testDrainingAsAnother(t *testing.T, s *scripted) {
 		next := s.socket()
 		if full {
 			next.close(4409)
-			next = comesBack(s)
+			s.want("reconnecting 750") // the old seat has to be free first
+			s.dialsAfter(500*time.Millisecond + firstDelay)
+			next = s.socket()
 		}
 		next.joinedAs("u_new", "e", 6, true)
 		s.want("joined 6 again")

@@ -6,6 +6,8 @@ import { RoomLog } from './roomlog.js';
 // A connection that held this long was sound; shorter ones keep backing off.
 const SOUND_MS = 10_000;
 const LEAVE_DEADLINE_MS = 3_000;
+// How long the server may take to free a seat that was given up by a close.
+const GIVE_UP_SECONDS = 0.5;
 // After a hole in the log every member wants a fresh roster: not all at once.
 const REFRESH_SPREAD_MS = 5_000;
 
@@ -250,6 +252,7 @@ export class RoomConnection extends EventTarget {
       case 'ERROR':
         return this.#error(frame);
       case 'DRAINING':
+        this.#earliest = Date.now() + (frame.reconnectAfterMs ?? 0);
         return this.#move(frame.reconnectAfterMs ?? 0, 'This server is restarting; moving to another.');
     }
   }
@@ -296,7 +299,7 @@ export class RoomConnection extends EventTarget {
   #move(delayMs, reason) {
     if (this.#leaving || this.#opening) return;
     clearTimeout(this.#timer);
-    this.#moveAt = this.#earliest = Date.now() + delayMs;
+    this.#moveAt = Date.now() + delayMs;
     this.#timer = setTimeout(() => this.#dial(), delayMs);
     this.#tell('open', reason);
   }
@@ -310,7 +313,7 @@ export class RoomConnection extends EventTarget {
       const ownSeat = this.#retired !== null && closeName(code) === 'ROOM_FULL';
       this.#retired?.drop(ownSeat ? 1000 : KEEP_SEAT);
       this.#retired = null;
-      if (ownSeat) this.#dialLater(closeWords(code));
+      if (ownSeat) this.#dialLater(closeWords(code), GIVE_UP_SECONDS);
       else if (closeName(code) === 'PERMIT_EXPIRED' && this.#permitShown > 1) this.#dialWithoutPermit();
       else this.#returnOrEnd(code);
     } else if (link === this.#link) {
@@ -336,11 +339,12 @@ export class RoomConnection extends EventTarget {
     this.#dial();
   }
 
-  /** @param {number} [leastSeconds] what the server asked to wait */
+  /** @param {number} [leastSeconds] what the server asked to wait, or needs */
   #dialLater(reason, leastSeconds = 0) {
-    const delayMs = leastSeconds * 1000 + fullJitter(this.#attempt++);
-    this.#earliest = Date.now() + leastSeconds * 1000;
-    this.#moveAt = Date.now() + delayMs;
+    const now = Date.now();
+    this.#earliest = Math.max(this.#earliest, now + leastSeconds * 1000);
+    const delayMs = this.#earliest - now + fullJitter(this.#attempt++);
+    this.#moveAt = now + delayMs;
     // The link may have broken, and set a timer, while the identity was awaited.
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#dial(), delayMs);

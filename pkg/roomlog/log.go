@@ -41,7 +41,7 @@ const (
 
 	KindReplaced  Kind = 'r' // notice: the session whose seat was taken over
 	KindRemoved   Kind = 'x' // notice: the session taken out of the room
-	KindGivenUp   Kind = 'g' // notice: the session whose seat was given up
+	KindGivenUp   Kind = 'g' // notice: the session whose seat somebody else gave up
 	KindDeleted   Kind = 'd' // notice: the room was deleted; no data
 	KindOccupancy Kind = 'o' // notice: occupied seats, where presence is count
 )

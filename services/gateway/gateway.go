@@ -57,7 +57,7 @@ type Config struct {
 	// socket, 0 for not at all; nil: nobody has to.
 	Wait func(r *http.Request) time.Duration
 
-	// Refuse answers a request that is not upgraded, as the HTTP API answers.
+	// Refuse answers a request that is not upgraded, as the HTTP API answers. Required.
 	Refuse func(w http.ResponseWriter, err *wire.Error)
 
 	Registry *metrics.Set // nil: no metrics
@@ -86,6 +86,9 @@ type Gateway struct {
 func New(cfg Config) (*Gateway, error) {
 	if err := wire.CheckID("gateway id", cfg.ID); err != nil {
 		return nil, err
+	}
+	if cfg.Refuse == nil {
+		return nil, errors.New("nothing answers requests that are not upgraded")
 	}
 	if cfg.MaxFrameBytes == 0 {
 		cfg.MaxFrameBytes = wire.DefaultFrameBytes
@@ -160,7 +163,7 @@ func (g *Gateway) leave(roomID, sessionID string) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.hub.ctx), leaveTimeout)
 	defer cancel()
 	_, err := g.cfg.Rooms.Leave(ctx, &roomv1.LeaveRequest{
-		RoomId: roomID, SessionId: sessionID, Reason: roomv1.LeaveReason_LEAVE_REASON_LEFT,
+		RoomId: roomID, SessionId: sessionID, Reason: roomv1.LeaveReason_LEAVE_REASON_LEFT, Ended: true,
 	})
 	return err
 }

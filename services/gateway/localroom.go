@@ -174,7 +174,7 @@ func (r *localRoom) event(e roomlog.Event) {
 		r.closeSession(string(e.Data), wire.CloseRemoved)
 		return
 	case roomlog.KindGivenUp:
-		r.givenUp(string(e.Data))
+		r.closeSession(string(e.Data), wire.CloseLeaseLost)
 		return
 	case roomlog.KindDeleted:
 		r.closeEpoch(e.Epoch, wire.CloseRoomDeleted)
@@ -299,15 +299,6 @@ func (r *localRoom) closeSession(id string, code wire.CloseCode) {
 		}
 	}
 	r.remember(id, code)
-}
-
-// givenUp ends a session whose seat somebody else gave up. One that leaves gave it up
-// itself, and ends by itself.
-func (r *localRoom) givenUp(id string) {
-	leaves := slices.ContainsFunc(r.members, func(m *session) bool { return m.id == id && m.leaving.Load() })
-	if !leaves {
-		r.closeSession(id, wire.CloseLeaseLost)
-	}
 }
 
 // remember keeps the end of what may be on its way into the room.

@@ -141,7 +141,8 @@ type Seats interface {
 	Cancel(ctx context.Context, roomID, secret string) error
 	Confirm(ctx context.Context, j Join) (Joined, error)
 	// Leave changes nothing unless the session holds a seat. reason is of MEMBER_LEFT.
-	Leave(ctx context.Context, roomID, session, reason string) error
+	// A session that has not ended is to be closed.
+	Leave(ctx context.Context, roomID, session, reason string, ended bool) error
 	// Remove frees the user's seat and permit, if any.
 	Remove(ctx context.Context, roomID, user, requestID string) error
 }

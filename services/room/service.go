@@ -297,7 +297,7 @@ func (s *Service) Leave(ctx context.Context, req *roomv1.LeaveRequest) (*roomv1.
 	default:
 		return nil, wire.Errorf(wire.BadRequest, "reason is LEFT or LOST")
 	}
-	return &roomv1.LeaveResponse{}, s.store.Leave(ctx, req.GetRoomId(), req.GetSessionId(), reason)
+	return &roomv1.LeaveResponse{}, s.store.Leave(ctx, req.GetRoomId(), req.GetSessionId(), reason, req.GetEnded())
 }
 
 // RemoveMember takes a user out of a room.

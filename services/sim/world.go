@@ -20,6 +20,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 	"github.com/anteroom-chat/anteroom/services/gateway"
+	"github.com/anteroom-chat/anteroom/services/gateway/httpapi"
 	"github.com/anteroom-chat/anteroom/services/gateway/identity"
 	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 	"github.com/anteroom-chat/anteroom/services/room"
@@ -200,6 +201,7 @@ func (w *world) startGateway(slot int) error {
 	g, err := gateway.New(gateway.Config{
 		ID: h.name, Redis: rdb, Layout: w.layout, Rooms: roomv1.NewRoomServiceClient(rooms),
 		Identities: w.signer, Origins: w.origins, MessageRate: 20, MessageBurst: 40, WalkIn: true,
+		Refuse: httpapi.Refuse,
 	})
 	if err != nil {
 		return err

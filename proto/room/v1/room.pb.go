@@ -1518,7 +1518,10 @@ type LeaveRequest struct {
 	// Required: the session in whose name the seat is given up.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
 	// LEFT when unspecified.
-	Reason        LeaveReason `protobuf:"varint,3,opt,name=reason,proto3,enum=anteroom.room.v1.LeaveReason" json:"reason,omitempty"`
+	Reason LeaveReason `protobuf:"varint,3,opt,name=reason,proto3,enum=anteroom.room.v1.LeaveReason" json:"reason,omitempty"`
+	// Set by the gateway that has the session, whose socket ends by itself. Otherwise
+	// that gateway is told to close it.
+	Ended         bool `protobuf:"varint,4,opt,name=ended,proto3" json:"ended,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1572,6 +1575,13 @@ func (x *LeaveRequest) GetReason() LeaveReason {
 		return x.Reason
 	}
 	return LeaveReason_LEAVE_REASON_UNSPECIFIED
+}
+
+func (x *LeaveRequest) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
 }
 
 // LeaveResponse says that the session holds no seat.
@@ -1927,12 +1937,13 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\x0fCAUSE_ROOM_GONE\x10\x03\"y\n" +
 	"\x13RenewLeasesResponse\x121\n" +
 	"\x04lost\x18\x01 \x03(\v2\x1d.anteroom.room.v1.LostSessionR\x04lost\x12/\n" +
-	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"}\n" +
+	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"\x93\x01\n" +
 	"\fLeaveRequest\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x125\n" +
-	"\x06reason\x18\x03 \x01(\x0e2\x1d.anteroom.room.v1.LeaveReasonR\x06reason\"\x0f\n" +
+	"\x06reason\x18\x03 \x01(\x0e2\x1d.anteroom.room.v1.LeaveReasonR\x06reason\x12\x14\n" +
+	"\x05ended\x18\x04 \x01(\bR\x05ended\"\x0f\n" +
 	"\rLeaveResponse\"f\n" +
 	"\x13RemoveMemberRequest\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x17\n" +

@@ -79,7 +79,7 @@ func BenchmarkReserveConfirmLeave(b *testing.B) {
 			if _, err = store.Confirm(b.Context(), room.Join{RoomID: id, Permit: secretOf(p), Session: user, Gateway: "g"}); err != nil {
 				b.Fatal(err)
 			}
-			if err = store.Leave(b.Context(), id, user, wire.ReasonLeft); err != nil {
+			if err = store.Leave(b.Context(), id, user, wire.ReasonLeft, true); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -103,7 +103,7 @@ func BenchmarkScript(b *testing.B) {
 		return err
 	}
 	leave := func(b *testing.B, store *redisstore.Store, id, user string) error {
-		return store.Leave(b.Context(), id, user, wire.ReasonLeft)
+		return store.Leave(b.Context(), id, user, wire.ReasonLeft, true)
 	}
 	for _, script := range []struct {
 		name   string

@@ -165,6 +165,24 @@ func TestRemoveFreesSeatAndPermitAndTellsTheSession(t *testing.T) {
 	})
 }
 
+func TestALeaveTellsASessionThatHasNotEnded(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(3, outlasting)
+		f.walkIn("a", "s1")
+		f.walkIn("b", "s2")
+		next := f.events()
+		f.must(f.store.Leave(f.ctx, "r", "nobody", wire.ReasonLeft, false))
+		f.must(f.store.Leave(f.ctx, "r", "s1", wire.ReasonLeft, true))
+		f.must(f.store.Leave(f.ctx, "r", "s2", wire.ReasonLeft, false))
+		for _, seq := range []int64{3, 4} {
+			if e := next(); e.Kind != roomlog.KindLeft || e.Seq != seq {
+				f.Fatalf("event %c seq %d, want %c seq %d", e.Kind, e.Seq, roomlog.KindLeft, seq)
+			}
+		}
+		f.wantEvent(next(), roomlog.KindGivenUp, "s2")
+	})
+}
+
 func TestRemovingTheLastMemberEndsTheRoom(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(3)

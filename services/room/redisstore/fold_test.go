@@ -100,7 +100,7 @@ func (c *crowd) step(rng *rand.Rand) {
 		}
 	case 8:
 		if l, ok := c.pick(rng, &c.live); ok {
-			c.allowed(c.store.Leave(c.ctx, "r", l.Session, wire.ReasonLeft))
+			c.allowed(c.store.Leave(c.ctx, "r", l.Session, wire.ReasonLeft, true))
 		}
 	case 9:
 		c.mu.Lock()

@@ -31,7 +31,7 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 			_, err := s.Confirm(ctx, room.Join{RoomID: "r", Permit: "secret-b", Session: "sb", Gateway: "g"})
 			return err
 		},
-		"Leave":  func(ctx context.Context) error { return s.Leave(ctx, "r", "nobody", wire.ReasonLeft) },
+		"Leave":  func(ctx context.Context) error { return s.Leave(ctx, "r", "nobody", wire.ReasonLeft, true) },
 		"Remove": func(ctx context.Context) error { return s.Remove(ctx, "r", "nobody", "") },
 		"Renew": func(ctx context.Context) error {
 			lost, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "sa", User: "a"}})

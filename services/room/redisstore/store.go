@@ -231,8 +231,8 @@ func sessionMember(value any) (m wire.Member, err error) {
 }
 
 // Leave gives a seat up.
-func (s *Store) Leave(ctx context.Context, roomID, session, reason string) error {
-	_, err := s.run(ctx, leaveScript, roomID, session, reason)
+func (s *Store) Leave(ctx context.Context, roomID, session, reason string, ended bool) error {
+	_, err := s.run(ctx, leaveScript, roomID, session, reason, ended)
 	return err
 }
 

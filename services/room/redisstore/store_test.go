@@ -112,7 +112,7 @@ func (f *fixture) walkIn(user, session string) room.Joined {
 
 func (f *fixture) leave(session string) {
 	f.Helper()
-	f.must(f.store.Leave(f.ctx, "r", session, wire.ReasonLeft))
+	f.must(f.store.Leave(f.ctx, "r", session, wire.ReasonLeft, true))
 }
 
 // counts checks what is reserved and occupied in "r".

@@ -189,10 +189,7 @@ func TestReaderThatTakesSomethingNowAndThenGoesOn(t *testing.T) {
 
 func TestRedisOutOfReachIsUnavailableAndAllGoesOnAfterwards(t *testing.T) {
 	virtual(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		a, _ := c.nodes[0].walkIn(roomID, "")
-		b, _ := c.nodes[1].walkIn(roomID, "")
-		a.expect(wire.TypeMemberJoined)
+		roomID, a, b, _ := c.pair()
 		redisDown := func(down bool) {
 			for _, from := range []string{"gateway-1", "gateway-2", "rooms-1"} {
 				c.partition(from, "redis", down)

@@ -110,6 +110,16 @@ func (n *node) walkIn(roomID, identity string) (*peer, wire.ServerFrame) {
 	return p, p.join(wire.ClientFrame{RoomID: roomID, Identity: identity})
 }
 
+// pair is a room with a member on each of the first two gateways. joined is the second one's.
+func (c *cluster) pair() (roomID string, first, second *peer, joined wire.ServerFrame) {
+	c.t.Helper()
+	roomID = c.room(roomSpec{})
+	first, _ = c.nodes[0].walkIn(roomID, "")
+	second, joined = c.nodes[1].walkIn(roomID, "")
+	first.expect(wire.TypeMemberJoined)
+	return roomID, first, second, joined
+}
+
 func (p *peer) join(f wire.ClientFrame) wire.ServerFrame {
 	p.t.Helper()
 	p.sendJoin(f)

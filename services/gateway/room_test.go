@@ -134,10 +134,7 @@ func TestTakeoverByPermitOnTheSameGateway(t *testing.T) {
 
 func TestLeaveClosesWith1000AndTheRoomIsGoneAtOnce(t *testing.T) {
 	both(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		a, _ := c.nodes[0].walkIn(roomID, "")
-		b, joined := c.nodes[1].walkIn(roomID, "")
-		a.expect(wire.TypeMemberJoined)
+		roomID, a, b, joined := c.pair()
 		b.text(`{"type":"LEAVE"}`)
 		b.ends(wire.CloseNormal)
 		c.occupied(roomID, 1)
@@ -207,10 +204,7 @@ func TestOldSocketsLateEndFreesNothing(t *testing.T) {
 
 func TestRemoveMemberClosesWith4441(t *testing.T) {
 	both(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		a, _ := c.nodes[0].walkIn(roomID, "")
-		b, joined := c.nodes[1].walkIn(roomID, "")
-		a.expect(wire.TypeMemberJoined)
+		roomID, a, b, joined := c.pair()
 		_, err := c.api.RemoveMember(context.Background(), &roomv1.RemoveMemberRequest{RoomId: roomID, UserId: joined.UserID})
 		must(t, err)
 		b.ends(wire.CloseRemoved)
@@ -223,10 +217,7 @@ func TestRemoveMemberClosesWith4441(t *testing.T) {
 
 func TestLeaveByAnotherCallerClosesWith4504(t *testing.T) {
 	virtual(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		a, _ := c.nodes[0].walkIn(roomID, "")
-		b, joined := c.nodes[1].walkIn(roomID, "")
-		a.expect(wire.TypeMemberJoined)
+		roomID, a, b, joined := c.pair()
 		began := time.Now()
 		_, err := c.api.Leave(context.Background(), &roomv1.LeaveRequest{RoomId: roomID, SessionId: joined.SessionID, Reason: roomv1.LeaveReason_LEAVE_REASON_LEFT})
 		must(t, err)
@@ -242,10 +233,7 @@ func TestLeaveByAnotherCallerClosesWith4504(t *testing.T) {
 
 func TestDeleteRoomClosesEverySessionWith4442(t *testing.T) {
 	both(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		a, _ := c.nodes[0].walkIn(roomID, "")
-		b, _ := c.nodes[1].walkIn(roomID, "")
-		a.expect(wire.TypeMemberJoined)
+		roomID, a, b, _ := c.pair()
 		_, err := c.api.DeleteRoom(context.Background(), &roomv1.DeleteRoomRequest{RoomId: roomID})
 		must(t, err)
 		a.ends(wire.CloseRoomDeleted)

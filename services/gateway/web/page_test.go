@@ -36,6 +36,16 @@ func (s *site) open(t *testing.T) *scripted {
 // enter goes to the page's room.
 func (s *scripted) enter() { s.t.Helper(); s.run("location.hash = '#/room/%s'", s.room) }
 
+// inside is a page whose join was confirmed.
+func (s *scripted) inside() *socket {
+	s.t.Helper()
+	s.enter()
+	c := s.socket()
+	c.joined("e", 3, false)
+	s.until("!$('#send').disabled")
+	return c
+}
+
 // until waits for an expression to hold.
 func (s *scripted) until(expression string) {
 	s.t.Helper()
@@ -54,10 +64,7 @@ func (s *scripted) is(expression string) {
 }
 
 func testFailedMessage(t *testing.T, s *scripted) {
-	s.enter()
-	c := s.socket()
-	c.joined("e", 3, false)
-	s.until("!$('#send').disabled")
+	c := s.inside()
 	s.run("$('#message-input').value = 'hello'; $('#send').click()")
 	sent := c.next()
 	c.close(4440)
@@ -76,10 +83,7 @@ func testFailedMessage(t *testing.T, s *scripted) {
 }
 
 func testLateAnswers(t *testing.T, s *scripted) {
-	s.enter()
-	c := s.socket()
-	c.joined("e", 3, false)
-	s.until("!$('#send').disabled")
+	c := s.inside()
 	s.run("$('#leave').click()")
 	if f := c.next(); f.Type != wire.TypeLeave {
 		t.Fatalf("the client sent %s", f.Type)

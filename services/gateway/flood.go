@@ -94,6 +94,9 @@ func (m *meter) count(p []byte) (n int) {
 	return n
 }
 
+// between reports whether nothing of a frame has come that has not come whole.
+func (m *meter) between() bool { return m.have == 0 && m.skip == 0 }
+
 // headerLen is the length of a header as far as it is known.
 func headerLen(h []byte) int {
 	if len(h) < 2 {
@@ -127,16 +130,16 @@ func payloadLen(h []byte) uint64 {
 // libraryConn is what the WebSocket library sees of a socket.
 type libraryConn struct {
 	net.Conn
-	s *socket
-	m *meter
+	session *session
 }
 
 // Read counts what it reads. It takes payload in large pieces, but few frames at a time,
 // of which the pause would be longer than the longest.
 func (c libraryConn) Read(p []byte) (int, error) {
-	p = p[:min(uint64(len(p)), min(c.m.skip, lingerBytes)+readBuffer)] // a header may tell any length
-	n, err := c.Conn.Read(p)
-	c.m.pass(p[:n])
+	m := c.session.meter
+	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may tell any length
+	n, err := c.session.read(p)
+	m.pass(p[:n])
 	return n, err
 }
 

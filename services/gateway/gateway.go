@@ -1,7 +1,8 @@
 // Package gateway is the stateless WebSocket gateway: it holds nothing that matters,
 // so it can be killed at any moment, and its members come back through another one.
 //
-// A socket's life, one goroutine that reads, and nobody who waits for a write:
+// A socket's life, one goroutine that reads (none while its member is quiet), and nobody
+// who waits for a write:
 //
 //	upgrade ─▶ JOIN (frame or query) ─▶ follow the room's channel ─▶ ConfirmJoin
 //	  ─▶ JOINED, what was missed ─▶ live entries, in order, each once
@@ -68,6 +69,7 @@ type Gateway struct {
 	cfg        Config
 	hub        *hub
 	keeper     *keeper
+	parking    parking
 	scripts    *pipeline.Runner
 	publisher  *roomlog.Publisher
 	metrics    *gatewayMetrics
@@ -137,6 +139,7 @@ func (g *Gateway) Close() {
 	g.sockets.Wait()
 	g.scripts.Close()
 	g.stop()
+	g.parking.close()
 	g.background.Wait()
 }
 

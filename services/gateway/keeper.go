@@ -130,6 +130,7 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 			if s.endedBy(now) {
 				continue
 			}
+			s.calm(now)
 			if i == turn%pingTurns {
 				s.sock.send(pingFrame)
 			}

@@ -36,6 +36,7 @@ type session struct {
 	heardAt    atomic.Int64 // clock when something came last
 	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
 	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
+	talks      atomic.Bool  // has talked lately: it keeps its goroutine
 
 	// Set before the join is complete, never changed after.
 	joined    wire.Joined // without members and identity
@@ -149,17 +150,16 @@ func (s *session) run() {
 	whole = true
 }
 
-// talk reads until the socket ends. A join makes the stack grow to 8 KiB, and it would
-// not shrink while members are quiet and nothing is collected: so a session goes on with
-// a new goroutine behind its join, whose stack has half of that.
+// talk reads until the socket ends, or the session is parked.
 func (s *session) talk() {
 	var err error
 	for err == nil {
-		joined := s.leased()
 		err = s.readFrame()
-		if err == nil && !joined && s.leased() {
-			go s.talk()
-			return
+		if errors.Is(err, errQuiet) {
+			if s.park() {
+				return
+			}
+			err = nil
 		}
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) && !s.leased() {
@@ -184,6 +184,7 @@ func (s *session) readFrame() error {
 		return err
 	}
 	s.hear()
+	s.talks.Store(true)
 	s.amid = true
 	defer func() { s.amid = false }()
 	if s.sock.closed() != 0 {

@@ -56,6 +56,9 @@ type socket struct {
 	giveUp  time.Time      // when the writer stops trying to bring the close frame; zero before
 	over    bool           // the connection broke or was ended: nothing is sent any more
 	echo    []byte         // the library's answer to the peer's close, held back until the seat is given up
+	parked  *session       // that has no goroutine which reads; nil where it has
+	nudged  bool           // a read that waited was ended by nudge
+	fd      int32          // once it was parked
 	drained chan struct{}  // closed when the writer ends; nil while nobody waits for it
 }
 
@@ -90,6 +93,29 @@ func (s *socket) tryWrite(p []byte) int {
 	_ = s.raw.Write(s.attempt)
 	s.attempted = nil
 	return s.taken
+}
+
+// tryRead reads what is there already: errQuiet says nothing is.
+func (s *socket) tryRead(p []byte) (n int, err error) {
+	failed := s.raw.Read(func(fd uintptr) bool {
+		for {
+			n, err = syscall.Read(int(fd), p)
+			if !errors.Is(err, syscall.EINTR) {
+				return true // whatever came of it: never wait
+			}
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case errors.Is(err, syscall.EAGAIN):
+		return 0, errQuiet
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // gone reports whether the peer has broken off, or closes, and said nothing else
@@ -180,6 +206,7 @@ func (s *socket) write(piece []byte) {
 	s.over = true
 	s.endWriterLocked()
 	_ = s.nc.SetReadDeadline(time.Now().Add(closePatience))
+	s.wakeLocked()
 	s.mu.Unlock()
 }
 
@@ -284,6 +311,7 @@ func (s *socket) closeLocked(code wire.CloseCode) {
 		patience += slowPatience
 	}
 	_ = s.nc.SetReadDeadline(time.Now().Add(patience))
+	s.wakeLocked()
 }
 
 // finalLocked sends the close frame.
@@ -307,6 +335,44 @@ func (s *socket) readBy(t time.Time) {
 	defer s.mu.Unlock()
 	if s.code == 0 && !s.over {
 		_ = s.nc.SetReadDeadline(t)
+	}
+}
+
+// nudge ends a read that waits, for the session to be parked.
+func (s *socket) nudge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.code == 0 && !s.over {
+		s.nudged = true
+		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// nudgedOnce reports whether it was nudge that ended a read, and undoes it.
+func (s *socket) nudgedOnce() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	nudged := s.nudged
+	s.nudged = false
+	if nudged && s.code == 0 && !s.over {
+		_ = s.nc.SetReadDeadline(time.Time{})
+	}
+	return nudged
+}
+
+// wake gets a parked session a goroutine again.
+func (s *socket) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeLocked()
+}
+
+func (s *socket) wakeLocked() {
+	if p := s.parked; p != nil {
+		s.parked = nil
+		p.g.parking.forget(p)
+		p.g.metrics.parked.Dec()
+		go p.talk()
 	}
 }
 
@@ -353,11 +419,14 @@ func (s *socket) finish(answered bool) {
 }
 
 // abort cuts the connection off: what waits is lost.
-func (s *socket) abort() { _ = s.nc.Close() }
+func (s *socket) abort() {
+	s.wake() // before the descriptor is another socket's
+	_ = s.nc.Close()
+}
 
 // Write takes one control frame of the library.
 func (c libraryConn) Write(p []byte) (int, error) {
-	s := c.s
+	s := c.session.sock
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -377,9 +446,7 @@ func (c libraryConn) Close() error { return nil }
 // hijacker gives the WebSocket library a socket with slim buffers.
 type hijacker struct {
 	http.ResponseWriter
-	ended  *sync.WaitGroup
-	meter  *meter
-	socket *socket
+	session *session
 }
 
 // Hijack takes the connection over with what was read of it ahead.
@@ -393,15 +460,15 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
 	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	h.meter.pass(ahead)
+	h.session.meter.pass(ahead)
 	var r io.Reader = nc
 	if len(ahead) > 0 {
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
 	}
-	h.socket = newSocket(nc, h.ended)
-	lib := libraryConn{nc, h.socket, h.meter}
+	h.session.sock = newSocket(nc, &h.session.g.sockets)
+	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
 	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
-	h.socket.read = br
+	h.session.sock.read = br
 	return lib, bufio.NewReadWriter(br, bufio.NewWriterSize(lib, writeBuffer)), nil
 }

@@ -200,7 +200,7 @@ func TestLimitIsExact(t *testing.T) {
 
 func TestControlFramesOfTheLibraryStandBetweenFrames(t *testing.T) {
 	s, peer, _ := tcpSocket(t)
-	lib := libraryConn{s.nc, s, newMeter(0, 0)}
+	lib := libraryConn{s.nc, &session{sock: s}}
 	pong := []byte{0x8a, 3, 'a', 'b', 'c'}
 	const frames = 200
 	go func() {
@@ -392,14 +392,14 @@ func TestRenewalThatFindsNoSeatClosesUnlessTheMemberIsLeaving(t *testing.T) {
 }
 
 func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T) {
-	var ended sync.WaitGroup
+	g := &Gateway{}
 	sockets := make(chan *socket, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		h := &hijacker{ResponseWriter: w, ended: &ended, meter: newMeter(0, 0)}
-		if _, _, err := h.Hijack(); err != nil {
+		s := &session{g: g, meter: newMeter(0, 0)}
+		if _, _, err := (&hijacker{w, s}).Hijack(); err != nil {
 			t.Error(err)
 		}
-		sockets <- h.socket
+		sockets <- s.sock
 	}))
 	defer srv.Close()
 	peer, err := net.Dial("tcp", srv.Listener.Addr().String())
@@ -412,7 +412,7 @@ func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T)
 		t.Fatal(err)
 	}
 	s := <-sockets
-	defer ended.Wait()
+	defer g.sockets.Wait()
 	defer s.abort()
 	frame, sent := appendFrame(nil, make([]byte, 1000)), 0
 	for s.send(frame) {

@@ -24,8 +24,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s := &session{g: g, meter: newMeter(g.cfg.FrameRate, g.cfg.FrameBurst)}
 	s.meter.excess = s.flooding
-	h := &hijacker{ResponseWriter: w, ended: &g.sockets, meter: s.meter}
-	ws, err := websocket.Accept(h, r, &websocket.AcceptOptions{
+	ws, err := websocket.Accept(&hijacker{w, s}, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was checked above
 		OnPingReceived:     func(context.Context, []byte) bool { s.hearControl(); return true },
 		OnPongReceived:     func(context.Context, []byte) { s.hearControl() },
@@ -35,7 +34,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // it has answered
 	}
 	ws.SetReadLimit(-1) // the session limits what it reads
-	s.ws, s.sock = ws, h.socket
+	s.ws = ws
 	s.init(joinOf(r))
 	s.run() // on the server's goroutine, whose stack has grown already
 }

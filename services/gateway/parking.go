@@ -1,0 +1,68 @@
+package gateway
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"time"
+)
+
+// A goroutine that waits to read holds a stack of 4 KiB, a third of what a member needs.
+// So a session that says nothing is parked: its goroutine ends, and its socket waits with
+// all others that are quiet in one epoll instance (parking). What its peer sends, or
+// whatever is about to end it, gets it a goroutine again.
+//
+// A member who talks keeps its goroutine, since waiting in Go's own poller costs less a
+// message.
+
+// quietAfter is how long a member who has talked keeps its goroutine.
+const quietAfter = 2 * time.Second
+
+// errQuiet ends a read that would have to wait.
+var errQuiet = errors.New("nothing to read")
+
+// parks reports whether the session is one that can be parked at all: a member, on a
+// connection that the kernel knows.
+func (s *session) parks() bool { return s.sock.raw != nil && s.leased() }
+
+// read reads for the WebSocket library. Where a member is quiet, it answers with errQuiet
+// instead of waiting: between two frames, where the library can read again later as if
+// nothing had happened.
+func (s *session) read(p []byte) (int, error) {
+	for {
+		if !s.talks.Load() && s.parks() && !s.amid && s.meter.between() && s.sock.closed() == 0 {
+			return s.sock.tryRead(p)
+		}
+		n, err := s.sock.nc.Read(p)
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.sock.nudgedOnce() {
+			continue
+		}
+		return n, err
+	}
+}
+
+// park makes the session wait without a goroutine: the caller's is to end. It reports
+// false where the session is about to end, or has to keep its goroutine for now.
+func (s *session) park() bool {
+	s.sock.mu.Lock()
+	defer s.sock.mu.Unlock()
+	if s.sock.code != 0 || s.sock.over {
+		return false
+	}
+	if err := s.g.parking.watch(s); err != nil {
+		s.g.parking.failed.Do(func() { slog.Info("members keep a goroutine each", "err", err) })
+		s.talks.Store(true)
+		return false
+	}
+	s.sock.parked = s
+	s.g.metrics.parked.Inc()
+	return true
+}
+
+// calm lets a member be parked that has not talked for a while.
+func (s *session) calm(now time.Duration) {
+	if s.talks.Load() && s.parks() && now-time.Duration(s.heardAt.Load()) >= quietAfter {
+		s.talks.Store(false)
+		s.sock.nudge()
+	}
+}

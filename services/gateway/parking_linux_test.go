@@ -1,0 +1,104 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/VictoriaMetrics/metrics"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/gateway"
+)
+
+// parkedGateway is two gateways over TCP, and what waits until so many of its members are
+// parked.
+func parkedGateway(t *testing.T) (*cluster, func(n int)) {
+	set := metrics.NewSet()
+	c := overTCP(t, shape{gateways: 2, configure: func(cfg *gateway.Config) { unlimited(cfg); cfg.Registry = set }})
+	parked := set.GetOrCreateGauge("anteroom_gateway_parked_sockets", nil)
+	return c, func(n int) {
+		t.Helper()
+		for by := deadline(); parked.Get() != float64(n); time.Sleep(time.Millisecond) {
+			if time.Now().After(by) {
+				t.Fatalf("%v members are parked, want %d", parked.Get(), n)
+			}
+		}
+	}
+}
+
+func TestMembersWhoAreQuietAreParkedUntilTheySaySomething(t *testing.T) {
+	c, parked := parkedGateway(t)
+	roomID, a, b, _ := c.pair()
+	parked(2)
+	for i := range 200 { // while others talk, and where they have just been parked
+		if i%2 == 0 {
+			time.Sleep(rand.N(200 * time.Microsecond))
+		}
+		a.raw(encodeFrame(final|opPing, []byte("p")))
+		for f := (frame{}); f.op != opPong; { // the gateway pings too
+			var err error
+			if f, err = a.readFrame(deadline()); err != nil {
+				t.Fatalf("ping %d: %v", i, err)
+			}
+		}
+	}
+	parked(2)
+	for i := range 3 {
+		text := fmt.Sprint("said by one who was parked ", i)
+		a.say("", text)
+		a.heard(text)
+		b.heard(text)
+	}
+	parked(1) // who talks keeps its goroutine
+	parked(2) // for a while
+	a.raw(encodeFrame(opText, []byte(`{"type":"MESSAGE","body":`)))
+	parked(1) // as does who is in the middle of a message
+	a.raw(encodeFrame(final|opContinuation, []byte(`"two halves"}`)))
+	a.heard("two halves")
+	b.heard("two halves")
+	parked(2)
+	c.occupied(roomID, 2)
+}
+
+func TestParkedMembersEndAsOthersDo(t *testing.T) {
+	c, parked := parkedGateway(t)
+	n := c.nodes[0]
+	_, token := c.user("")
+	for name, end := range map[string]func(roomID string, p *peer){
+		"taken over": func(roomID string, p *peer) {
+			next, _ := n.walkIn(roomID, token)
+			p.ends(wire.CloseReplaced)
+			next.hangUp(1000)
+		},
+		"closed by the peer": func(_ string, p *peer) { p.hangUp(1001) },
+		"leaves": func(_ string, p *peer) {
+			p.text(`{"type":"LEAVE"}`)
+			p.ends(wire.CloseNormal)
+		},
+		"cut off": func(roomID string, p *peer) {
+			p.cut()
+			parked(0)
+			next, _ := n.walkIn(roomID, token) // the seat is kept
+			next.hangUp(1000)
+		},
+		"deleted": func(roomID string, p *peer) {
+			_, err := c.api.DeleteRoom(context.Background(), &roomv1.DeleteRoomRequest{RoomId: roomID})
+			must(t, err)
+			p.ends(wire.CloseRoomDeleted)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			roomID := c.room(roomSpec{})
+			p := n.open(query("roomId", roomID, "identity", token)) // it has said nothing
+			p.expect(wire.TypeJoined)
+			parked(1)
+			end(roomID, p)
+			c.gone(roomID)
+			parked(0)
+		})
+	}
+}

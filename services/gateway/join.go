@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -72,6 +73,7 @@ func (s *session) join(f *wire.ClientFrame) error {
 	if err != nil {
 		return err
 	}
+	f.RoomID = strings.Clone(f.RoomID) // which may be a piece of the whole URL
 	sh, group, followed := s.g.hub.enter(f.RoomID)
 	s.renewTurn = int(group % uint32(renewTurns))
 	s.joined.RoomID = f.RoomID

@@ -32,9 +32,8 @@ type localRoom struct {
 	again   bool // something was lost while a read was under way, or before the first member
 	mixed   bool // members disagree about the epoch; a read will tell
 
-	batch   []byte // frames of this batch
-	offsets []offset
-	dirty   bool // is in shard.dirty
+	batch      // what goes out next
+	dirty bool // is in shard.dirty
 
 	restUntil time.Duration // clock; what comes before then may wait until then
 
@@ -43,6 +42,13 @@ type localRoom struct {
 	heard        bool // occupied is what was published, else what the first JOINED said
 	occupancyDue bool
 	occupancyAt  time.Duration // when one was sent last; long ago at first
+}
+
+// batch is frames that go to the members in one write each. A room has the memory for
+// it only as long as there are some: most rooms are silent most of the time.
+type batch struct {
+	frames  []byte
+	offsets []offset
 }
 
 // offset says which part of batch is an entry: members that joined in the middle of a
@@ -111,7 +117,7 @@ func (r *localRoom) addFirst(m *session) {
 	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
 	r.given.Store(r.last)
 	r.reading, r.again, r.mixed = 0, false, false
-	r.batch, r.offsets = r.batch[:0], r.offsets[:0] // of members that are gone
+	r.batch = batch{} // of members that are gone
 	r.members = append(r.members, m)
 	for _, e := range entries {
 		r.entry(e)
@@ -224,9 +230,9 @@ func (r *localRoom) give(e roomlog.Entry) {
 // put appends a frame that takes the members on to seq.
 func (r *localRoom) put(seq int64, frame []byte) {
 	r.touch()
-	from := len(r.batch)
-	r.batch = appendFrame(r.batch, frame)
-	r.offsets = append(r.offsets, offset{seq, from, len(r.batch)})
+	from := len(r.frames)
+	r.frames = appendFrame(r.frames, frame)
+	r.offsets = append(r.offsets, offset{seq, from, len(r.frames)})
 	r.last = seq
 }
 
@@ -234,6 +240,9 @@ func (r *localRoom) touch() {
 	if !r.dirty {
 		r.dirty = true
 		r.shard.dirty = append(r.shard.dirty, r)
+	}
+	if r.frames == nil {
+		r.batch = r.shard.lend()
 	}
 }
 
@@ -258,35 +267,33 @@ func (r *localRoom) flush(now time.Duration) {
 		}
 	}
 	r.given.Store(r.last)
-	r.batch, r.offsets = r.batch[:0], r.offsets[:0]
-	if cap(r.batch) > pieceSize {
-		r.batch = nil
-	}
+	r.shard.giveBack(r.batch)
+	r.batch = batch{}
 }
 
 func (r *localRoom) sendBatch(m *session) bool {
-	batch := r.batch
+	frames := r.frames
 	switch {
 	case r.mixed && m.joined.Epoch != r.epoch:
 		return true // of another life of the room
 	case len(r.offsets) > 0 && m.since >= r.offsets[0].seq:
-		batch = r.batchSince(m.since)
+		frames = r.since(m.since)
 	}
-	return len(batch) == 0 || m.sock.send(batch)
+	return len(frames) == 0 || m.sock.send(frames)
 }
 
-// batchSince is the batch without the entries up to a seq.
-func (r *localRoom) batchSince(seq int64) []byte {
-	var batch []byte
+// since is the batch's frames without the entries up to a seq.
+func (b *batch) since(seq int64) []byte {
+	var frames []byte
 	end := 0
-	for _, o := range r.offsets {
-		batch = append(batch, r.batch[end:o.from]...)
+	for _, o := range b.offsets {
+		frames = append(frames, b.frames[end:o.from]...)
 		if o.seq > seq {
-			batch = append(batch, r.batch[o.from:o.to]...)
+			frames = append(frames, b.frames[o.from:o.to]...)
 		}
 		end = o.to
 	}
-	return append(batch, r.batch[end:]...)
+	return append(frames, b.frames[end:]...)
 }
 
 func (r *localRoom) closeSession(id string, code wire.CloseCode) {
@@ -331,7 +338,7 @@ func (r *localRoom) closeWhere(code wire.CloseCode, end func(*session) bool) {
 
 // sendNow sends what came before a close.
 func (r *localRoom) sendNow() {
-	if len(r.batch) > 0 {
+	if len(r.frames) > 0 {
 		r.flush(r.shard.hub.clock())
 		r.touch()
 	}
@@ -356,5 +363,5 @@ func (r *localRoom) tellOccupancy() {
 	r.occupancyDue = false
 	r.occupancyAt = r.shard.hub.clock()
 	r.touch()
-	r.batch = appendFrame(r.batch, wire.OccupancyFrame(r.occupied))
+	r.frames = appendFrame(r.frames, wire.OccupancyFrame(r.occupied))
 }

@@ -19,6 +19,9 @@ const (
 	longFlush = 200 * time.Microsecond // below it, a room does not rest
 	maxRest   = 5 * time.Millisecond
 	fullBatch = 64 << 10 // bytes with which a room does not rest on
+
+	smallBatch = 512 // bytes of a batch's memory at first
+	mostUnused = 64  // batches whose memory is kept for the next rooms
 )
 
 // shard serves a part of this gateway's members. One goroutine owns its rooms and who
@@ -34,10 +37,11 @@ type shard struct {
 	wake   chan struct{}
 
 	// Owned by the shard's goroutine.
-	rooms map[string]*localRoom
-	dirty []*localRoom // with frames to be sent
-	spare []*localRoom // the other of two slices that take turns as dirty
-	reads sync.WaitGroup
+	rooms  map[string]*localRoom
+	dirty  []*localRoom // with frames to be sent
+	spare  []*localRoom // the other of two slices that take turns as dirty
+	unused []batch      // memory that no room has at the moment
+	reads  sync.WaitGroup
 }
 
 // task is one thing for a shard to do: an event of a room, or a function to run.
@@ -128,7 +132,7 @@ func (s *shard) flush() (rest time.Duration) {
 	dirty := s.dirty
 	s.dirty = s.spare[:0]
 	for _, r := range dirty {
-		if left := r.restUntil - now; left > 0 && len(r.batch) < fullBatch {
+		if left := r.restUntil - now; left > 0 && len(r.frames) < fullBatch {
 			s.dirty = append(s.dirty, r)
 			if rest == 0 || left < rest {
 				rest = left
@@ -145,6 +149,24 @@ func (s *shard) flush() (rest time.Duration) {
 	clear(dirty)
 	s.spare = dirty[:0]
 	return rest
+}
+
+// lend gives a room memory for a batch.
+func (s *shard) lend() batch {
+	n := len(s.unused)
+	if n == 0 {
+		return batch{frames: make([]byte, 0, smallBatch)}
+	}
+	b := s.unused[n-1]
+	s.unused = s.unused[:n-1]
+	return b
+}
+
+// giveBack takes it back for the next room, unless there is much of it.
+func (s *shard) giveBack(b batch) {
+	if b.frames != nil && cap(b.frames) <= pieceSize && len(s.unused) < mostUnused {
+		s.unused = append(s.unused, batch{b.frames[:0], b.offsets[:0]})
+	}
 }
 
 // open prepares for a join: what is published from now on is remembered.

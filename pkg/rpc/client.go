@@ -67,19 +67,21 @@ type ClientConfig struct {
 	Timeout time.Duration // of a call whose context has no deadline; default: DefaultTimeout
 	Metrics *metrics.Set  // default: not registered
 	// Dialer replaces TCP: an in-memory listener in tests and in `anteroom dev`.
-	Dialer  func(ctx context.Context, address string) (net.Conn, error)
-	Options []grpc.DialOption // after ours
+	Dialer func(ctx context.Context, address string) (net.Conn, error)
+	// Lookup replaces DNS in tests.
+	Lookup func(ctx context.Context, host string) ([]string, error)
 }
 
 // Dial makes a connection to every server that target names; it does not wait for
-// any. target is a gRPC target (dns:///rooms:50051) or a comma-separated list of
-// host:port. Calls on the connection fail with *wire.Error (see FromStatus).
+// any. target is a gRPC target (dns:///rooms:50051, which is looked up every 2 s) or a
+// comma-separated list of host:port. Calls on the connection fail with *wire.Error (see FromStatus).
 func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout
 	}
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithResolvers(dnsBuilder{cfg.Lookup}),
 		grpc.WithNoProxy(), // internal calls never leave by a proxy of the environment
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDisableServiceConfig(), // a TXT record does not configure us
@@ -105,7 +107,7 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := grpc.NewClient(target, append(append(options, listed...), cfg.Options...)...)
+	conn, err := grpc.NewClient(target, append(options, listed...)...)
 	if err != nil {
 		return nil, fmt.Errorf("gRPC target %q: %w", target, err)
 	}
@@ -114,23 +116,37 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 
 // parseTarget leaves gRPC targets as they are and makes a resolver for a list.
 func parseTarget(target string) (string, []grpc.DialOption, error) {
-	if strings.Contains(target, "://") {
-		if strings.HasSuffix(target, "/") {
+	if scheme, rest, ok := strings.Cut(target, "://"); ok {
+		_, endpoint, _ := strings.Cut(rest, "/")
+		if endpoint == "" {
 			return "", nil, fmt.Errorf("gRPC target %q names no address", target)
+		}
+		if scheme == "dns" {
+			if _, _, err := hostPort(endpoint); err != nil {
+				return "", nil, fmt.Errorf("gRPC target %q: %w", target, err)
+			}
 		}
 		return target, nil, nil
 	}
 	var endpoints []resolver.Endpoint
 	for item := range strings.SplitSeq(target, ",") {
 		address := strings.TrimSpace(item)
-		if host, port, err := net.SplitHostPort(address); err != nil || host == "" || port == "" {
-			return "", nil, fmt.Errorf("gRPC target %q: %q is not host:port", target, address)
+		if _, _, err := hostPort(address); err != nil {
+			return "", nil, fmt.Errorf("gRPC target %q: %w", target, err)
 		}
 		endpoints = append(endpoints, resolver.Endpoint{Addresses: []resolver.Address{{Addr: address}}})
 	}
 	list := manual.NewBuilderWithScheme("list")
 	list.InitialState(resolver.State{Endpoints: endpoints})
 	return "list:///rooms", []grpc.DialOption{grpc.WithResolvers(list)}, nil
+}
+
+func hostPort(address string) (host, port string, err error) {
+	host, port, err = net.SplitHostPort(address)
+	if err != nil || host == "" || port == "" {
+		return "", "", fmt.Errorf("%q is not host:port", address)
+	}
+	return host, port, nil
 }
 
 // callInterceptor gives every call a deadline, asks a second server where the first one

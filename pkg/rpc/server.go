@@ -41,10 +41,9 @@ const (
 
 // ServerConfig describes a server; the zero value serves.
 type ServerConfig struct {
-	Logger      *slog.Logger        // default: slog.Default()
-	Metrics     *metrics.Set        // default: not registered
-	StopTimeout time.Duration       // default: DefaultStopTimeout
-	Options     []grpc.ServerOption // after ours
+	Logger      *slog.Logger  // default: slog.Default()
+	Metrics     *metrics.Set  // default: not registered
+	StopTimeout time.Duration // default: DefaultStopTimeout
 }
 
 // Server is a grpc.Server with health, deadlines, typed errors and
@@ -65,7 +64,7 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.StopTimeout = DefaultStopTimeout
 	}
 	m := newMetrics("server", cfg.Metrics)
-	options := append([]grpc.ServerOption{
+	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),
@@ -78,7 +77,7 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.ChainUnaryInterceptor(deadlineInterceptor, errorInterceptor(cfg.Logger, m)),
 		grpc.ChainStreamInterceptor(streamPanicInterceptor(cfg.Logger)),
-	}, cfg.Options...)
+	}
 	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), services: []string{""}, stopTimeout: cfg.StopTimeout}
 	s.SetServing(false)
 	grpc_health_v1.RegisterHealthServer(s.Server, s.health)

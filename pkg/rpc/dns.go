@@ -1,0 +1,119 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/resolver"
+)
+
+const (
+	// lookupEvery is how often DNS is asked for the servers, whatever became of the last
+	// time.
+	lookupEvery   = 2 * time.Second
+	lookupTimeout = 5 * time.Second
+)
+
+// dnsBuilder takes the place of gRPC's own resolver of dns:///host:port and
+// dns://server/host:port. That one asks only when a connection breaks, 30 s after the last
+// time at the earliest, and up to 2 minutes after a failure: servers that are added would
+// never be called, and of those that are replaced one after the other, at new addresses,
+// none would be known for half a minute, which is longer than a lease.
+type dnsBuilder struct {
+	lookup func(ctx context.Context, host string) ([]string, error) // nil: DNS
+}
+
+func (dnsBuilder) Scheme() string { return "dns" }
+
+func (b dnsBuilder) Build(target resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
+	host, port, err := hostPort(target.Endpoint())
+	if err != nil {
+		return nil, err // Dial has looked already
+	}
+	lookup := b.lookup
+	if lookup == nil {
+		lookup = resolverAt(target.URL.Host).LookupHost // which knows IP addresses too
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	r := &dnsResolver{host: host, port: port, lookup: lookup, cc: cc, cancel: cancel}
+	r.ended.Go(func() { r.watch(ctx) })
+	return r, nil
+}
+
+// resolverAt asks a DNS server, or those of the system where none is named.
+func resolverAt(server string) *net.Resolver {
+	if server == "" {
+		return net.DefaultResolver
+	}
+	if _, _, err := net.SplitHostPort(server); err != nil {
+		server = net.JoinHostPort(server, "53")
+	}
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, server)
+	}}
+}
+
+type dnsResolver struct {
+	host, port string
+	lookup     func(ctx context.Context, host string) ([]string, error)
+	cc         resolver.ClientConn
+	cancel     context.CancelFunc
+	ended      sync.WaitGroup
+}
+
+// watch tells the connection of every change. While DNS has no answer, the last one
+// counts.
+func (r *dnsResolver) watch(ctx context.Context) {
+	tick := time.NewTicker(lookupEvery)
+	defer tick.Stop()
+	var known []string
+	for {
+		hosts, err := r.ask(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil && known == nil:
+			r.cc.ReportError(err)
+		case err == nil && !slices.Equal(hosts, known):
+			known = hosts
+			_ = r.cc.UpdateState(r.state(hosts)) // refused only where there are none
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *dnsResolver) ask(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
+	defer cancel()
+	hosts, err := r.lookup(ctx, r.host)
+	if err == nil && len(hosts) == 0 {
+		err = fmt.Errorf("DNS has no address of %s", r.host)
+	}
+	slices.Sort(hosts)
+	return slices.Compact(hosts), err
+}
+
+func (r *dnsResolver) state(hosts []string) resolver.State {
+	var state resolver.State
+	for _, host := range hosts {
+		address := resolver.Address{Addr: net.JoinHostPort(host, r.port)}
+		state.Endpoints = append(state.Endpoints, resolver.Endpoint{Addresses: []resolver.Address{address}})
+	}
+	return state
+}
+
+// ResolveNow is asked for when a connection breaks: the next tick is soon enough.
+func (r *dnsResolver) ResolveNow(resolver.ResolveNowOptions) {}
+
+func (r *dnsResolver) Close() {
+	r.cancel()
+	r.ended.Wait()
+}

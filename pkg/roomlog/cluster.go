@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	neturl "net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,6 +40,7 @@ type Redis interface {
 	HGet(ctx context.Context, key, field string) *redis.StringCmd
 	HSetNX(ctx context.Context, key, field string, value any) *redis.BoolCmd
 	ConfigGet(ctx context.Context, parameter string) *redis.MapStringStringCmd
+	Info(ctx context.Context, sections ...string) *redis.StringCmd
 	Close() error
 }
 
@@ -79,13 +81,21 @@ func Tune(opts *redis.Options) *redis.Options {
 
 // Agree records the layout in Redis, or compares it with what the first process of
 // the cluster recorded: processes that disagree would count the same room twice.
-// It warns where Redis may evict keys, since an evicted key is a lost seat.
+// It refuses a Redis that does not know what the scripts ask of it, and warns where Redis may evict keys, since an evicted key is a lost seat.
 func Agree(ctx context.Context, rdb Redis, layout Layout) error {
-	want := strconv.Itoa(layout.Partitions)
-	if err := rdb.HSetNX(ctx, ClusterKey, "partitions", want).Err(); err != nil {
-		return Fault("record partitions", err)
+	if info, err := rdb.Info(ctx, "server").Result(); err == nil {
+		if version := field(info, "redis_version"); tooOld(version) {
+			return fmt.Errorf("this is Redis %s: %d or newer is needed", version, leastRedis)
+		}
 	}
+	want := strconv.Itoa(layout.Partitions)
 	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()
+	if errors.Is(err, redis.Nil) { // not by HSETNX at once, which a full Redis refuses
+		if err := rdb.HSetNX(ctx, ClusterKey, "partitions", want).Err(); err != nil {
+			return Fault("record partitions", err)
+		}
+		got, err = rdb.HGet(ctx, ClusterKey, "partitions").Result()
+	}
 	if err != nil {
 		return Fault("read partitions", err)
 	}
@@ -97,4 +107,24 @@ func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 		slog.Warn("Redis may evict keys, and with them seats: set maxmemory-policy noeviction", "policy", p)
 	}
 	return nil
+}
+
+// leastRedis is the oldest major version of Redis that is tried.
+const leastRedis = 7
+
+// tooOld knows nothing of versions that do not begin with a number.
+func tooOld(version string) bool {
+	major, _, _ := strings.Cut(version, ".")
+	n, err := strconv.Atoi(major)
+	return err == nil && n < leastRedis
+}
+
+// field is the value of a field in what INFO answers, "" where it is not there.
+func field(info, name string) string {
+	for line := range strings.Lines(info) {
+		if value, ok := strings.CutPrefix(line, name+":"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }

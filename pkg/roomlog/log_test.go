@@ -312,6 +312,30 @@ func TestProcessesThatDisagreeOnPartitionsDoNotStart(t *testing.T) {
 	})
 }
 
+// versioned is a Redis of some version.
+type versioned struct {
+	roomlog.Redis
+	version string
+}
+
+func (v versioned) Info(ctx context.Context, _ ...string) *redis.StringCmd {
+	cmd := redis.NewStringCmd(ctx, "INFO")
+	cmd.SetVal("# Server\r\nredis_version:" + v.version + "\r\nredis_mode:standalone\r\n")
+	return cmd
+}
+
+func TestARedisThatIsTooOldIsRefused(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Client(t, "redis://"+redistest.Embedded(t).Addr()))
+	for version, good := range map[string]bool{
+		"6.0.16": false, "6.2.14": false, "7.0.15": true, "8.2.1": true, "10.0.0": true, "": true, "unstable": true,
+	} {
+		if err := roomlog.Agree(f.ctx, versioned{f.rdb, version}, f.layout); (err == nil) != good {
+			t.Errorf("version %q: %v", version, err)
+		}
+	}
+}
+
 func FuzzParseEvent(f *testing.F) {
 	for _, s := range []string{`m e1 1 {"type":"MESSAGE"}`, "d e1 0 ", "o e1 0 12", "r e 0 s1", "", " ", "m  1 x", "m e -1 x", "mm e 1 x", "m e 1"} {
 		f.Add(s)

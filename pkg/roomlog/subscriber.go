@@ -339,7 +339,7 @@ func (s *Subscriber) probed() {
 func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	s.sendProbe(ctx)
+	node := s.sendProbe(ctx)
 	for {
 		select {
 		case <-ctx.Done():
@@ -355,21 +355,35 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 			_ = ps.Close() // ends Receive
 			return
 		}
-		s.sendProbe(ctx)
+		// Another Redis has taken over. The one that is subscribed to may live on as its
+		// replica, and bring all that is published from now on: but the log of the new one
+		// lacks what had not come to it yet, and goes on with seqs that members have seen.
+		switch now := s.sendProbe(ctx); {
+		case node == "":
+			node = now
+		case now != "" && now != node:
+			slog.Warn("another Redis answers now")
+			_ = ps.Close() // ends Receive
+			return
+		}
 	}
 }
 
 // sendProbe publishes a probe, and asks for the time on the way. A probe that cannot be
-// published is one that does not come back.
-func (s *Subscriber) sendProbe(ctx context.Context) {
+// published is one that does not come back. It answers with what identifies the Redis
+// that it was sent to, "" where that is not known.
+func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 	ctx, cancel := context.WithTimeout(ctx, probeEvery)
 	defer cancel()
 	pipe := s.rdb.Pipeline()
 	clock := pipe.Time(ctx)
+	info := pipe.Info(ctx, "server")
 	pipe.Publish(ctx, s.probe, "")
-	if _, err := pipe.Exec(ctx); err == nil {
+	_, _ = pipe.Exec(ctx) // each has its own error
+	if clock.Err() == nil && !clock.Val().IsZero() {
 		s.told.Store(&told{clock.Val(), time.Now()})
 	}
+	return field(info.Val(), "run_id")
 }
 
 // RedisTime is the time by Redis' clock: behind by as long as the last answer was on its

@@ -135,6 +135,45 @@ func TestAKilledConnectionIsMadeAgainAndSaysSo(t *testing.T) {
 	}
 }
 
+// node makes a Redis seem to be another one: those that it answers INFO with are what the
+// embedded one does not know.
+type node struct{ id atomic.Value }
+
+func (*node) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (*node) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (n *node) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		for _, cmd := range cmds {
+			if info, ok := cmd.(*redis.StringCmd); ok && cmd.Name() == "info" {
+				info.SetErr(nil)
+				info.SetVal(fmt.Sprintf("# Server\r\nrun_id:%s\r\n", n.id.Load()))
+			}
+		}
+		return err
+	}
+}
+
+// After a failover the old Redis may live on as a replica: its subscriptions stay open,
+// and bring what is published at the new one.
+func TestAnotherRedisIsSubscribedToAnewThoughTheOldOneGoesOn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Client(t, "redis://"+redistest.Embedded(t).Addr()))
+	n := &node{}
+	n.id.Store("one")
+	f.rdb.AddHook(n)
+	s, r := f.subscriber(f.rdb)
+	f.subscribe(s, "r")
+	time.Sleep(2500 * time.Millisecond) // probes of the same one
+	if len(r.again) > 0 {
+		t.Fatal("subscribed again to the same Redis")
+	}
+	n.id.Store("two")
+	next(f, r.again)
+	f.publish(message("", "1"))
+	next(f, r.events)
+}
+
 func TestTheSubscriberComesBackAfterARestartOfRedis(t *testing.T) {
 	t.Parallel()
 	server := redistest.Server(t)

@@ -218,3 +218,29 @@ func TestTheReaperDropsEntriesPastTheirAge(t *testing.T) {
 	f.walkIn("c", "s3")
 	f.wantLog("3 +c =3") // seqs go on
 }
+
+func TestTheLogOfARoomInWhichNobodySitsIsDroppedByThen(t *testing.T) {
+	t.Parallel()
+	m := redistest.Embedded(t)
+	f := newFixture(t, redistest.Client(t, "redis://"+m.Addr()), room.DefaultRules())
+	now := f.rdb.Time(f.ctx).Val()
+	m.SetTime(now)
+	f.create(3, func(s *room.Spec) { s.DepartureTimeout = 24 * time.Hour })
+	f.walkIn("a", "s1")
+	f.publish("s1", "id1")
+	f.leave("s1")
+	// The reaper comes when it is asked to, which is seldom.
+	visits := 0
+	for at := now; at.Before(now.Add(2 * wire.HistoryAge)); at = at.Add(time.Second) {
+		m.SetTime(at)
+		rooms, err := f.store.Due(f.ctx)
+		f.must(err)
+		visits += len(rooms)
+		_, err = f.store.Expire(f.ctx, rooms)
+		f.must(err)
+	}
+	if n := f.rdb.XLen(f.ctx, f.keys("r").Log()).Val(); n != 0 || visits > 5 {
+		f.Fatalf("%d entries are left after %d visits", n, visits)
+	}
+	f.counts(0, 0) // the room is kept
+}

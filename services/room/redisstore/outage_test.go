@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
 )
@@ -90,6 +91,33 @@ func TestAStoppedRedisIsUnavailableAndNothingElse(t *testing.T) {
 		})
 	}
 	f.counts(1, 2) // c's permit, a and b
+}
+
+// A Redis that is full gives no permits. Who has one may use it, and those who are in keep
+// their seats, and may leave.
+func TestAFullRedisTakesNothingNewAndKeepsWhatThereIs(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Client(t, redistest.Server(t).URL()), room.DefaultRules())
+	populate(f)
+	f.must(roomlog.Agree(f.ctx, f.rdb, f.layout))
+	f.must(f.rdb.ConfigSet(f.ctx, "maxmemory", "1").Err())
+	for name, operation := range operations(f) {
+		err := operation(f.ctx)
+		switch name {
+		case "Create", "Reserve":
+			if wire.CodeOf(err) != wire.Unavailable {
+				f.Errorf("%s: %v", name, err)
+			}
+		default:
+			if err != nil {
+				f.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	f.must(roomlog.Agree(f.ctx, f.rdb, f.layout)) // a process starts
+	f.leave("sa")
+	f.must(f.rdb.ConfigSet(f.ctx, "maxmemory", "0").Err())
+	f.counts(0, 1) // b
 }
 
 func TestASilentRedisIsUnavailableWhenTheDeadlineEnds(t *testing.T) {

@@ -15,13 +15,15 @@ local function soonest()
   return permit and lease and math.min(permit, lease) or permit or lease
 end
 
+-- The first write of a script is refused when Redis is full, unless it frees something,
+-- and none of those behind it.
+call('ZREM', DUE, ID)
 local freed, ends = 0, soonest()
 -- Most visits find that every lease was renewed: then there is nothing to free.
 if room.vacant or not ends or ends <= now then
   local before = call('ZCARD', LEASES) + call('ZCARD', PERMITS)
   purge()
   freed = before - call('ZCARD', LEASES) - call('ZCARD', PERMITS)
-  call('ZREM', DUE, ID)
   if not settle() then return freed end
   ends = soonest()
 end
@@ -29,13 +31,13 @@ if ends then call('ZADD', DUE, string.format(MS, ends), ID) end
 
 -- Entries past their age, of which a busy room rids itself by number.
 local first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
-while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - 600000 do
+while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - AGE do
   call('XDEL', LOG, first[1])
   first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
 end
 
 -- They expire after an hour at the earliest.
-if now - (room.kept or 0) > 600000 then
+if now - (room.kept or 0) > AGE then
   keep(ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, LOG)
   call('HSET', ROOM, 'kept', NOW)
 end

@@ -16,6 +16,8 @@ local ID = ARGV[1]
 local PREFIX = string.sub(ROOM, 1, -5)
 local CHANNEL = PREFIX .. 'events'
 local MS = '%.0f'
+-- How long an entry of the log is read, ms.
+local AGE = 600000
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
@@ -189,7 +191,7 @@ local function settle()
     erase()
     return false
   end
-  due(ends)
+  due(math.min(ends, now + AGE)) -- its log is to be looked through until then
   return true
 end
 

@@ -7,6 +7,9 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local deadline = string.format('%.0f', now + tonumber(ARGV[1]))
 local lost = {}
 local at = 2
+-- A full Redis refuses a script whose first write is ZADD, and every member would lose the
+-- seat. This one removes nothing.
+redis.call('ZREM', KEYS[1], '')
 for _, leases in ipairs(KEYS) do
   local n = tonumber(ARGV[at])
   local renewed = {}

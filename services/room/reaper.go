@@ -34,16 +34,24 @@ func Reap(ctx context.Context, leases Leases) {
 	}
 }
 
+// manyDue is how many rooms one partition answers with at most.
+const manyDue = 100
+
+// reapOnce visits all rooms that are due, also where a gateway that died had many.
 func reapOnce(ctx context.Context, leases Leases) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	rooms, err := leases.Due(ctx)
-	if err != nil {
-		return err
+	for {
+		rooms, err := leases.Due(ctx)
+		if err != nil {
+			return err
+		}
+		freed, err := leases.Expire(ctx, rooms)
+		if freed > 0 {
+			slog.Debug("freed seats that lapsed", "rooms", len(rooms), "seats", freed)
+		}
+		if err != nil || len(rooms) < manyDue {
+			return err
+		}
 	}
-	freed, err := leases.Expire(ctx, rooms)
-	if freed > 0 {
-		slog.Debug("freed seats that lapsed", "rooms", len(rooms), "seats", freed)
-	}
-	return err
 }

@@ -12,6 +12,35 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
+// crowd is a store in which so many rooms are due at first, a hundred at a time.
+type crowd struct {
+	room.Leases
+	due int
+}
+
+func (c *crowd) Due(context.Context) ([]string, error) { return make([]string, min(c.due, 100)), nil }
+
+func (c *crowd) Expire(_ context.Context, rooms []string) (int, error) {
+	c.due -= len(rooms)
+	return 0, nil
+}
+
+func TestAllRoomsThatAreDueAreVisitedInOneRound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		c := &crowd{due: 10_001}
+		ended := make(chan struct{})
+		go func() { room.Reap(ctx, c); close(ended) }()
+		time.Sleep(room.ReapEvery)
+		synctest.Wait()
+		if c.due != 0 {
+			t.Errorf("%d rooms wait for the next round", c.due)
+		}
+		cancel()
+		<-ended
+	})
+}
+
 // leases is a store in which room "r" is always due; it fails while down.
 type leases struct {
 	room.Leases

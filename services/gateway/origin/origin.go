@@ -32,9 +32,34 @@ func Parse(list string) (*Policy, error) {
 		if err := checkPattern(pattern); err != nil {
 			return nil, fmt.Errorf("%q: %w", strings.TrimSpace(item), err)
 		}
-		p.patterns = append(p.patterns, pattern)
+		p.patterns = append(p.patterns, literalAddress(withoutDefaultPort(pattern)))
 	}
 	return p, nil
+}
+
+// literalAddress takes brackets around an IPv6 address for what they are, and not for a
+// class of characters.
+func literalAddress(pattern string) string {
+	before, rest, ok := strings.Cut(pattern, "[")
+	inside, behind, closed := strings.Cut(rest, "]")
+	if !ok || !closed || strings.HasSuffix(before, `\`) || !strings.Contains(inside, ":") {
+		return pattern
+	}
+	return before + `\[` + inside + `\]` + behind
+}
+
+// withoutDefaultPort leaves out the port that an origin's scheme stands for, as browsers do.
+func withoutDefaultPort(origin string) string {
+	scheme, host, _ := strings.Cut(origin, "://")
+	switch scheme {
+	case "http":
+		host = strings.TrimSuffix(host, ":80")
+	case "https":
+		host = strings.TrimSuffix(host, ":443")
+	default:
+		return origin
+	}
+	return scheme + "://" + host
 }
 
 func checkPattern(pattern string) error {
@@ -76,19 +101,27 @@ func (p *Policy) AllowsOrigin(origin, host string) bool {
 	if !ok {
 		return false
 	}
-	if strings.EqualFold(u.Host, host) {
+	scheme := strings.ToLower(u.Scheme) + "://"
+	whole := withoutDefaultPort(scheme + strings.ToLower(u.Host))
+	if whole == withoutDefaultPort(scheme+strings.ToLower(host)) {
 		return true
 	}
 	for _, pattern := range p.patterns {
-		target := u.Host
+		target := strings.TrimPrefix(whole, scheme)
 		if strings.Contains(pattern, "://") {
-			target = u.Scheme + "://" + u.Host
+			target = whole
 		}
-		if matched, err := path.Match(pattern, strings.ToLower(target)); matched && err == nil {
+		anyPort, ok := strings.CutSuffix(pattern, ":*") // the default one too, which is not said
+		if matches(pattern, target) || ok && matches(anyPort, target) {
 			return true
 		}
 	}
 	return false
+}
+
+func matches(pattern, target string) bool {
+	matched, err := path.Match(pattern, target)
+	return matched && err == nil
 }
 
 // parse accepts what a browser sends: scheme, host and port, nothing else. "null"

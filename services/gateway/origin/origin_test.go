@@ -25,7 +25,16 @@ func TestOriginsAreAllowed(t *testing.T) {
 		{"no bare domain for a subdomain pattern", "*.example.com", "https://example.com", false},
 		{"a port counts", "app.example.com", "https://app.example.com:8443", false},
 		{"any port", "localhost:*", "http://localhost:5173", true},
+		{"any port, the default one too", "localhost:*", "http://localhost", true},
+		{"any port of that host only", "localhost:*", "http://localhost.evil.test", false},
 		{"an IPv6 host", `\[::1\]:*`, "http://[::1]:5173", true},
+		{"an IPv6 host as one writes it", "[::1]:*", "http://[::1]:5173", true},
+		{"an IPv6 origin", "http://[::1]:5173", "http://[::1]:5173", true},
+		{"no other for an IPv6 host", "http://[::1]:5173, [::1]:3000", "http://1:3000", false},
+		{"a class of characters", "[ab].example.com", "https://b.example.com", true},
+		{"a default port in a pattern", "https://app.example.com:443", "https://app.example.com", true},
+		{"a default port in an origin", "https://app.example.com", "https://app.example.com:443", true},
+		{"no default port of another scheme", "https://app.example.com:80", "https://app.example.com", false},
 		{"the second of a list", "a.example, b.example ,", "https://b.example", true},
 		{"a whole origin", "https://app.example.com", "https://app.example.com", true},
 		{"a whole origin, not its other scheme", "https://app.example.com", "http://app.example.com", false},
@@ -100,4 +109,24 @@ func FuzzAllowsOrigin(f *testing.F) {
 			t.Fatalf("allowed %q", origin)
 		}
 	})
+}
+
+func TestOwnHostIsAllowedWhateverTheProxySaysOfItsPort(t *testing.T) {
+	p := new(Policy)
+	for _, c := range []struct {
+		origin, host string
+		want         bool
+	}{
+		{"https://chat.example.com", "chat.example.com:443", true},
+		{"http://chat.example.com", "chat.example.com:80", true},
+		{"https://chat.example.com:443", "chat.example.com", true},
+		{"http://[::1]:8080", "[::1]:8080", true},
+		{"https://chat.example.com", "chat.example.com:80", false},
+		{"https://chat.example.com", "chat.example.com:8443", false},
+		{"https://chat.example.com:8443", "chat.example.com", false},
+	} {
+		if got := p.AllowsOrigin(c.origin, c.host); got != c.want {
+			t.Errorf("origin %s at %s: %v", c.origin, c.host, got)
+		}
+	}
 }

@@ -6,9 +6,12 @@ package identity
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/golang-jwt/jwt/v5"
 
@@ -95,12 +98,18 @@ func (s *Signer) Verify(token string) (Identity, error) {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity is longer than %d bytes", MaxTokenBytes)
 	}
 	var c claims
-	_, err := s.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return s.key, nil })
+	parsed, err := s.parser.ParseWithClaims(token, &c, func(*jwt.Token) (any, error) { return s.key, nil })
 	if errors.Is(err, jwt.ErrTokenExpired) {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity has expired")
 	}
 	if err != nil { // why, is of use to an attacker only
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity is not valid")
+	}
+	if _, critical := parsed.Header["crit"]; critical { // RFC 7515, 4.1.11
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity asks for what is not known here")
+	}
+	if !isText(token) {
+		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity has claims that are no text")
 	}
 	if err := wire.CheckUserID(c.Subject); err != nil {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity's sub is no user id")
@@ -109,4 +118,13 @@ func (s *Signer) Verify(token string) (Identity, error) {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity's nickname breaks the rules of nicknames")
 	}
 	return Identity{UserID: c.Subject, Nickname: c.Nickname, Expires: c.ExpiresAt.Time}, nil
+}
+
+// isText reports whether what a token claims is text throughout. encoding/json makes
+// U+FFFD of what is not, so that users whose ids differ would become one.
+func isText(token string) bool {
+	_, rest, _ := strings.Cut(token, ".")
+	payload, _, _ := strings.Cut(rest, ".")
+	text, err := base64.RawURLEncoding.DecodeString(payload)
+	return err == nil && utf8.Valid(text) && !wire.HalfPair(text)
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/rsa"
+	"encoding/base64"
 	"errors"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
@@ -177,4 +179,36 @@ func FuzzVerify(f *testing.F) {
 			t.Fatalf("%q: %v is not UNAUTHENTICATED", input, err)
 		}
 	})
+}
+
+// raw signs a header and claims as they are.
+func raw(t testing.TB, header, payload string) string {
+	t.Helper()
+	encode := base64.RawURLEncoding.EncodeToString
+	text := encode([]byte(header)) + "." + encode([]byte(payload))
+	signature, err := jwt.SigningMethodHS256.Sign(text, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text + "." + encode(signature)
+}
+
+func TestClaimsThatAreNoTextAreRefused(t *testing.T) {
+	const header = `{"alg":"HS256","typ":"JWT"}`
+	for name, c := range map[string]struct {
+		header, sub string
+		good        bool
+	}{
+		"text":                     {header, `z\u00e9\ud83d\ude00`, true},
+		"half a pair":              {header, `a\ud83d`, false},
+		"the other half":           {header, `a\udc00`, false},
+		"not UTF-8":                {header, "a\xff", false},
+		"a critical header":        {`{"alg":"HS256","crit":["x"],"x":1}`, "a", false},
+		"a header of no relevance": {`{"alg":"HS256","kid":"1"}`, "a", true},
+	} {
+		token := raw(t, c.header, fmt.Sprintf(`{"sub":"%s","exp":%d}`, c.sub, in(time.Hour)))
+		if _, err := signer(t).Verify(token); (err == nil) != c.good || err != nil && wire.CodeOf(err) != wire.Unauthenticated {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -85,12 +85,12 @@ test: deps build ## run every test, on real Redis and real processes
 	go test -race -vet=off -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 5m $$(go list work | grep -v /services/e2e)
 	go test -c -o .run/sim.test ./services/sim
 	cd services/sim && ../../.run/sim.test -test.timeout 5m
-	ANTEROOM_BIN=$(CURDIR)/bin go test -vet=off -count=1 -timeout 8m -v -run '$(ALONE)' ./services/e2e
-	ANTEROOM_BIN=$(CURDIR)/bin go test -vet=off -count=1 -timeout 5m -parallel 4 -skip '$(ALONE)' ./services/e2e/...
+	ANTEROOM_BIN="$(CURDIR)/bin" go test -vet=off -count=1 -timeout 8m -v -run '$(ALONE)' ./services/e2e
+	ANTEROOM_BIN="$(CURDIR)/bin" go test -vet=off -count=1 -timeout 5m -parallel 4 -skip '$(ALONE)' ./services/e2e/...
 
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests alone
-	ANTEROOM_BIN=$(CURDIR)/bin go test -count=1 -timeout 5m -v ./services/e2e/...
+	ANTEROOM_BIN="$(CURDIR)/bin" go test -count=1 -timeout 5m -v ./services/e2e/...
 
 .PHONY: soak
 soak: ## simulate seed after seed in virtual time until interrupted (SOAK=1h)
@@ -105,7 +105,7 @@ mutants: ## break the rules on purpose and see which test finds it
 bench: build ## measure the cluster under load (SHAPE=small,hot WINDOW=10s PROFILE=dir)
 	@deploy/local/install.sh redis-server
 	@go build -o .run/bench-cluster ./services/bench
-	@ANTEROOM_BIN=$(CURDIR)/bin exec .run/bench-cluster --shape '$(SHAPE)' --window $(WINDOW) $(if $(PROFILE),--profile '$(PROFILE)')
+	@ANTEROOM_BIN="$(CURDIR)/bin" exec .run/bench-cluster --shape '$(SHAPE)' --window $(WINDOW) $(if $(PROFILE),--profile '$(PROFILE)')
 
 # pipefail is not in every sh: the output goes to the file first.
 .PHONY: microbench
@@ -179,17 +179,17 @@ clean: ## remove what was built and the cluster's data
 UNOPTIMISED := $(foreach host,github.com buf.build cel.dev,-gcflags='$(host)/...=-N -l')
 
 $(TOOLS)/buf: deploy/tools/proto/go.mod deploy/tools/proto/go.sum
-	GOWORK=off go build -C deploy/tools/proto -ldflags='-s -w' $(UNOPTIMISED) -o $(CURDIR)/$(TOOLS)/ tool
+	GOWORK=off go build -C deploy/tools/proto -ldflags='-s -w' $(UNOPTIMISED) -o "$(CURDIR)/$(TOOLS)/" tool
 	@touch $@
 
 $(TOOLS)/golangci-lint: deploy/tools/lint/go.mod deploy/tools/lint/go.sum
-	GOWORK=off go build -C deploy/tools/lint -ldflags='-s -w' -o $(CURDIR)/$(TOOLS)/ tool
+	GOWORK=off go build -C deploy/tools/lint -ldflags='-s -w' -o "$(CURDIR)/$(TOOLS)/" tool
 	@touch $@
 
 $(TOOLS)/goreman: deploy/tools/cluster/go.mod deploy/tools/cluster/go.sum
-	GOWORK=off go build -C deploy/tools/cluster -o $(CURDIR)/$(TOOLS)/ tool
+	GOWORK=off go build -C deploy/tools/cluster -o "$(CURDIR)/$(TOOLS)/" tool
 	@touch $@
 
 $(TOOLS)/benchstat: deploy/tools/bench/go.mod deploy/tools/bench/go.sum
-	GOWORK=off go build -C deploy/tools/bench -o $(CURDIR)/$(TOOLS)/ tool
+	GOWORK=off go build -C deploy/tools/bench -o "$(CURDIR)/$(TOOLS)/" tool
 	@touch $@

@@ -122,6 +122,20 @@ up() {
 	exec "$goreman" -f deploy/local/Procfile -set-ports=false start
 }
 
+# kill_process NAME: whoever may have its process id by now is left alone.
+kill_process() {
+	local pid command
+	if pid=$(cat "$RUN_DIR/$1.pid" 2>/dev/null) &&
+		command=$(cat "/proc/$pid/comm" 2>/dev/null || ps -o comm= -p "$pid" 2>/dev/null) &&
+		[[ ${command##*/} == "${1%%[0-9]*}"* ]]; then
+		kill -9 "$pid"
+		rm -f "$RUN_DIR/$1.pid"
+	else
+		echo "cluster: $1 does not run" >&2
+		return 1
+	fi
+}
+
 case ${1:-up} in
 up) up ;;
 status) exec "$goreman" run status ;;
@@ -133,7 +147,7 @@ kill)
 	(($# > 1)) || { usage >&2; exit 2; }
 	shift
 	for name in "$@"; do
-		kill -9 "$(<"$RUN_DIR/$name.pid")"
+		kill_process "$name"
 	done
 	;;
 -h | --help | help) usage ;;

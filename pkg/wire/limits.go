@@ -56,7 +56,8 @@ func CheckID(field, s string) error {
 	return nil
 }
 
-// CheckText accepts UTF-8 of at most limit characters without control characters.
+// CheckText accepts UTF-8 of at most limit characters without control characters, line
+// and paragraph separators, and direction marks.
 func CheckText(field, s string, limit int) error {
 	if !utf8.ValidString(s) {
 		return Errorf(BadRequest, "%s is not UTF-8", field)
@@ -89,7 +90,8 @@ func unprintable(r rune) bool {
 		(r >= '\u202a' && r <= '\u202e') || (r >= '\u2066' && r <= '\u2069')
 }
 
-// CheckUserID accepts 1 to 128 bytes of UTF-8 without control characters, except "system".
+// CheckUserID accepts 1 to 128 bytes of UTF-8 without what CheckText refuses, except
+// "system".
 func CheckUserID(s string) error {
 	if s == "" {
 		return Errorf(BadRequest, "userId is required")

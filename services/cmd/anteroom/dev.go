@@ -42,11 +42,9 @@ func (d *dev) Validate() error {
 }
 
 func (d *dev) Run(ctx context.Context) error {
-	logger, err := run.NewLogger(os.Stderr, d.LogLevel)
-	if err != nil {
+	if _, err := run.NewLogger(os.Stderr, d.LogLevel); err != nil {
 		return err
 	}
-	slog.SetDefault(logger)
 	cfg, closeStore, err := d.prepare(ctx)
 	if err != nil {
 		return err
@@ -74,7 +72,8 @@ func (d *dev) prepare(ctx context.Context) (gateway.Config, func(), error) {
 		return cfg, nil, err
 	}
 	cfg.Redis = rdb
-	if err := roomlog.Agree(ctx, rdb, cfg.Layout); err != nil {
+	agree := func(ctx context.Context) error { return roomlog.Agree(ctx, rdb, cfg.Layout) }
+	if err := run.Await(ctx, "Redis", agree); err != nil {
 		closeStore()
 		return cfg, nil, err
 	}

@@ -127,7 +127,7 @@ func (k *keeper) tick(ctx context.Context, turn int) {
 	k.ticked = now
 	for i, sessions := range k.sessions {
 		for s := range sessions {
-			if s.endedBy(now) {
+			if s.endedBy(now, k.stood) {
 				continue
 			}
 			s.calm(now)

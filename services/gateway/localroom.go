@@ -251,10 +251,7 @@ func (r *localRoom) flush(now time.Duration) {
 	r.dirty = false
 	for i := 0; i < len(r.members); {
 		m := r.members[i]
-		if m.leaseEnded(now) {
-			m.close(wire.CloseLeaseLost)
-		}
-		if !r.sendBatch(m) {
+		if !m.fenced(now) && !r.sendBatch(m) {
 			r.remove(m)
 			continue
 		}

@@ -21,7 +21,7 @@ func (st *stage) watch(m *member, d time.Duration) time.Duration {
 	for st.shard.hub.clock()-began < d {
 		time.Sleep(keeperTick)
 		m.heardAt.Store(int64(st.shard.hub.clock()))
-		if m.endedBy(st.shard.hub.clock()) {
+		if m.endedBy(st.shard.hub.clock(), false) {
 			return st.shard.hub.clock() - began
 		}
 		st.step()

@@ -35,6 +35,7 @@ type session struct {
 
 	heardAt    atomic.Int64 // clock when something came last
 	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
+	lapsed     atomic.Bool  // the lease has ended: nothing is sent or taken any more
 	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
 	talks      atomic.Bool  // has talked lately: it keeps its goroutine
 
@@ -107,12 +108,24 @@ func (s *session) leaseEnded(now time.Duration) bool {
 	return until != 0 && int64(now) >= until
 }
 
+// fenced reports whether the lease has ended, as it does where this process stood still.
+// From then on the session neither sends nor receives, until the keeper ends it.
+func (s *session) fenced(now time.Duration) bool {
+	if !s.lapsed.Load() && s.leaseEnded(now) {
+		s.lapsed.Store(true)
+	}
+	return s.lapsed.Load()
+}
+
 // endedBy closes the session when its lease is about to end without a renewal, or its
-// peer has been silent for too long.
-func (s *session) endedBy(now time.Duration) bool {
+// peer has been silent for too long. Behind a time in which this process stood still,
+// whoever has ended the session meanwhile is heard first.
+func (s *session) endedBy(now time.Duration, stood bool) bool {
 	switch {
 	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
 		s.sock.abort()
+		return true
+	case s.fenced(now) && stood:
 		return true
 	case s.leaseEnded(now + fence):
 		s.close(wire.CloseLeaseLost)
@@ -237,9 +250,8 @@ func (s *session) handle(data []byte) error {
 		}
 		return nil
 	}
-	if s.leaseEnded(s.g.hub.clock()) && f.Type != wire.TypeLeave {
-		s.close(wire.CloseLeaseLost)
-		return nil
+	if s.fenced(s.g.hub.clock()) && f.Type != wire.TypeLeave {
+		return nil // the close is the answer
 	}
 	switch f.Type {
 	case wire.TypeJoin:

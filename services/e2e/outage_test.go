@@ -94,6 +94,30 @@ func TestMembersComeBackByThemselvesAfterALongOutageOfRedis(t *testing.T) {
 	})
 }
 
+// Clients know what the API says, and nothing of HAProxy's own pages.
+func TestHAProxySaysAsTheAPIDoesThatNoGatewayAnswers(t *testing.T) {
+	t.Parallel()
+	v := start(t, cluster.Options{Rooms: 1, Gateways: 1})
+	refused := func(err error) {
+		t.Helper()
+		wantRefusal(t, err, wire.Unavailable)
+		if e, ok := errors.AsType[*client.StatusError](err); !ok || e.Status != http.StatusServiceUnavailable || e.RetryAfter == 0 {
+			t.Errorf("got %#v", err)
+		}
+	}
+	must(t, v.Gateways[0].Pause())
+	cut := make(chan error, 1)
+	go func() {
+		_, err := v.Room(within(t, soon), "none")
+		cut <- err
+	}()
+	time.Sleep(300 * time.Millisecond) // the request waits at the gateway by then; if not, it finds none
+	must(t, v.Gateways[0].Kill())
+	refused(<-cut)
+	_, err := v.Room(within(t, soon), "none")
+	refused(err)
+}
+
 // enter makes a member that comes in through HAProxy and comes back soon: the service's
 // own delays of up to 20 s would only make the test longer.
 func (v *venue) enter(t *testing.T, roomID, nickname string) *client.Member {

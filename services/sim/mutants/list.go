@@ -48,7 +48,7 @@ var mutants = []mutant{
 		{lua + "reserve.lua", "if not seated then call('ZADD', PERMITS, string.format(MS, deadline), user) end\n", ""},
 	}},
 	{"renew-revives", "I6: a lease that has ended is renewed", []edit{
-		{lua + "renew.lua", "    if ends and tonumber(ends) > now then\n", "    if ends then\n"},
+		{lua + "renew.lua", "if call('ZCOUNT', leases, '-inf', NOW) > 0 or ", "if "},
 	}},
 	{"append-without-lease", "I6: who holds no seat may speak", []edit{
 		{"pkg/roomlog/lua/message.lua", "  if not lease or tonumber(lease) <= now then return {2} end\n", ""},

@@ -2,27 +2,38 @@
 -- KEYS: the leases of each room
 -- ARGV: 1 lease, ms; then for each room: number of its sessions (1 to 500), and they
 -- Answers the positions in ARGV of sessions that hold no live lease.
-local clock = redis.call('TIME')
+local call = redis.call
+local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+local NOW = string.format('%.0f', now)
 local deadline = string.format('%.0f', now + tonumber(ARGV[1]))
 local lost = {}
 local at = 2
 -- A full Redis refuses a script whose first write is ZADD, and every member would lose the
 -- seat. This one removes nothing.
-redis.call('ZREM', KEYS[1], '')
+call('ZREM', KEYS[1], '')
 for _, leases in ipairs(KEYS) do
   local n = tonumber(ARGV[at])
   local renewed = {}
-  -- A lease that has ended must stay ended, though the seat may not be freed yet.
-  for i, ends in ipairs(redis.call('ZMSCORE', leases, unpack(ARGV, at + 1, at + n))) do
-    if ends and tonumber(ends) > now then
-      renewed[#renewed + 1] = deadline
-      renewed[#renewed + 1] = ARGV[at + i]
-    else
-      lost[#lost + 1] = at + i
-    end
+  for i = 1, n do
+    renewed[2 * i - 1] = deadline
+    renewed[2 * i] = ARGV[at + i]
   end
-  if renewed[1] then redis.call('ZADD', leases, 'XX', unpack(renewed)) end
+  -- A lease that has ended must stay ended, though the seat may not be freed yet. Where none
+  -- has, and all were renewed, there is no need to look at each: Redis takes long to print
+  -- a deadline.
+  if call('ZCOUNT', leases, '-inf', NOW) > 0 or call('ZADD', leases, 'XX', 'CH', unpack(renewed)) < n then
+    renewed = {}
+    for i, ends in ipairs(call('ZMSCORE', leases, unpack(ARGV, at + 1, at + n))) do
+      if ends and tonumber(ends) > now then
+        renewed[#renewed + 1] = deadline
+        renewed[#renewed + 1] = ARGV[at + i]
+      else
+        lost[#lost + 1] = at + i
+      end
+    end
+    if renewed[1] then call('ZADD', leases, 'XX', unpack(renewed)) end
+  end
   at = at + n + 1
 end
 return lost

@@ -11,6 +11,7 @@ import (
 
 // say begins a message of a member, now.
 func (st *stage) say(m *member) *outMessage {
+	defer m.talks.Store(true)
 	return m.outgoing.begin(st.shard.hub.clock(), m.given())
 }
 

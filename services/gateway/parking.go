@@ -59,10 +59,15 @@ func (s *session) park() bool {
 	return true
 }
 
-// calm lets a member be parked that has not talked for a while.
+// calm lets a member be parked that has not talked for a while, and waits for nothing.
 func (s *session) calm(now time.Duration) {
-	if s.talks.Load() && s.parks() && now-time.Duration(s.heardAt.Load()) >= quietAfter {
-		s.talks.Store(false)
-		s.sock.nudge()
+	if !s.talks.Load() || !s.parks() || now-time.Duration(s.heardAt.Load()) < quietAfter {
+		return
 	}
+	s.talks.Store(false)
+	if _, _, waits := s.outgoing.oldest(s.given()); waits {
+		s.talks.Store(true)
+		return
+	}
+	s.sock.nudge() // what is said meanwhile sets talks again, behind its place in outgoing
 }

@@ -27,25 +27,26 @@ const (
 
 // session is one WebSocket: before its join was confirmed, and after.
 type session struct {
+	// What each tick of the keeper looks at stands together: there are many sessions.
+	heardAt    atomic.Int64 // clock when something came last
+	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
+	renewTurn  int          // of the keeper: that of its group; set before the join is complete
+	lapsed     atomic.Bool  // the lease has ended: nothing is sent or taken any more
+	talks      atomic.Bool  // has talked lately, or waits for an echo: it keeps its goroutine
+	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
+
 	g        *Gateway
 	ws       *websocket.Conn
 	sock     *socket
 	id       string
 	pingTurn int // of the keeper
 
-	heardAt    atomic.Int64 // clock when something came last
-	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
-	lapsed     atomic.Bool  // the lease has ended: nothing is sent or taken any more
-	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
-	talks      atomic.Bool  // has talked lately: it keeps its goroutine
-
 	// Set before the join is complete, never changed after.
-	joined    wire.Joined // without members and identity
-	from      []byte      // this member's JSON
-	counted   bool        // presence is count
-	shard     *shard
-	renewTurn int   // of the keeper: that of its group
-	first     int64 // the first seq that this socket carries
+	joined  wire.Joined // without members and identity
+	from    []byte      // this member's JSON
+	counted bool        // presence is count
+	shard   *shard
+	first   int64 // the first seq that this socket carries
 
 	// Owned by the shard.
 	slot     int           // index among the members of the local room
@@ -130,7 +131,7 @@ func (s *session) endedBy(now time.Duration, stood bool) bool {
 	case s.leaseEnded(now + fence):
 		s.close(wire.CloseLeaseLost)
 		return true
-	case s.owesEcho(now):
+	case s.talks.Load() && s.owesEcho(now):
 		s.close(wire.CloseUnavailable)
 		return true
 	}

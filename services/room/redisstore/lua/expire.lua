@@ -15,15 +15,15 @@ local function soonest()
   return permit and lease and math.min(permit, lease) or permit or lease
 end
 
--- The first write of a script is refused when Redis is full, unless it frees something,
--- and none of those behind it.
-call('ZREM', DUE, ID)
+-- A full Redis refuses a script whose first write is ZADD. This one removes nothing.
+call('ZREM', DUE, '')
 local freed, ends = 0, soonest()
 -- Most visits find that every lease was renewed: then there is nothing to free.
 if room.vacant or not ends or ends <= now then
   local before = call('ZCARD', LEASES) + call('ZCARD', PERMITS)
   purge()
   freed = before - call('ZCARD', LEASES) - call('ZCARD', PERMITS)
+  call('ZREM', DUE, ID)
   if not settle() then return freed end
   ends = soonest()
 end

@@ -127,7 +127,7 @@ kill_process() {
 	local pid command
 	if pid=$(cat "$RUN_DIR/$1.pid" 2>/dev/null) &&
 		command=$(cat "/proc/$pid/comm" 2>/dev/null || ps -o comm= -p "$pid" 2>/dev/null) &&
-		[[ ${command##*/} == "${1%%[0-9]*}"* ]]; then
+		[[ ${command##*/} == "${1%%[0-9]*}"* || ${command##*/} == after.sh ]]; then
 		kill -9 "$pid"
 		rm -f "$RUN_DIR/$1.pid"
 	else
@@ -146,9 +146,11 @@ start | stop | restart)
 kill)
 	(($# > 1)) || { usage >&2; exit 2; }
 	shift
+	failed=0
 	for name in "$@"; do
-		kill_process "$name"
+		kill_process "$name" || failed=1
 	done
+	exit $failed
 	;;
 -h | --help | help) usage ;;
 *)

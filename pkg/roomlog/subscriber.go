@@ -339,7 +339,7 @@ func (s *Subscriber) probed() {
 func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	node := s.sendProbe(ctx)
+	node, other := s.sendProbe(ctx), ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -358,13 +358,18 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 		// Another Redis has taken over. The one that is subscribed to may live on as its
 		// replica, and bring all that is published from now on: but the log of the new one
 		// lacks what had not come to it yet, and goes on with seqs that members have seen.
+		// It has to answer twice: old connections of the pool may yet lead to the other one.
 		switch now := s.sendProbe(ctx); {
 		case node == "":
 			node = now
-		case now != "" && now != node:
+		case now == "" || now == node:
+			other = ""
+		case now == other:
 			slog.Warn("another Redis answers now")
 			_ = ps.Close() // ends Receive
 			return
+		default:
+			other = now
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -50,7 +51,7 @@ func resolverAt(server string) *net.Resolver {
 		return net.DefaultResolver
 	}
 	if _, _, err := net.SplitHostPort(server); err != nil {
-		server = net.JoinHostPort(server, "53")
+		server = net.JoinHostPort(strings.Trim(server, "[]"), "53")
 	}
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, server)
@@ -65,8 +66,7 @@ type dnsResolver struct {
 	ended      sync.WaitGroup
 }
 
-// watch tells the connection of every change. While DNS has no answer, the last one
-// counts.
+// watch tells the connection of every change.
 func (r *dnsResolver) watch(ctx context.Context) {
 	tick := time.NewTicker(lookupEvery)
 	defer tick.Stop()
@@ -76,9 +76,9 @@ func (r *dnsResolver) watch(ctx context.Context) {
 		switch {
 		case ctx.Err() != nil:
 			return
-		case err != nil && known == nil:
-			r.cc.ReportError(err)
-		case err == nil && !slices.Equal(hosts, known):
+		case err != nil:
+			r.cc.ReportError(err) // what is known goes on
+		case !slices.Equal(hosts, known):
 			known = hosts
 			_ = r.cc.UpdateState(r.state(hosts)) // refused only where there are none
 		}

@@ -186,7 +186,7 @@ func (g *Gateway) Drain(ctx context.Context) {
 	spread := drainSpread(ctx, len(sessions))
 	for i, s := range sessions {
 		delay := spread * time.Duration(i) / time.Duration(len(sessions))
-		s.sock.send(appendFrame(nil, wire.DrainingFrame(delay)))
+		s.send(appendFrame(nil, wire.DrainingFrame(delay)))
 		time.AfterFunc(delay+drainGrace, func() { s.close(wire.CloseRestart) })
 	}
 	g.emptied(ctx)

@@ -17,8 +17,8 @@ const (
 	pingTurns    = int(wire.PingEvery / keeperTick)
 	renewChunk   = 5_000 // sessions in one call
 	renewTimeout = 2 * time.Second
-	// fence is how long before its lease ends a session is closed: two ticks, so that
-	// none is overlooked by a tick that comes late.
+	// fence is how long before its lease ends a session is closed: two ticks, so that a
+	// tick that comes late is early enough. Behind one that comes later, see fenced.
 	fence = 2 * keeperTick
 )
 

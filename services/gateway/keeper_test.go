@@ -68,26 +68,71 @@ func TestSessionsThatLapsedWhileTheProcessStoodStillHearWhy(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
 		k := newKeeper(g)
-		k.ticked = g.hub.clock()
 		replaced, lost := st.join(), st.join()
 		for _, m := range []*member{replaced, lost} {
-			m.g = g
-			m.renewedAt(g.hub.clock())
+			m.g, m.meter = g, newMeter(0, 0)
+			m.hear()
 			k.add(m.session)
 		}
+		time.Sleep(wire.PingEvery - time.Second) // who is quiet is heard of as seldom as that
+		for _, m := range []*member{replaced, lost} {
+			m.renewedAt(g.hub.clock())
+		}
+		k.ticked = g.hub.clock()
 		st.publish(st.append())
 		st.step()
 		time.Sleep(wire.Lease + time.Second)
-		replaced.hear()
-		lost.hear()
 		st.publish(st.append())
 		st.step()
 		k.tick(t.Context(), 0)
+		for _, m := range []*member{replaced, lost} {
+			if err := m.handle([]byte("nonsense")); err != nil {
+				t.Error(err)
+			}
+			m.published(&outMessage{}, "id", nil, roomlog.Result{Err: wire.Errorf(wire.Unavailable, "late")})
+		}
 		st.publish(st.append(), roomlog.Event{Kind: roomlog.KindReplaced, Data: []byte(replaced.id)})
 		st.step()
 		time.Sleep(keeperTick)
 		k.tick(t.Context(), 1)
 		st.got(replaced, "E1/1", fmt.Sprint("close ", int(wire.CloseReplaced)))
 		st.got(lost, "E1/1", fmt.Sprint("close ", int(wire.CloseLeaseLost)))
+	})
+}
+
+// slowRooms answers renewals when it is told to.
+type slowRooms struct {
+	roomv1.RoomServiceClient
+	answer chan struct{}
+}
+
+func (r *slowRooms) RenewLeases(ctx context.Context, _ *roomv1.RenewLeasesRequest, _ ...grpc.CallOption) (*roomv1.RenewLeasesResponse, error) {
+	<-r.answer
+	return &roomv1.RenewLeasesResponse{}, nil
+}
+
+// A session that was taken for lapsed ends, also where the answer to a renewal comes behind.
+func TestSessionThatLapsedIsNotRevivedByAnAnswerThatComesLate(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		rooms := &slowRooms{answer: make(chan struct{})}
+		g := &Gateway{cfg: Config{Rooms: rooms}, hub: st.shard.hub, metrics: newMetrics(nil)}
+		k := newKeeper(g)
+		m := st.join()
+		m.g, m.renewTurn = g, renewTurns-1
+		k.add(m.session)
+		m.renewedAt(g.hub.clock())
+		time.Sleep(wire.Lease - fence - keeperTick)
+		k.ticked = g.hub.clock()
+		go k.renew(t.Context(), []*session{m.session})
+		synctest.Wait()
+		time.Sleep(fence + keeperTick + time.Millisecond) // the process stands still
+		m.hear()
+		k.tick(t.Context(), 0)
+		close(rooms.answer)
+		synctest.Wait()
+		time.Sleep(keeperTick)
+		k.tick(t.Context(), 1)
+		st.publish(st.append())
+		st.got(m, fmt.Sprint("close ", int(wire.CloseLeaseLost)))
 	})
 }

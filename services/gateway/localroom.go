@@ -95,7 +95,9 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		for _, e := range recent[seq+1-recent[0].Seq:] {
 			missed = appendFrame(missed, e.Frame)
 		}
-		m.sock.send(missed)
+		if !m.fenced(r.shard.hub.clock()) {
+			m.sock.send(missed)
+		}
 		m.since = r.last
 	}
 	// Where seq is ahead of last, what is on its way up to seq is skipped for this member.

@@ -99,9 +99,9 @@ func (s *session) repeatEcho(seq int64, at time.Time, tail []byte) {
 		return
 	}
 	if len(found.Entries) == 1 && found.Epoch == s.joined.Epoch {
-		s.sock.send(appendFrame(nil, found.Entries[0].Frame))
+		s.send(appendFrame(nil, found.Entries[0].Frame))
 		return
 	}
 	// History does not reach back to it any more: what is known of it is enough.
-	s.sock.send(appendFrame(nil, wire.MessageFrame(seq, at, tail)))
+	s.send(appendFrame(nil, wire.MessageFrame(seq, at, tail)))
 }

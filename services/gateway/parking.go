@@ -15,25 +15,31 @@ import (
 // A member who talks keeps its goroutine, since waiting in Go's own poller costs less a
 // message.
 
-// quietAfter is how long a member who has talked keeps its goroutine.
-const quietAfter = 2 * time.Second
+const (
+	quietAfter = 2 * time.Second // a member who has talked keeps its goroutine for so long
+	pauseAfter = time.Minute     // nobody is parked for so long where it did not work
+)
 
 // errQuiet ends a read that would have to wait.
 var errQuiet = errors.New("nothing to read")
 
 // parks reports whether the session is one that can be parked at all: a member, on a
 // connection that the kernel knows.
-func (s *session) parks() bool { return s.sock.raw != nil && s.leased() }
+func (s *session) parks() bool {
+	return s.sock.raw != nil && s.leased() && !s.g.parking.off.Load()
+}
 
 // read reads for the WebSocket library. Where a member is quiet, it answers with errQuiet
 // instead of waiting: between two frames, where the library can read again later as if
 // nothing had happened.
 func (s *session) read(p []byte) (int, error) {
+	s.sock.unread = false
 	for {
-		if !s.talks.Load() && s.parks() && !s.amid && s.meter.between() && s.sock.closed() == 0 {
-			return s.sock.tryRead(p)
+		read := s.sock.nc.Read
+		if !s.talks.Load() && s.parks() && !s.amid && s.meter.between() && !s.sock.ending() {
+			read = s.sock.tryRead
 		}
-		n, err := s.sock.nc.Read(p)
+		n, err := read(p)
 		if errors.Is(err, os.ErrDeadlineExceeded) && s.sock.nudgedOnce() {
 			continue
 		}
@@ -46,12 +52,11 @@ func (s *session) read(p []byte) (int, error) {
 func (s *session) park() bool {
 	s.sock.mu.Lock()
 	defer s.sock.mu.Unlock()
-	if s.sock.code != 0 || s.sock.over {
+	if s.sock.endingLocked() {
 		return false
 	}
 	if err := s.g.parking.watch(s); err != nil {
-		s.g.parking.failed.Do(func() { slog.Info("members keep a goroutine each", "err", err) })
-		s.talks.Store(true)
+		s.g.parking.pause(err)
 		return false
 	}
 	s.sock.parked = s
@@ -70,4 +75,15 @@ func (s *session) calm(now time.Duration) {
 		return
 	}
 	s.sock.nudge() // what is said meanwhile sets talks again, behind its place in outgoing
+}
+
+// pause lets members keep their goroutines for a while, or for good where there is no epoll.
+func (p *parking) pause(err error) {
+	if !p.off.CompareAndSwap(false, true) {
+		return
+	}
+	slog.Info("members keep a goroutine each", "err", err)
+	if !errors.Is(err, errors.ErrUnsupported) {
+		time.AfterFunc(pauseAfter, func() { p.off.Store(false) })
+	}
 }

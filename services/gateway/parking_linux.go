@@ -5,13 +5,14 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
 
 // parking waits for all parked sessions at once, from the first one on.
 type parking struct {
-	failed sync.Once // to say so
+	off atomic.Bool // nobody is parked
 
 	mu     sync.Mutex
 	epoll  *os.File           // within Go's own poller; nil before the first

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -101,4 +104,29 @@ func TestParkedMembersEndAsOthersDo(t *testing.T) {
 			parked(0)
 		})
 	}
+}
+
+func TestMemberWhoTakesLongForItsReplayGoesOn(t *testing.T) {
+	c, _ := parkedGateway(t)
+	roomID, keeper, _, _ := c.pair()
+	keeper.say("", "first")
+	f := keeper.heard("first")
+	for range 60 {
+		body, err := structpb.NewValue(strings.Repeat("x", 12_000))
+		must(t, err)
+		_, err = c.api.Publish(context.Background(), &roomv1.PublishRequest{RoomId: roomID, Body: body})
+		must(t, err)
+	}
+	room, _ := c.nodes[0].get(roomID)
+	p := c.nodes[0].open("/chat")
+	must(t, p.conn.(*net.TCPConn).SetReadBuffer(64<<10))
+	p.sendJoin(wire.ClientFrame{RoomID: roomID, After: &wire.Position{Epoch: room.Epoch, Seq: f.Seq}})
+	time.Sleep(4 * time.Second) // a slow network: longer than until who is quiet is parked
+	p.expect(wire.TypeJoined)
+	for range 60 {
+		p.expect(wire.TypeMessage)
+	}
+	p.expect(wire.TypeMemberJoined) // its own, which stands in what it missed
+	p.say("", "there at last")
+	p.heard("there at last")
 }

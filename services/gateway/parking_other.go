@@ -4,11 +4,11 @@ package gateway
 
 import (
 	"errors"
-	"sync"
+	"sync/atomic"
 )
 
 // parking there is on Linux only.
-type parking struct{ failed sync.Once }
+type parking struct{ off atomic.Bool }
 
 func (*parking) close()               {}
 func (*parking) watch(*session) error { return errors.ErrUnsupported }

@@ -52,7 +52,7 @@ func (p *replay) send(frames []byte) bool {
 		defer p.endTurn()
 	}
 	// What the peer takes shows that it lives: pongs are not read meanwhile.
-	return p.s.sock.sendAll(frames, p.s.hear)
+	return !p.s.fenced(p.s.g.hub.clock()) && p.s.sock.sendAll(frames, p.s.hear)
 }
 
 func (p *replay) endTurn() {

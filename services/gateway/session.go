@@ -114,19 +114,28 @@ func (s *session) leaseEnded(now time.Duration) bool {
 func (s *session) fenced(now time.Duration) bool {
 	if !s.lapsed.Load() && s.leaseEnded(now) {
 		s.lapsed.Store(true)
+		s.sock.fence()
 	}
 	return s.lapsed.Load()
 }
 
+// send sends frames while the lease lives.
+func (s *session) send(frames []byte) bool {
+	return !s.fenced(s.g.hub.clock()) && s.sock.send(frames)
+}
+
 // endedBy closes the session when its lease is about to end without a renewal, or its
-// peer has been silent for too long. Behind a time in which this process stood still,
-// whoever has ended the session meanwhile is heard first.
+// peer has been silent for too long. Behind a time in which this process stood still, what
+// the peer has said meanwhile is read first, and who has ended the session is heard.
 func (s *session) endedBy(now time.Duration, stood bool) bool {
 	switch {
-	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
-		s.sock.abort()
+	case s.fenced(now): // for good, though a renewal may yet come in
+		if !stood {
+			s.close(wire.CloseLeaseLost)
+		}
 		return true
-	case s.fenced(now) && stood:
+	case !stood && now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
+		s.sock.abort()
 		return true
 	case s.leaseEnded(now + fence):
 		s.close(wire.CloseLeaseLost)
@@ -234,6 +243,7 @@ func discard(r io.Reader) error {
 
 // handle carries out one text frame. data is the caller's again afterwards.
 func (s *session) handle(data []byte) error {
+	lapsed := s.fenced(s.g.hub.clock())
 	var f wire.ClientFrame
 	if err := wire.ParseClientFrame(data, &f); err != nil {
 		if errors.Is(err, wire.ErrNotUTF8) {
@@ -251,7 +261,7 @@ func (s *session) handle(data []byte) error {
 		}
 		return nil
 	}
-	if s.fenced(s.g.hub.clock()) && f.Type != wire.TypeLeave {
+	if lapsed && f.Type != wire.TypeLeave {
 		return nil // the close is the answer
 	}
 	switch f.Type {
@@ -267,7 +277,7 @@ func (s *session) handle(data []byte) error {
 		s.message(&f)
 	case wire.TypePing:
 		if s.allowed(&s.pings, "") {
-			s.sock.send(appendFrame(nil, wire.PongFrame()))
+			s.send(appendFrame(nil, wire.PongFrame()))
 		}
 	case wire.TypeLeave:
 		s.leave()
@@ -294,7 +304,7 @@ func (s *session) malform(err error, id string) {
 
 // refuse tells the client of an error.
 func (s *session) refuse(err error, id string) {
-	s.sock.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
+	s.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
 }
 
 // allowed takes one frame from an allowance, which PINGs have for themselves; it closes

@@ -36,10 +36,13 @@ const (
 // it. The WebSocket library reads; the control frames that it writes pass through
 // here, whole frames each, so they never land within one of ours.
 type socket struct {
-	nc    net.Conn
-	raw   syscall.RawConn // nil where the connection has no file descriptor
-	read  *bufio.Reader   // what the library reads from; the reading goroutine has it
-	ended *sync.WaitGroup // counts the goroutines that write
+	nc   net.Conn
+	raw  syscall.RawConn // nil where the connection has no file descriptor
+	read *bufio.Reader   // what the library reads from; the reading goroutine has it
+	// Of what came with the handshake, which the library keeps elsewhere: that it has not
+	// been read, and whether it begins with a close.
+	unread, closes bool
+	ended          *sync.WaitGroup // counts the goroutines that write
 
 	// attempt is tryWrite's closure, made once; attempted and taken are its
 	// parameters, guarded by mu.
@@ -55,6 +58,7 @@ type socket struct {
 	code    wire.CloseCode // of the close frame that was sent or queued: nothing follows it
 	giveUp  time.Time      // when the writer stops trying to bring the close frame; zero before
 	over    bool           // the connection broke or was ended: nothing is sent any more
+	fenced  bool           // nothing but a close frame is sent any more
 	echo    []byte         // the library's answer to the peer's close, held back until the seat is given up
 	parked  *session       // that has no goroutine which reads; nil where it has
 	nudged  bool           // a read that waited was ended by nudge
@@ -121,11 +125,13 @@ func (s *socket) tryRead(p []byte) (n int, err error) {
 // gone reports whether the peer has broken off, or closes, and said nothing else
 // before that is still unread. The reading side calls it, between two messages.
 func (s *socket) gone() (gone bool) {
-	if s.read.Buffered() > 0 {
+	switch {
+	case s.read.Buffered() > 0:
 		next, _ := s.read.Peek(1)
 		return next[0]&0x0f == opClose
-	}
-	if s.raw == nil {
+	case s.unread:
+		return s.closes
+	case s.raw == nil:
 		return false
 	}
 	_ = s.raw.Read(func(fd uintptr) bool {
@@ -152,7 +158,7 @@ func (s *socket) send(frames []byte) bool {
 }
 
 func (s *socket) sendLocked(frames []byte) bool {
-	if s.over {
+	if s.over || s.fenced {
 		return false
 	}
 	limit := wire.MaxQueuedBytes + s.replay
@@ -333,16 +339,32 @@ func (s *socket) finalLocked(frame []byte) {
 func (s *socket) readBy(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.code == 0 && !s.over {
+	if !s.endingLocked() {
 		_ = s.nc.SetReadDeadline(t)
 	}
 }
 
-// nudge ends a read that waits, for the session to be parked.
+// fence lets nothing be sent any more but a close frame.
+func (s *socket) fence() {
+	s.mu.Lock()
+	s.fenced = true
+	s.mu.Unlock()
+}
+
+// ending reports whether the socket was closed by this side, or broke.
+func (s *socket) ending() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.endingLocked()
+}
+
+func (s *socket) endingLocked() bool { return s.code != 0 || s.over }
+
+// nudge ends a read that waits, or the next one, for the session to be parked.
 func (s *socket) nudge() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.code == 0 && !s.over {
+	if !s.endingLocked() && s.parked == nil {
 		s.nudged = true
 		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -354,7 +376,7 @@ func (s *socket) nudgedOnce() bool {
 	defer s.mu.Unlock()
 	nudged := s.nudged
 	s.nudged = false
-	if nudged && s.code == 0 && !s.over {
+	if nudged && !s.endingLocked() {
 		_ = s.nc.SetReadDeadline(time.Time{})
 	}
 	return nudged
@@ -420,7 +442,10 @@ func (s *socket) finish(answered bool) {
 
 // abort cuts the connection off: what waits is lost.
 func (s *socket) abort() {
-	s.wake() // before the descriptor is another socket's
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.over = true  // nobody parks it again
+	s.wakeLocked() // before the descriptor is another socket's
 	_ = s.nc.Close()
 }
 
@@ -469,6 +494,8 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
 	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
-	h.session.sock.read = br
+	sock := h.session.sock
+	sock.read = br
+	sock.unread, sock.closes = len(ahead) > 0, len(ahead) > 0 && ahead[0]&0x0f == opClose
 	return lib, bufio.NewReadWriter(br, bufio.NewWriterSize(lib, writeBuffer)), nil
 }

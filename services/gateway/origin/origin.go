@@ -32,7 +32,7 @@ func Parse(list string) (*Policy, error) {
 		if err := checkPattern(pattern); err != nil {
 			return nil, fmt.Errorf("%q: %w", strings.TrimSpace(item), err)
 		}
-		p.patterns = append(p.patterns, literalAddress(withoutDefaultPort(pattern)))
+		p.patterns = append(p.patterns, literalAddress(pattern))
 	}
 	return p, nil
 }
@@ -48,18 +48,18 @@ func literalAddress(pattern string) string {
 	return before + `\[` + inside + `\]` + behind
 }
 
-// withoutDefaultPort leaves out the port that an origin's scheme stands for, as browsers do.
-func withoutDefaultPort(origin string) string {
-	scheme, host, _ := strings.Cut(origin, "://")
-	switch scheme {
-	case "http":
-		host = strings.TrimSuffix(host, ":80")
-	case "https":
-		host = strings.TrimSuffix(host, ":443")
-	default:
-		return origin
+// hosts are the ways to write an origin's host: browsers leave out the port that the scheme
+// stands for, others do not.
+func hosts(scheme, host string) []string {
+	port := map[string]string{"http": ":80", "https": ":443"}[scheme]
+	if port == "" {
+		return []string{host}
 	}
-	return scheme + "://" + host
+	bare := strings.TrimSuffix(host, port)
+	if bare == host && (&url.URL{Host: host}).Port() != "" {
+		return []string{host}
+	}
+	return []string{bare, bare + port}
 }
 
 func checkPattern(pattern string) error {
@@ -101,19 +101,15 @@ func (p *Policy) AllowsOrigin(origin, host string) bool {
 	if !ok {
 		return false
 	}
-	scheme := strings.ToLower(u.Scheme) + "://"
-	whole := withoutDefaultPort(scheme + strings.ToLower(u.Host))
-	if whole == withoutDefaultPort(scheme+strings.ToLower(host)) {
-		return true
-	}
-	for _, pattern := range p.patterns {
-		target := strings.TrimPrefix(whole, scheme)
-		if strings.Contains(pattern, "://") {
-			target = whole
-		}
-		anyPort, ok := strings.CutSuffix(pattern, ":*") // the default one too, which is not said
-		if matches(pattern, target) || ok && matches(anyPort, target) {
+	scheme := strings.ToLower(u.Scheme)
+	for _, target := range hosts(scheme, strings.ToLower(u.Host)) {
+		if target == strings.ToLower(host) {
 			return true
+		}
+		for _, pattern := range p.patterns {
+			if matches(pattern, target) || matches(pattern, scheme+"://"+target) {
+				return true
+			}
 		}
 	}
 	return false

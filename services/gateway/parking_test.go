@@ -83,11 +83,11 @@ func TestNobodyIsParkedForAMinuteWhereThatDoesNotWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var p parking
 		p.pause(errors.New("no more descriptors"))
-		time.Sleep(pauseAfter - 1)
+		time.Sleep(pauseAfter - time.Second/2)
 		if !p.off.Load() {
 			t.Error("tried again too soon")
 		}
-		time.Sleep(2)
+		time.Sleep(time.Second)
 		if p.off.Load() {
 			t.Error("not tried again")
 		}

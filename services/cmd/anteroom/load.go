@@ -27,25 +27,24 @@ func (measuring) vars() kong.Vars {
 }
 
 // loadCmd drives a deployment through its public API: --check judges it, --shape
-// measures it. Its flags are not read from the environment, where ROOMS and MESSAGE_RATE
-// are the gateways'.
+// measures it.
 type loadCmd struct {
-	Check       bool          `help:"Storm the target and check what every user observes against the protocol's rules. Exit status: 0 no violation, 1 violations, 2 the target could not be tested." xor:"mode"`
-	Target      []string      `help:"Base URLs of the deployment, comma-separated; users take them in turn." placeholder:"https://chat.example.com,…" required:""`
-	Users       int           `help:"Users at once, 1 to 100000. More than there are seats makes refusals part of the test." default:"200"`
-	Rooms       int           `help:"Rooms that are created, 1 to 10000." default:"20"`
-	Capacity    int           `help:"Seats of each room, 1 to 1000." default:"8"`
-	Duration    time.Duration `help:"How long the storm lasts, 1s to 24h; then it takes up to 40s until every seat is back." default:"20s"`
-	MessageRate float64       `help:"Messages per second that each member sends, 0 to 1000." default:"1"`
-	Seed        uint64        `help:"Seed of what the users do; 0 takes one at random." default:"0"`
-	JSON        bool          `name:"json" help:"Print the report as JSON instead of a table."`
+	Check       bool          `help:"Storm the target and check what every user observes against the protocol's rules. Exit status: 0 no violation, 1 violations, 2 the target could not be tested." env:"CHECK" xor:"mode"`
+	Target      []string      `help:"Base URLs of the deployment, comma-separated; users take them in turn." placeholder:"https://chat.example.com,…" required:"" env:"TARGET"`
+	Users       int           `help:"Users at once, 1 to 100000. More than there are seats makes refusals part of the test." default:"200" env:"USERS"`
+	Rooms       int           `help:"Rooms that are created, 1 to 10000." default:"20" env:"ROOMS"`
+	Capacity    int           `help:"Seats of each room, 1 to 1000." default:"8" env:"CAPACITY"`
+	Duration    time.Duration `help:"How long the storm lasts, 1s to 24h; then it takes up to 40s until every seat is back." default:"20s" env:"DURATION"`
+	MessageRate float64       `help:"Messages per second that each member sends, 0 to 1000." default:"1" env:"MESSAGE_RATE"`
+	Seed        uint64        `help:"Seed of what the users do; 0 takes one at random." default:"0" env:"SEED"`
+	JSON        bool          `name:"json" help:"Print the report as JSON instead of a table." env:"JSON"`
 
-	Shape   string        `help:"Measure instead of check, with a load of this shape: ${shapes}. Several are separated by commas; goals, grow and all name groups. Exit status: 0 measured, 1 something was not delivered exactly once, 2 it could not be measured." xor:"mode"`
-	Warmup  time.Duration `help:"How long messages flow before they are measured, with --shape." default:"3s"`
-	Window  time.Duration `help:"How long is measured, with --shape; shapes that sit idle take 30s at least." default:"10s"`
-	AtOnce  int           `help:"Joins at a time, with --shape." default:"64"`
-	Process []string      `help:"A process of the deployment on this machine whose CPU time and memory is measured, with --shape: NAME=PID, or NAME=PID@HOST:PORT with its admin port. Names begin with gateway, room or redis. Repeatable. Linux only." placeholder:"NAME=PID[@HOST:PORT]"`
-	Profile string        `help:"Directory for CPU, heap, allocation and goroutine profiles of every --process with an admin port, and of this one, taken in the window of each shape." placeholder:"DIR" type:"path"`
+	Shape   string        `help:"Measure instead of check, with a load of this shape: ${shapes}. Several are separated by commas; goals, grow and all name groups. Exit status: 0 measured, 1 something was not delivered exactly once, 2 it could not be measured." env:"SHAPE" xor:"mode"`
+	Warmup  time.Duration `help:"How long messages flow before they are measured, with --shape." default:"3s" env:"WARMUP"`
+	Window  time.Duration `help:"How long is measured, with --shape; shapes that sit idle take 30s at least." default:"10s" env:"WINDOW"`
+	AtOnce  int           `help:"Joins at a time, with --shape." default:"64" env:"AT_ONCE"`
+	Process []string      `help:"A process of the deployment on this machine whose CPU time and memory is measured, with --shape: NAME=PID, or NAME=PID@HOST:PORT with its admin port. Names begin with gateway, room or redis. Repeatable. Linux only." placeholder:"NAME=PID[@HOST:PORT]" env:"PROCESS"`
+	Profile string        `help:"Directory for CPU, heap, allocation and goroutine profiles of every --process with an admin port, and of this one, taken in the window of each shape." placeholder:"DIR" type:"path" env:"PROFILE"`
 }
 
 // exit is an error with the exit status that goes with it.

@@ -151,6 +151,7 @@ func (r *localRoom) adopt(epoch string) {
 		}
 	}
 	r.last = max(r.last, 0)
+	r.tellGiven()
 	if len(r.members) > 0 {
 		r.again = false
 		r.startRead(0)

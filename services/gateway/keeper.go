@@ -30,6 +30,7 @@ type keeper struct {
 
 	// The goroutine of serve has these.
 	ticked time.Duration // clock of the last tick
+	turn   int           // of that tick
 	stood  bool          // that tick renewed nothing
 
 	mu       sync.Mutex
@@ -103,38 +104,47 @@ func (k *keeper) serve(ctx context.Context) {
 	tick := time.NewTicker(keeperTick)
 	defer tick.Stop()
 	k.ticked = k.g.hub.clock()
-	for turn := 0; ; turn++ {
+	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		k.tick(ctx, turn)
+		k.tick(ctx)
 		if k.stood {
 			tick.Reset(keeperTick) // the next one would come sooner
 		}
 	}
 }
 
-func (k *keeper) tick(ctx context.Context, turn int) {
+// tick takes the turns that have passed since the last one: where ticks come late, one
+// would not be enough to ping every session before its silence is too long.
+func (k *keeper) tick(ctx context.Context) {
 	now := k.g.hub.clock()
+	first := k.turn + 1
+	k.turn = max(int(now/keeperTick), first)
+	passed := func(turn, of int) bool { return (turn-first%of+of)%of <= k.turn-first }
 	var due []*session
 	k.mu.Lock()
 	// Behind a time in which this process stood still, peers that broke off in it are only
 	// being read of. Their leases are not to begin anew: all others' are, at the next tick,
 	// however late that is. A renewal that was being repeated goes on all the same.
-	k.stood = now-k.ticked > 2*keeperTick && !k.stood
+	late := now - k.ticked
+	k.stood = late > 2*keeperTick && !k.stood
 	k.ticked = now
 	for i, sessions := range k.sessions {
 		for s := range sessions {
+			if k.stood { // nobody was asked meanwhile, or read of
+				s.heardAt.Add(int64(late))
+			}
 			if s.endedBy(now, k.stood) {
 				continue
 			}
 			s.calm(now)
-			if i == turn%pingTurns {
+			if passed(i, pingTurns) {
 				s.sock.send(pingFrame)
 			}
-			if !k.stood && s.leased() && (s.renewTurn == turn%renewTurns || k.kicked) && s.sock.closed() == 0 {
+			if !k.stood && s.leased() && (passed(s.renewTurn, renewTurns) || k.kicked) && s.sock.closed() == 0 {
 				due = append(due, s)
 			}
 		}

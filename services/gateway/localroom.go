@@ -84,6 +84,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		// One of the two lives of the room is over; the log tells which.
 		r.members = append(r.members, m)
 		r.mixed = true
+		r.tellGiven()
 		r.read()
 		return true
 	case seq < r.last:
@@ -117,8 +118,8 @@ func (r *localRoom) addFirst(m *session) {
 	}
 	again := r.again
 	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
-	r.given.Store(r.last)
 	r.reading, r.again, r.mixed = 0, false, false
+	r.tellGiven()
 	r.batch = batch{} // of members that are gone
 	r.members = append(r.members, m)
 	for _, e := range entries {
@@ -265,9 +266,19 @@ func (r *localRoom) flush(now time.Duration) {
 			r.remove(m)
 		}
 	}
-	r.given.Store(r.last)
+	r.tellGiven()
 	r.shard.giveBack(r.batch)
 	r.batch = batch{}
+}
+
+// tellGiven tells sessions how far they were given the log. While members of two lives are
+// here, it is not known which of them that is true of.
+func (r *localRoom) tellGiven() {
+	if r.mixed {
+		r.given.Store(0)
+	} else {
+		r.given.Store(r.last)
+	}
 }
 
 func (r *localRoom) sendBatch(m *session) bool {

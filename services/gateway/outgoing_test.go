@@ -124,3 +124,21 @@ func TestSenderIsReadMoreSlowlyWhileManyMessagesAreOnTheirWay(t *testing.T) {
 		<-began
 	})
 }
+
+// The old life of a room had come far: that is no answer to who speaks in the new one.
+func TestMessageInTheNextLifeOfARoomIsNotTakenForAnswered(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		st.join()
+		st.publish(st.appendMany(10)...)
+		st.step()
+		st.again("E2")
+		st.set(func() { st.fault = context.DeadlineExceeded })
+		m := st.join()
+		e := st.append()
+		m.outgoing.appended(st.say(m), e.Seq)
+		st.publish(e)
+		if d := st.watch(m, time.Minute); d < wire.EchoTimeout || d > wire.EchoTimeout+keeperTick {
+			t.Errorf("ended after %v", d)
+		}
+	})
+}

@@ -125,8 +125,8 @@ func (s *session) send(frames []byte) bool {
 }
 
 // endedBy closes the session when its lease is about to end without a renewal, or its
-// peer has been silent for too long. Behind a time in which this process stood still, what
-// the peer has said meanwhile is read first, and who has ended the session is heard.
+// peer has been silent for too long. Behind a time in which this process stood still, who
+// has ended the session meanwhile is heard first.
 func (s *session) endedBy(now time.Duration, stood bool) bool {
 	switch {
 	case s.fenced(now): // for good, though a renewal may yet come in
@@ -134,7 +134,7 @@ func (s *session) endedBy(now time.Duration, stood bool) bool {
 			s.close(wire.CloseLeaseLost)
 		}
 		return true
-	case !stood && now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
+	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
 		s.sock.abort()
 		return true
 	case s.leaseEnded(now + fence):
@@ -208,6 +208,7 @@ func (s *session) readFrame() error {
 	}
 	s.hear()
 	s.talks.Store(true)
+	s.sock.unread = false // what is left of it is buffered
 	s.amid = true
 	defer func() { s.amid = false }()
 	if s.sock.closed() != 0 {

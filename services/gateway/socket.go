@@ -344,11 +344,14 @@ func (s *socket) readBy(t time.Time) {
 	}
 }
 
-// fence lets nothing be sent any more but a close frame.
+// fence lets nothing be sent any more but a close frame, and what a writer has in hands.
 func (s *socket) fence() {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.fenced = true
-	s.mu.Unlock()
+	if s.code == 0 {
+		s.queue = s.queue[:0]
+	}
 }
 
 // ending reports whether the socket was closed by this side, or broke.

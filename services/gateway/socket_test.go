@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -423,5 +424,48 @@ func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T)
 	}
 	if code := s.closed(); code != wire.CloseSlowConsumer {
 		t.Errorf("closed with %d", code)
+	}
+}
+
+// A session whose lease has ended sends nothing more, also of what waits for its writer.
+func TestWhatWaitsBehindAFenceIsNotSent(t *testing.T) {
+	s, peer, _ := tcpSocket(t)
+	sent, waits := 0, func() int {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return len(s.queue)
+	}
+	for ; waits() < 200<<10; sent++ {
+		if !s.send(numbered(sent, 1000)) {
+			t.Fatal("closed")
+		}
+	}
+	s.fence()
+	if s.send(numbered(sent, 1000)) {
+		t.Error("sent behind the fence")
+	}
+	s.closeWith(wire.CloseLeaseLost)
+	got, code := readNumbered(t, peer)
+	if got > sent-150 || code != wire.CloseLeaseLost {
+		t.Errorf("%d of %d frames came, closed with %d", got, sent, code)
+	}
+}
+
+func TestPeerThatBrokeOffBehindItsHandshakeIsGone(t *testing.T) {
+	for name, ahead := range map[string][]byte{"nothing": nil, "a JOIN": {textFrame, 0x80, 0, 0, 0, 0}} {
+		sock, peer, _ := tcpSocket(t)
+		sock.read = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(ahead), sock.nc), readBuffer) // as the library does
+		sock.unread = len(ahead) > 0
+		if len(ahead) > 0 && sock.gone() {
+			t.Errorf("%s: gone, though it is unread", name)
+		}
+		_, _ = io.ReadFull(sock.read, make([]byte, len(ahead)))
+		sock.unread = false
+		_ = peer.Close()
+		for by := time.Now().Add(5 * time.Second); !sock.gone(); time.Sleep(time.Millisecond) {
+			if time.Now().After(by) {
+				t.Fatalf("%s: not gone", name)
+			}
+		}
 	}
 }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"encoding/binary"
-	"net"
 	"runtime"
 	"time"
 
@@ -125,22 +124,6 @@ func payloadLen(h []byte) uint64 {
 	default:
 		return uint64(n)
 	}
-}
-
-// libraryConn is what the WebSocket library sees of a socket.
-type libraryConn struct {
-	net.Conn
-	session *session
-}
-
-// Read counts what it reads. It takes payload in large pieces, but few frames at a time,
-// of which the pause would be longer than the longest.
-func (c libraryConn) Read(p []byte) (int, error) {
-	m := c.session.meter
-	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may tell any length
-	n, err := c.session.read(p)
-	m.pass(p[:n])
-	return n, err
 }
 
 // flood is when a peer sent more than it may.

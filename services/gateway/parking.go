@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"log/slog"
-	"os"
 	"time"
 )
 
@@ -27,24 +26,6 @@ var errQuiet = errors.New("nothing to read")
 // connection that the kernel knows.
 func (s *session) parks() bool {
 	return s.sock.raw != nil && s.leased() && !s.g.parking.off.Load()
-}
-
-// read reads for the WebSocket library. Where a member is quiet, it answers with errQuiet
-// instead of waiting: between two frames, where the library can read again later as if
-// nothing had happened.
-func (s *session) read(p []byte) (int, error) {
-	s.sock.unread = false
-	for {
-		read := s.sock.nc.Read
-		if !s.talks.Load() && s.parks() && !s.amid && s.meter.between() && !s.sock.ending() {
-			read = s.sock.tryRead
-		}
-		n, err := read(p)
-		if errors.Is(err, os.ErrDeadlineExceeded) && s.sock.nudgedOnce() {
-			continue
-		}
-		return n, err
-	}
 }
 
 // park makes the session wait without a goroutine: the caller's is to end. It reports
@@ -75,6 +56,44 @@ func (s *session) calm(now time.Duration) {
 		return
 	}
 	s.sock.nudge() // what is said meanwhile sets talks again, behind its place in outgoing
+}
+
+// nudge ends a read that waits, or the next one, for the session to be parked.
+func (s *socket) nudge() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.endingLocked() && s.parked == nil {
+		s.nudged = true
+		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// nudgedOnce reports whether it was nudge that ended a read, and undoes it.
+func (s *socket) nudgedOnce() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	nudged := s.nudged
+	s.nudged = false
+	if nudged && !s.endingLocked() {
+		_ = s.nc.SetReadDeadline(time.Time{})
+	}
+	return nudged
+}
+
+// wake gets a parked session a goroutine again.
+func (s *socket) wake() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakeLocked()
+}
+
+func (s *socket) wakeLocked() {
+	if p := s.parked; p != nil {
+		s.parked = nil
+		p.g.parking.forget(p)
+		p.g.metrics.parked.Dec()
+		go p.talk()
+	}
 }
 
 // pause lets members keep their goroutines for a while, or for good where there is no epoll.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"sync"
 	"syscall"
@@ -16,12 +15,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// A slim buffer each way: what is read is copied to a pooled buffer at once, and a
-// control frame (127 bytes at most) leaves in one write. net/http's own pair would
-// cost every connection 8 KiB.
 const (
-	readBuffer  = 256
-	writeBuffer = 160
 	pieceSize   = 16 << 10 // what a blocked writer hands to the kernel at a time
 	replayPiece = 64 << 10 // what a member that comes back has to take before it gets more
 	// kernelBuffer is what the kernel may hold for a peer, half of what it then takes
@@ -97,55 +91,6 @@ func (s *socket) tryWrite(p []byte) int {
 	_ = s.raw.Write(s.attempt)
 	s.attempted = nil
 	return s.taken
-}
-
-// tryRead reads what is there already: errQuiet says nothing is.
-func (s *socket) tryRead(p []byte) (n int, err error) {
-	failed := s.raw.Read(func(fd uintptr) bool {
-		for {
-			n, err = syscall.Read(int(fd), p)
-			if !errors.Is(err, syscall.EINTR) {
-				return true // whatever came of it: never wait
-			}
-		}
-	})
-	switch {
-	case failed != nil:
-		return 0, failed
-	case errors.Is(err, syscall.EAGAIN):
-		return 0, errQuiet
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-// gone reports whether the peer has broken off, or closes, and said nothing else
-// before that is still unread. The reading side calls it, between two messages.
-func (s *socket) gone() (gone bool) {
-	switch {
-	case s.read.Buffered() > 0:
-		next, _ := s.read.Peek(1)
-		return next[0]&0x0f == opClose
-	case s.unread:
-		return s.closes
-	case s.raw == nil:
-		return false
-	}
-	_ = s.raw.Read(func(fd uintptr) bool {
-		var next [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), next[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case err == nil:
-			gone = n == 0 || next[0]&0x0f == opClose
-		case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR):
-			gone = true
-		}
-		return true // never wait
-	})
-	return gone
 }
 
 // send sends frames, or queues what does not go at once. frames is not kept. It
@@ -363,44 +308,6 @@ func (s *socket) ending() bool {
 
 func (s *socket) endingLocked() bool { return s.code != 0 || s.over }
 
-// nudge ends a read that waits, or the next one, for the session to be parked.
-func (s *socket) nudge() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.endingLocked() && s.parked == nil {
-		s.nudged = true
-		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// nudgedOnce reports whether it was nudge that ended a read, and undoes it.
-func (s *socket) nudgedOnce() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	nudged := s.nudged
-	s.nudged = false
-	if nudged && !s.endingLocked() {
-		_ = s.nc.SetReadDeadline(time.Time{})
-	}
-	return nudged
-}
-
-// wake gets a parked session a goroutine again.
-func (s *socket) wake() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.wakeLocked()
-}
-
-func (s *socket) wakeLocked() {
-	if p := s.parked; p != nil {
-		s.parked = nil
-		p.g.parking.forget(p)
-		p.g.metrics.parked.Dec()
-		go p.talk()
-	}
-}
-
 // closed answers with the code of the close frame that this side sent, 0 for none.
 func (s *socket) closed() wire.CloseCode {
 	s.mu.Lock()
@@ -450,55 +357,4 @@ func (s *socket) abort() {
 	s.over = true  // nobody parks it again
 	s.wakeLocked() // before the descriptor is another socket's
 	_ = s.nc.Close()
-}
-
-// Write takes one control frame of the library.
-func (c libraryConn) Write(p []byte) (int, error) {
-	s := c.session.sock
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case s.code != 0 || s.over:
-	case len(p) > 0 && p[0]&0x0f == opClose:
-		s.echo = bytes.Clone(p)
-	default:
-		s.sendLocked(p)
-	}
-	return len(p), nil
-}
-
-// Close leaves the connection open: the session ends it, after what waits was sent.
-// Where the library wanted to end a read by it, the keeper will.
-func (c libraryConn) Close() error { return nil }
-
-// hijacker gives the WebSocket library a socket with slim buffers.
-type hijacker struct {
-	http.ResponseWriter
-	session *session
-}
-
-// Hijack takes the connection over with what was read of it ahead.
-func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	nc, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	_ = nc.SetDeadline(time.Time{}) // those of the HTTP server
-	if tcp, ok := nc.(*net.TCPConn); ok {
-		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
-	}
-	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	h.session.meter.pass(ahead)
-	var r io.Reader = nc
-	if len(ahead) > 0 {
-		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
-	}
-	h.session.sock = newSocket(nc, &h.session.g.sockets)
-	lib := libraryConn{nc, h.session}
-	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
-	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
-	sock := h.session.sock
-	sock.read = br
-	sock.unread, sock.closes = len(ahead) > 0, len(ahead) > 0 && ahead[0]&0x0f == opClose
-	return lib, bufio.NewReadWriter(br, bufio.NewWriterSize(lib, writeBuffer)), nil
 }

@@ -1,0 +1,161 @@
+package gateway
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"syscall"
+	"time"
+)
+
+// The WebSocket library makes the handshake and reads. What is between it and the
+// connection stands here: what it reads is counted, a read of a quiet member ends instead
+// of waiting, and its control frames go out through the socket.
+
+// A slim buffer each way: what is read is copied to a pooled buffer at once, and a
+// control frame (127 bytes at most) leaves in one write. net/http's own pair would
+// cost every connection 8 KiB.
+const (
+	readBuffer  = 256
+	writeBuffer = 160
+)
+
+// hijacker gives the WebSocket library a socket with slim buffers.
+type hijacker struct {
+	http.ResponseWriter
+	session *session
+}
+
+// Hijack takes the connection over with what was read of it ahead.
+func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	_ = nc.SetDeadline(time.Time{}) // those of the HTTP server
+	if tcp, ok := nc.(*net.TCPConn); ok {
+		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
+	}
+	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
+	h.session.meter.pass(ahead)
+	var r io.Reader = nc
+	if len(ahead) > 0 {
+		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
+	}
+	h.session.sock = newSocket(nc, &h.session.g.sockets)
+	lib := libraryConn{nc, h.session}
+	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
+	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
+	sock := h.session.sock
+	sock.read = br
+	sock.unread, sock.closes = len(ahead) > 0, len(ahead) > 0 && ahead[0]&0x0f == opClose
+	return lib, bufio.NewReadWriter(br, bufio.NewWriterSize(lib, writeBuffer)), nil
+}
+
+// libraryConn is what the WebSocket library sees of a socket.
+type libraryConn struct {
+	net.Conn
+	session *session
+}
+
+// Read counts what it reads. It takes payload in large pieces, but few frames at a time,
+// of which the pause would be longer than the longest.
+func (c libraryConn) Read(p []byte) (int, error) {
+	m := c.session.meter
+	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may tell any length
+	n, err := c.session.read(p)
+	m.pass(p[:n])
+	return n, err
+}
+
+// Write takes one control frame of the library.
+func (c libraryConn) Write(p []byte) (int, error) {
+	s := c.session.sock
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.endingLocked():
+	case len(p) > 0 && p[0]&0x0f == opClose:
+		s.echo = bytes.Clone(p)
+	default:
+		s.sendLocked(p)
+	}
+	return len(p), nil
+}
+
+// Close leaves the connection open: the session ends it, after what waits was sent.
+// Where the library wanted to end a read by it, the keeper will.
+func (c libraryConn) Close() error { return nil }
+
+// read reads for the WebSocket library. Where a member is quiet, it answers with errQuiet
+// instead of waiting: between two frames, where the library can read again later as if
+// nothing had happened.
+func (s *session) read(p []byte) (int, error) {
+	s.sock.unread = false
+	for {
+		var n int
+		var err error
+		if !s.talks.Load() && s.parks() && !s.amid && s.meter.between() && !s.sock.ending() {
+			n, err = s.sock.tryRead(p)
+		} else {
+			n, err = s.sock.nc.Read(p)
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && s.sock.nudgedOnce() {
+			continue
+		}
+		return n, err
+	}
+}
+
+// tryRead reads what is there already: errQuiet says nothing is.
+func (s *socket) tryRead(p []byte) (n int, err error) {
+	failed := s.raw.Read(func(fd uintptr) bool {
+		for {
+			n, err = syscall.Read(int(fd), p)
+			if !errors.Is(err, syscall.EINTR) {
+				return true // whatever came of it: never wait
+			}
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case errors.Is(err, syscall.EAGAIN):
+		return 0, errQuiet
+	case err != nil:
+		return 0, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// gone reports whether the peer has broken off, or closes, and said nothing else
+// before that is still unread. The reading side calls it, between two messages.
+func (s *socket) gone() (gone bool) {
+	switch {
+	case s.read.Buffered() > 0:
+		next, _ := s.read.Peek(1)
+		return next[0]&0x0f == opClose
+	case s.unread:
+		return s.closes
+	case s.raw == nil:
+		return false
+	}
+	_ = s.raw.Read(func(fd uintptr) bool {
+		var next [1]byte
+		n, _, err := syscall.Recvfrom(int(fd), next[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		switch {
+		case err == nil:
+			gone = n == 0 || next[0]&0x0f == opClose
+		case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR):
+			gone = true
+		}
+		return true // never wait
+	})
+	return gone
+}

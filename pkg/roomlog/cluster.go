@@ -81,7 +81,8 @@ func Tune(opts *redis.Options) *redis.Options {
 
 // Agree records the layout in Redis, or compares it with what the first process of
 // the cluster recorded: processes that disagree would count the same room twice.
-// It refuses a Redis that does not know what the scripts ask of it, and warns where Redis may evict keys, since an evicted key is a lost seat.
+// It refuses a Redis that does not know what the scripts ask of it, and warns where
+// Redis may evict keys, since an evicted key is a lost seat.
 func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 	if info, err := rdb.Info(ctx, "server").Result(); err == nil {
 		if version := field(info, "redis_version"); tooOld(version) {

@@ -135,9 +135,12 @@ func TestAKilledConnectionIsMadeAgainAndSaysSo(t *testing.T) {
 	}
 }
 
-// node makes a Redis seem to be another one: those that it answers INFO with are what the
-// embedded one does not know.
-type node struct{ id atomic.Value }
+// node answers INFO, which the embedded Redis does not know, and so makes it seem to be
+// one or another.
+type node struct {
+	id    atomic.Value
+	asked atomic.Int64
+}
 
 func (*node) DialHook(next redis.DialHook) redis.DialHook          { return next }
 func (*node) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
@@ -146,6 +149,7 @@ func (n *node) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 		err := next(ctx, cmds)
 		for _, cmd := range cmds {
 			if info, ok := cmd.(*redis.StringCmd); ok && cmd.Name() == "info" {
+				n.asked.Add(1)
 				info.SetErr(nil)
 				info.SetVal(fmt.Sprintf("# Server\r\nrun_id:%s\r\n", n.id.Load()))
 			}
@@ -164,7 +168,7 @@ func TestAnotherRedisIsSubscribedToAnewThoughTheOldOneGoesOn(t *testing.T) {
 	f.rdb.AddHook(n)
 	s, r := f.subscriber(f.rdb)
 	f.subscribe(s, "r")
-	time.Sleep(2500 * time.Millisecond) // probes of the same one
+	f.eventually("the same Redis answers probes", func() bool { return n.asked.Load() >= 3 })
 	if len(r.again) > 0 {
 		t.Fatal("subscribed again to the same Redis")
 	}

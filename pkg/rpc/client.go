@@ -74,7 +74,8 @@ type ClientConfig struct {
 
 // Dial makes a connection to every server that target names; it does not wait for
 // any. target is a gRPC target (dns:///rooms:50051, which is looked up every 2 s) or a
-// comma-separated list of host:port. Calls on the connection fail with *wire.Error (see FromStatus).
+// comma-separated list of host:port. Calls on the connection fail with *wire.Error (see
+// FromStatus).
 func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = DefaultTimeout

@@ -3,7 +3,9 @@ package roomlog
 import (
 	"context"
 	"crypto/rand"
+	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,18 +33,22 @@ const (
 // Subscriber follows the channels of the rooms that this process has members in, over
 // one connection to Redis. It does not trust that connection: twice over, since a
 // client's own health check notices neither a server that accepts and answers nothing
-// nor one that is healthy but no longer gets what is published. It publishes a probe
-// to itself every second; when none has come back for 3 s, it connects anew.
+// nor one that is healthy but no longer gets what is published. It publishes a numbered
+// probe to itself every second; when none has come back for 3 s, or one comes and not the
+// one before it, it connects anew.
 type Subscriber struct {
 	rdb    Redis
 	layout Layout
 	reader Reader
 	probe  string // the channel of our own probes
 	change chan struct{}
+	ready  chan struct{} // the channel of our probes is subscribed to
 
 	mu       sync.Mutex
 	channels map[string]*channel // by name: those wanted, and those whose answers are due
 	changed  map[string]struct{} // names of those to be reconciled
+	sent     uint64              // the number of the newest probe
+	came     uint64              // that of the last one which came back, or cannot have come
 	heard    time.Time           // when a probe last came back
 	lost     time.Time           // when the subscription was, and none has come back since
 
@@ -78,6 +84,7 @@ func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
 		rdb: rdb, layout: layout, reader: reader,
 		probe:    "ar:probe:" + rand.Text(),
 		change:   make(chan struct{}, 1),
+		ready:    make(chan struct{}, 1),
 		channels: make(map[string]*channel),
 		changed:  make(map[string]struct{}),
 	}
@@ -130,9 +137,11 @@ func (s *Subscriber) Unsubscribe(roomID string) {
 	s.wake()
 }
 
-func (s *Subscriber) wake() {
+func (s *Subscriber) wake() { signal(s.change) }
+
+func signal(c chan<- struct{}) {
 	select {
-	case s.change <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -194,7 +203,9 @@ func (s *Subscriber) connection(ctx context.Context) error {
 		}
 		switch m := msg.(type) {
 		case *redis.Message:
-			s.message(m)
+			if err := s.message(m); err != nil {
+				return err
+			}
 		case *redis.Subscription:
 			if m.Kind == "subscribe" {
 				s.confirmed(m.Channel)
@@ -261,6 +272,10 @@ func (c *channel) unlive() {
 
 func (s *Subscriber) confirmed(name string) {
 	s.mu.Lock()
+	if name == s.probe {
+		s.came = s.sent // a probe on its way may have come too early
+		signal(s.ready)
+	}
 	c := s.channels[name]
 	if c == nil {
 		s.mu.Unlock()
@@ -304,15 +319,15 @@ func (s *Subscriber) forget() {
 	}
 }
 
-func (s *Subscriber) message(m *redis.Message) {
+// message passes on what was published. Its error says that the connection loses some.
+func (s *Subscriber) message(m *redis.Message) error {
 	if m.Channel == s.probe {
-		s.probed()
-		return
+		return s.probed(m.Payload)
 	}
 	e, err := ParseEvent(m.Payload)
 	if err != nil {
 		slog.Error("ignored what was published on a room's channel", "channel", m.Channel, "err", err)
-		return
+		return nil
 	}
 	s.mu.Lock()
 	c := s.channels[m.Channel]
@@ -320,18 +335,29 @@ func (s *Subscriber) message(m *redis.Message) {
 	if c != nil {
 		s.reader.Event(c.roomID, e)
 	}
+	return nil
 }
 
-// probed notes that a probe came back.
-func (s *Subscriber) probed() {
+// probed notes that a probe came back. Where one before it did not, other things may have
+// been lost with it, of which nothing else would tell.
+func (s *Subscriber) probed(payload string) error {
+	number, err := strconv.ParseUint(payload, 10, 64)
+	if err != nil {
+		return fmt.Errorf("not one of our probes: %q", payload)
+	}
 	now := time.Now()
 	s.mu.Lock()
+	missing := number > s.came+1
 	lost := s.lost
-	s.heard, s.lost = now, time.Time{}
+	s.came, s.heard, s.lost = number, now, time.Time{}
 	s.mu.Unlock()
+	if missing {
+		return fmt.Errorf("probe %d came, and not the one before it", number)
+	}
 	if !lost.IsZero() {
 		slog.Info("subscription to Redis is back", "after", now.Sub(lost).String())
 	}
+	return nil
 }
 
 // watch publishes probes and gives the connection up when none comes back, or when ctx
@@ -339,12 +365,13 @@ func (s *Subscriber) probed() {
 func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
-	node, other := s.sendProbe(ctx), ""
+	var node, other string
 	for {
 		select {
 		case <-ctx.Done():
 			_ = ps.Close()
 			return
+		case <-s.ready:
 		case <-tick.C:
 		}
 		s.mu.Lock()
@@ -383,8 +410,17 @@ func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 	pipe := s.rdb.Pipeline()
 	clock := pipe.Time(ctx)
 	info := pipe.Info(ctx, "server")
-	pipe.Publish(ctx, s.probe, "")
+	s.mu.Lock()
+	s.sent++
+	number := s.sent
+	s.mu.Unlock()
+	probe := pipe.Publish(ctx, s.probe, number)
 	_, _ = pipe.Exec(ctx) // each has its own error
+	if probe.Err() != nil {
+		s.mu.Lock()
+		s.sent-- // it may not have been published: the next one bears its number again
+		s.mu.Unlock()
+	}
 	if clock.Err() == nil && !clock.Val().IsZero() {
 		s.told.Store(&told{clock.Val(), time.Now()})
 	}

@@ -1,6 +1,7 @@
 package roomlog_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -199,6 +200,8 @@ func TestTheSubscriberComesBackAfterARestartOfRedis(t *testing.T) {
 type halfOpen struct {
 	net.Listener
 	generation atomic.Int64 // connections of earlier ones are swallowed
+	deaf       atomic.Bool  // what is published is swallowed, and nothing else
+	unheard    atomic.Int64 // how often it was
 	wg         sync.WaitGroup
 	mu         sync.Mutex
 	open       []net.Conn
@@ -246,7 +249,11 @@ func (h *halfOpen) carry(from, to net.Conn, generation int64) {
 		if err != nil {
 			break
 		}
-		if h.generation.Load() == generation {
+		switch {
+		case h.generation.Load() != generation:
+		case h.deaf.Load() && bytes.Contains(buf[:n], []byte("\r\nmessage\r\n")):
+			h.unheard.Add(1)
+		default:
 			_, err = to.Write(buf[:n])
 		}
 		if err != nil {
@@ -273,6 +280,29 @@ func TestAConnectionThatCarriesNothingIsNoticedWithinFiveSeconds(t *testing.T) {
 	}
 	f.publish(message("", "1"))
 	next(f, r.events)
+}
+
+func TestASubscriptionThatLostSomethingInBetweenIsMadeAgain(t *testing.T) {
+	t.Parallel()
+	server := redistest.Server(t)
+	f := newFixture(t, redistest.Client(t, server.URL()))
+	between := newHalfOpen(f, server.Socket())
+	s, r := f.subscriber(redistest.Client(t, "redis://"+between.Addr().String()))
+	f.subscribe(s, "r")
+	f.makeRoom("r")
+	for range 3 {
+		between.deaf.Store(true)
+		lost := between.unheard.Load() + 2 // this and a probe
+		f.publish(message("", "1"))
+		f.eventually("a probe is lost too", func() bool { return between.unheard.Load() >= lost })
+		between.deaf.Store(false)
+		next(f, r.again)
+		if len(r.events) > 0 {
+			t.Fatal("what was swallowed came")
+		}
+		f.publish(message("", "2"))
+		next(f, r.events)
+	}
 }
 
 // Whoever needs one of many idle connections finds each of them dead in turn, 3 s later.

@@ -38,7 +38,7 @@ func (w *world) strike(s Step) {
 	case "sub-hang":
 		w.subscriptionFault(g.host, s.For, func(sub *stream) { sub.hung = true }, func(sub *stream) { sub.hung = false })
 	case "sub-deaf":
-		w.subscriptionFault(g.host, s.For, func(sub *stream) { sub.deaf = true }, func(sub *stream) { sub.deaf = false })
+		w.subscriptionFault(g.host, s.For, func(sub *stream) { sub.deaf = true }, (*stream).hearAgainLocked)
 	case "pause-gateway":
 		w.lasting(s.For, w.net.pause(g.host))
 	case "pause-rooms":

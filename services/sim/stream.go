@@ -24,6 +24,7 @@ type stream struct {
 	subscribed bool          // it brings what is published
 	slow       time.Duration // so much later than others
 	deaf       bool          // what is written is lost, and nobody is told
+	lost       []byte        // what was, of it
 	hung       bool          // what is written does not arrive
 	changed    *sync.Cond
 	chunks     []chunk
@@ -108,10 +109,23 @@ func (s *stream) write(p []byte) (int, error) {
 	if bytes.Contains(p, []byte("\r\nsubscribe\r\n")) {
 		s.back.subscribed = true
 	}
-	if len(p) > 0 && !s.closed && !s.dst.dead && !s.deaf { // else it is lost on the way
+	switch {
+	case len(p) == 0 || s.closed || s.dst.dead:
+	case s.deaf:
+		s.lost = append(s.lost, p...)
+	default:
 		s.sendLocked(append([]byte{}, p...))
 	}
 	return len(p), nil
+}
+
+// hearAgainLocked ends deafness. No TCP connection loses something and goes on, though a
+// proxy may. Where none of the probes is lost with it, which tell of that, it breaks.
+func (s *stream) hearAgainLocked() {
+	if len(s.lost) > 0 && !bytes.Contains(s.lost, []byte("ar:probe:")) {
+		cutLocked(s)
+	}
+	s.deaf, s.lost = false, nil
 }
 
 // sendLocked puts data on the wire; nil is the end.

@@ -147,11 +147,10 @@ func (r rules) maybeConfirm(s *state, e event) bool {
 	user := e.user
 	if e.token != "" {
 		owner, _, ok := s.owner(e.token)
-		if !ok && user == "" {
-			return true
-		}
 		if ok {
 			user = owner
+		} else if s.people[user].token != "?" {
+			return true // that permit has lapsed or was used, and does not come back
 		}
 	}
 	if s.ended[e.session] || user == "" {

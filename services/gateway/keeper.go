@@ -50,6 +50,15 @@ func newKeeper(g *Gateway) *keeper {
 	return k
 }
 
+// turnOf is the turn in which a group's leases are renewed: one for all rooms of a
+// partition, where there are partitions enough, so that few scripts renew many leases.
+func (k *keeper) turnOf(group uint32) int {
+	if partitions := k.g.cfg.Layout.Partitions; partitions >= renewTurns {
+		group %= uint32(partitions) // that of the room, in a room of one group
+	}
+	return int(group % uint32(renewTurns))
+}
+
 // add takes care of a socket from its start; its lease counts once it has one.
 func (k *keeper) add(s *session) {
 	k.mu.Lock()

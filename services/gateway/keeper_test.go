@@ -62,6 +62,33 @@ func TestLeasesAreRenewedATickAfterTheProcessStoodStill(t *testing.T) {
 	})
 }
 
+func TestRoomsOfOnePartitionAreRenewedInOneTurn(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		h := st.shard.hub
+		for _, partitions := range []int{1, 3, renewTurns, 64, 4096} {
+			layout := roomlog.Layout{Partitions: partitions}
+			h.subs = roomlog.NewSubscriber(nil, layout, h)
+			k := newKeeper(&Gateway{cfg: Config{Layout: layout}, hub: h})
+			turns, rooms := make(map[int]int), make(map[int]int) // of partitions, in turns
+			for i := range 2_000 {
+				id := fmt.Sprint(partitions, "-", i)
+				_, group, _ := h.enter(id)
+				turn, p := k.turnOf(group), layout.Partition(id)
+				rooms[turn]++
+				if before, known := turns[p]; known && before != turn && partitions >= renewTurns {
+					t.Fatalf("of %d partitions, rooms of number %d have turns %d and %d", partitions, p, before, turn)
+				}
+				turns[p] = turn
+			}
+			for turn := range renewTurns {
+				if n := rooms[turn]; n < 120 || n > 320 {
+					t.Errorf("of %d partitions, turn %d has %d of 2,000 rooms", partitions, turn, n)
+				}
+			}
+		}
+	})
+}
+
 // A gateway that stood still hears of takeovers only when it goes on: those it replaced
 // are told so, and do not come back for the seat. Nobody gets anything more meanwhile.
 func TestSessionsThatLapsedWhileTheProcessStoodStillHearWhy(t *testing.T) {

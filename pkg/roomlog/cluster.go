@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	neturl "net/url"
 	"strconv"
 	"strings"
@@ -51,10 +52,29 @@ func Connect(url string) (Redis, error) {
 	if bad, ok := errors.AsType[*neturl.Error](err); ok {
 		err = bad.Err // and not the URL, which may hold a password
 	}
+	if err == nil {
+		err = checkOptions(opts)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("URL of Redis: %w", err)
 	}
 	return redis.NewClient(Tune(opts)), nil
+}
+
+// checkOptions refuses what can only fail later, or be taken for something else: a negative
+// database is not selected at all.
+func checkOptions(opts *redis.Options) error {
+	if opts.DB < 0 {
+		return fmt.Errorf("database %d does not exist", opts.DB)
+	}
+	if opts.Network == "unix" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(opts.Addr)
+	if err == nil {
+		_, err = net.LookupPort("tcp", port)
+	}
+	return err
 }
 
 // Tune sets what the project needs of a connection: short time limits, so that a
@@ -86,19 +106,19 @@ func Tune(opts *redis.Options) *redis.Options {
 func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 	if info, err := rdb.Info(ctx, "server").Result(); err == nil {
 		if version := field(info, "redis_version"); tooOld(version) {
-			return fmt.Errorf("this is Redis %s: %d or newer is needed", version, leastRedis)
+			return fmt.Errorf("--redis: this is Redis %s: %d or newer is needed", version, leastRedis)
 		}
 	}
 	want := strconv.Itoa(layout.Partitions)
 	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()
 	if errors.Is(err, redis.Nil) { // not by HSETNX at once, which a full Redis refuses
 		if err := rdb.HSetNX(ctx, ClusterKey, "partitions", want).Err(); err != nil {
-			return Fault("record partitions", err)
+			return Fault("--redis: record partitions", err)
 		}
 		got, err = rdb.HGet(ctx, ClusterKey, "partitions").Result()
 	}
 	if err != nil {
-		return Fault("read partitions", err)
+		return Fault("--redis: read partitions", err)
 	}
 	if got != want {
 		return fmt.Errorf("this cluster has %s partitions, --partitions says %s: they must agree", got, want)

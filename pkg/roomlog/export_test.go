@@ -8,3 +8,6 @@ const ProbePatience = probePatience
 
 // DelayAfter is delayAfter.
 func DelayAfter(last, lived time.Duration) time.Duration { return delayAfter(last, lived) }
+
+// Probed is what a probe does that comes back.
+func (s *Subscriber) Probed(payload string) error { return s.probed(payload) }

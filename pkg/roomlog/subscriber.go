@@ -349,7 +349,7 @@ func (s *Subscriber) probed(payload string) error {
 	s.mu.Lock()
 	missing := number > s.came+1
 	lost := s.lost
-	s.came, s.heard, s.lost = number, now, time.Time{}
+	s.came, s.heard, s.lost = max(s.came, number), now, time.Time{}
 	s.mu.Unlock()
 	if missing {
 		return fmt.Errorf("probe %d came, and not the one before it", number)
@@ -366,6 +366,8 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
 	var node, other string
+	looked := time.Now()
+	stood := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -374,9 +376,15 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 		case <-s.ready:
 		case <-tick.C:
 		}
+		now := time.Now()
 		s.mu.Lock()
-		silent := time.Since(s.heard)
+		// Behind a time in which this process stood still, what came in it is only being read.
+		if stood = now.Sub(looked) > 2*probeEvery && !stood; stood {
+			s.heard = now
+		}
+		silent := now.Sub(s.heard)
 		s.mu.Unlock()
+		looked = now
 		if silent > probePatience {
 			slog.Warn("no probe came back over the subscription", "silent", silent.String())
 			_ = ps.Close() // ends Receive

@@ -440,3 +440,16 @@ func TestWhatIsNoEventIsIgnored(t *testing.T) {
 		}
 	})
 }
+
+// A probe whose first attempt is late is published twice, and the second overtakes.
+func TestAProbeThatComesAgainLaterIsNoLoss(t *testing.T) {
+	s := roomlog.NewSubscriber(nil, roomlog.Layout{Partitions: 1}, nil)
+	for _, number := range []string{"1", "2", "3", "1", "4"} {
+		if err := s.Probed(number); err != nil {
+			t.Error(err)
+		}
+	}
+	if s.Probed("6") == nil {
+		t.Error("5 is missing, and nobody says so")
+	}
+}

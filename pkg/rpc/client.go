@@ -46,7 +46,7 @@ const redialEvery = 500 * time.Millisecond
 // service can be repeated. Throttling ends retries while more than about every
 // tenth call fails, so an outage is not met by three times the calls.
 const serviceConfig = `{
-	"loadBalancingConfig": [{"round_robin": {}}],
+	"loadBalancingConfig": [{"` + balancerName + `": {}}],
 	"healthCheckConfig": {"serviceName": ""},
 	"retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
 	"methodConfig": [{
@@ -147,6 +147,9 @@ func hostPort(address string) (host, port string, err error) {
 	if err != nil || host == "" || port == "" {
 		return "", "", fmt.Errorf("%q is not host:port", address)
 	}
+	if _, err := net.LookupPort("tcp", port); err != nil {
+		return "", "", fmt.Errorf("%q has no valid port", address)
+	}
 	return host, port, nil
 }
 
@@ -162,16 +165,18 @@ func callInterceptor(timeout time.Duration, m *callMetrics) grpc.UnaryClientInte
 			defer cancel()
 		}
 		start := time.Now()
-		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+		first, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
-		err := invoke(attempt, method, req, resp, conn, options...)
+		first, attempt := withAttempt(first)
+		err := invoke(first, method, req, resp, conn, options...)
 		// The server knows the deadline too, and may be the first to find it over.
 		hung := time.Since(start) > attemptTimeout*9/10
+		attempt.ended(hung)
 		// gRPC itself does not retry a call whose answer had begun when the server died.
 		st := statusOf(err)
 		cut := st.Code() == codes.Unavailable && len(st.Details()) == 0
 		if err = FromStatus(err); (hung || cut) && ctx.Err() == nil && errors.Is(err, &wire.Error{Code: wire.Unavailable}) {
-			// Every call can be repeated; round robin sends this one elsewhere.
+			// Every call can be repeated. Where the first server hung, this goes to another.
 			err = FromStatus(invoke(ctx, method, req, resp, conn, options...))
 		}
 		m.observe(method, codeLabel(err, nil), start)

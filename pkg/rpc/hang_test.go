@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"net"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -10,45 +11,39 @@ import (
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
-// hanging is a room service of which the first call never returns by itself.
+// hanging is a room service of which the first call never returns by itself, or none does.
 type hanging struct {
 	roomv1.UnimplementedRoomServiceServer
-	calls atomic.Int32
+	always bool
+	calls  atomic.Int32
 }
 
 func (h *hanging) GetRoom(ctx context.Context, req *roomv1.GetRoomRequest) (*roomv1.GetRoomResponse, error) {
-	if h.calls.Add(1) == 1 {
+	if h.calls.Add(1) == 1 || h.always {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
 	return &roomv1.GetRoomResponse{Room: &roomv1.Room{RoomId: req.GetRoomId()}}, nil
 }
 
-func TestACallThatHangsIsAskedAgainWithinItsDeadline(t *testing.T) {
+// listen runs a room service until the test ends.
+func listen(t *testing.T, service roomv1.RoomServiceServer) (address string) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	server := NewServer(ServerConfig{})
-	service := new(hanging)
 	roomv1.RegisterRoomServiceServer(server, service)
 	server.SetServing(true)
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- server.Run(ctx, listener) }()
-	defer func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}()
+	run(t, server, listener)
+	return listener.Addr().String()
+}
 
-	conn, err := Dial(listener.Addr().String(), ClientConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	call, cancel := context.WithTimeout(ctx, 10*time.Second)
+func TestACallThatHangsIsAskedAgainWithinItsDeadline(t *testing.T) {
+	service := new(hanging)
+	conn := dial(t, listen(t, service), ClientConfig{})
+	call, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	answer, err := roomv1.NewRoomServiceClient(conn).GetRoom(call, &roomv1.GetRoomRequest{RoomId: "r"})
 	if err != nil || answer.GetRoom().GetRoomId() != "r" {
@@ -57,4 +52,41 @@ func TestACallThatHangsIsAskedAgainWithinItsDeadline(t *testing.T) {
 	if n := service.calls.Load(); n != 2 {
 		t.Errorf("%d calls reached the server, want 2", n)
 	}
+}
+
+// A server that hangs stays connected for a while, and would be asked for every second call,
+// and as often in place of the first that was asked.
+func TestAServerThatHangsIsLeftOutWhileThereIsAnother(t *testing.T) {
+	bad, good := &hanging{always: true}, new(answering)
+	conn := dial(t, listen(t, bad)+","+listen(t, good), ClientConfig{})
+	rooms := roomv1.NewRoomServiceClient(conn)
+	get := func() {
+		if _, err := rooms.GetRoom(t.Context(), &roomv1.GetRoomRequest{RoomId: "r"}); err != nil {
+			t.Error(err)
+		}
+	}
+	for bad.calls.Load() == 0 && !t.Failed() {
+		get()
+	}
+	var all sync.WaitGroup
+	for range 20 {
+		all.Go(func() {
+			for range 10 {
+				get()
+			}
+		})
+	}
+	all.Wait()
+	if n := bad.calls.Load(); n > 2 { // one more tries it, where the machine is that slow
+		t.Errorf("%d calls reached the server that hangs", n)
+	}
+}
+
+// answering is a room service that answers at once.
+type answering struct {
+	roomv1.UnimplementedRoomServiceServer
+}
+
+func (*answering) GetRoom(context.Context, *roomv1.GetRoomRequest) (*roomv1.GetRoomResponse, error) {
+	return &roomv1.GetRoomResponse{}, nil
 }

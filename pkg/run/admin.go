@@ -145,7 +145,11 @@ func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
 		err := errors.New("no answer in time")
 		select {
 		case err = <-results[i]:
-		case <-ctx.Done(): // a check that ignores its context
+		case <-ctx.Done():
+			select { // the check before it may have taken all of the time
+			case err = <-results[i]:
+			default: // it ignores its context
+			}
 		}
 		if err != nil {
 			status = http.StatusServiceUnavailable

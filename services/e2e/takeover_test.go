@@ -62,6 +62,31 @@ func TestAJoinThatWasGivenUpTakesNothingOverLater(t *testing.T) {
 	v.wantOccupied(t, room.RoomID, 3)
 }
 
+// The notices wait for it, behind leases that are over. Whoever came back for such a seat
+// would take it from the newer session.
+func TestAGatewayThatStoodStillTellsThoseWhoWereReplacedMeanwhile(t *testing.T) {
+	t.Parallel()
+	v := start(t, cluster.Options{})
+	room := v.room(t, client.RoomSpec{Capacity: 5})
+	var older []*client.Session
+	var users []client.Identity
+	for range 5 {
+		users = append(users, v.identity(t, ""))
+		older = append(older, v.join(t, v.Gateways[0].URL(), room.RoomID, users[len(users)-1]))
+	}
+	must(t, v.Gateways[0].Pause())
+	over := time.After(wire.Lease + 2*time.Second)
+	for _, who := range users {
+		v.join(t, v.Gateways[1].URL(), room.RoomID, who)
+	}
+	<-over // the time that it stands still
+	must(t, v.Gateways[0].Resume())
+	for _, s := range older {
+		wantClose(t, s, soon, wire.CloseReplaced)
+	}
+	v.wantOccupied(t, room.RoomID, 5)
+}
+
 func (v *venue) wantOccupied(t *testing.T, roomID string, want int) {
 	t.Helper()
 	room, err := v.Room(within(t, soon), roomID)

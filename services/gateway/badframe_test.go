@@ -301,3 +301,14 @@ func TestRequestsThatAreNoUpgradeAreRefused(t *testing.T) {
 		}
 	})
 }
+
+// Browsers fail a connection over a close frame that is no text.
+func TestACloseReasonThatIsNotTextIsNotSentBack(t *testing.T) {
+	both(t, shape{}, func(t *testing.T, c *cluster) {
+		p, _ := c.nodes[0].walkIn(c.room(roomSpec{Capacity: 2}), "")
+		p.raw(encodeFrame(final|opClose, []byte{0x03, 0xe8, 0xff}))
+		if code := p.end(); code != int(wire.CloseInvalidText) {
+			t.Errorf("closed with %d", code)
+		}
+	})
+}

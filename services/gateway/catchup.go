@@ -98,6 +98,7 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	r.reading = 0
 	switch {
 	case len(r.members) == 0: // what waits may be for one who is joining
+		r.again = true
 		return
 	case errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) && !r.again:
 		r.closeWhere(wire.CloseRoomDeleted, func(*session) bool { return true })
@@ -125,6 +126,7 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	if r.mixed && !again {
 		r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch != r.epoch })
 		r.mixed = false
+		r.tellGiven()
 	}
 	r.catchUp(found)
 	if again {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -144,7 +145,8 @@ func (k *keeper) tick(ctx context.Context) {
 	for i, sessions := range k.sessions {
 		for s := range sessions {
 			if k.stood { // nobody was asked meanwhile, or read of
-				s.heardAt.Add(int64(late))
+				heard := s.heardAt.Load()
+				s.heardAt.CompareAndSwap(heard, min(heard+int64(late), int64(now)))
 			}
 			if s.endedBy(now, k.stood) {
 				continue
@@ -173,11 +175,12 @@ func (k *keeper) tick(ctx context.Context) {
 	}
 }
 
-// renew renews leases until it works, or the sessions' next turn has come.
+// renew renews leases until it works, or the sessions' next turn has come. Those of
+// sessions that have ended meanwhile are let go.
 func (k *keeper) renew(ctx context.Context, sessions []*session) {
 	ctx, cancel := context.WithTimeout(ctx, wire.RenewEvery-keeperTick)
 	defer cancel()
-	for {
+	for len(sessions) > 0 {
 		sent := k.g.hub.clock()
 		lost, err := k.call(ctx, sessions)
 		if err == nil {
@@ -191,6 +194,7 @@ func (k *keeper) renew(ctx context.Context, sessions []*session) {
 			return
 		case <-time.After(keeperTick):
 		}
+		sessions = slices.DeleteFunc(sessions, func(s *session) bool { return s.sock.closed() != 0 })
 	}
 }
 

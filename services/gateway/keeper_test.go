@@ -209,3 +209,59 @@ func TestPeersAreAskedBeforeTheyAreTakenForSilent(t *testing.T) {
 		}
 	})
 }
+
+// What came while the process stood still waits in the kernel, and is read first.
+func TestNobodyIsEndedByAClockThatWentOnWhileTheProcessStoodStill(t *testing.T) {
+	keeperOf := func(st *stage, m *member) *keeper {
+		g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
+		k := newKeeper(g)
+		k.ticked = g.hub.clock()
+		m.g, m.meter = g, newMeter(0, 0)
+		m.hear()
+		m.renewedAt(g.hub.clock())
+		k.add(m.session)
+		return k
+	}
+	t.Run("replaced", func(t *testing.T) {
+		onStage(t, func(t *testing.T, st *stage) {
+			m := st.join()
+			k := keeperOf(st, m)
+			time.Sleep(wire.Lease - fence/2)
+			k.tick(t.Context())
+			st.publish(roomlog.Event{Kind: roomlog.KindReplaced, Data: []byte(m.id)})
+			st.step()
+			st.got(m, "close 4440")
+		})
+	})
+	t.Run("waits for its echo", func(t *testing.T) {
+		onStage(t, func(t *testing.T, st *stage) {
+			m := st.join()
+			k := keeperOf(st, m)
+			said, e := st.say(m), st.append()
+			m.outgoing.appended(said, e.Seq)
+			time.Sleep(12 * time.Second)
+			k.tick(t.Context())
+			st.publish(e)
+			st.step()
+			st.got(m, "E1/1")
+		})
+	})
+	t.Run("heard of before the tick", func(t *testing.T) {
+		onStage(t, func(t *testing.T, st *stage) {
+			m := st.join()
+			k := keeperOf(st, m)
+			time.Sleep(13 * time.Second)
+			m.hear()
+			heard := k.g.hub.clock()
+			k.tick(t.Context())
+			for !m.sock.ending() {
+				time.Sleep(keeperTick)
+				m.renewedAt(k.g.hub.clock())
+				k.tick(t.Context())
+			}
+			if silent := k.g.hub.clock() - heard; silent > wire.PeerSilence+keeperTick {
+				t.Errorf("cut off after %v of silence", silent)
+			}
+		})
+	})
+}

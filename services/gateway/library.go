@@ -10,6 +10,9 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unicode/utf8"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // The WebSocket library makes the handshake and reads. What is between it and the
@@ -80,7 +83,9 @@ func (c libraryConn) Write(p []byte) (int, error) {
 	switch {
 	case s.endingLocked():
 	case len(p) > 0 && p[0]&0x0f == opClose:
-		s.echo = bytes.Clone(p)
+		if s.echo = bytes.Clone(p); len(p) > 4 && !utf8.Valid(p[4:]) { // the peer's reason
+			s.echo = closeFrame(wire.CloseInvalidText)
+		}
 	default:
 		s.sendLocked(p)
 	}
@@ -95,7 +100,6 @@ func (c libraryConn) Close() error { return nil }
 // instead of waiting: between two frames, where the library can read again later as if
 // nothing had happened.
 func (s *session) read(p []byte) (int, error) {
-	s.sock.unread = false
 	for {
 		var n int
 		var err error
@@ -104,11 +108,22 @@ func (s *session) read(p []byte) (int, error) {
 		} else {
 			n, err = s.sock.nc.Read(p)
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && s.sock.nudgedOnce() {
+		if errors.Is(err, os.ErrDeadlineExceeded) && (s.sock.nudgedOnce() || s.overtime()) {
 			continue
 		}
 		return n, err
 	}
+}
+
+// overtime lets a JOIN be read that came in time, but to a process that stood still: the end
+// of the time for it is noticed first.
+func (s *session) overtime() bool {
+	if s.late || s.leased() || s.sock.ending() {
+		return false
+	}
+	s.late = true
+	s.sock.readBy(time.Now().Add(joinOvertime))
+	return true
 }
 
 // tryRead reads what is there already: errQuiet says nothing is.

@@ -116,7 +116,7 @@ func (r *localRoom) addFirst(m *session) {
 	if !r.heard {
 		r.occupied = m.joined.Occupied
 	}
-	again := r.again
+	again := r.again || r.reading != 0
 	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
 	r.reading, r.again, r.mixed = 0, false, false
 	r.tellGiven()
@@ -251,7 +251,6 @@ func (r *localRoom) touch() {
 
 // flush sends the batch. A session whose lease has ended gets nothing any more.
 func (r *localRoom) flush(now time.Duration) {
-	r.dirty = false
 	for i := 0; i < len(r.members); {
 		m := r.members[i]
 		if !m.fenced(now) && !r.sendBatch(m) {
@@ -350,7 +349,6 @@ func (r *localRoom) closeWhere(code wire.CloseCode, end func(*session) bool) {
 func (r *localRoom) sendNow() {
 	if len(r.frames) > 0 {
 		r.flush(r.shard.hub.clock())
-		r.touch()
 	}
 }
 

@@ -364,3 +364,30 @@ func TestTailKeepsTheNewestWithinItsBounds(t *testing.T) {
 		}
 	}
 }
+
+// Nobody else knows of an entry that was published while nothing came.
+func TestAReadThatIsDueOutlivesTheMemberThatItWasFor(t *testing.T) {
+	for name, done := range map[string]bool{"it is under way": false, "it ends with nobody there": true} {
+		t.Run(name, func(t *testing.T) {
+			onStage(t, func(t *testing.T, st *stage) {
+				first := st.join()
+				second := st.joining()
+				st.append() // and not published
+				st.hold()
+				st.room().read()
+				st.step()
+				st.room().remove(first.session)
+				if done {
+					st.release()
+					st.step()
+				}
+				st.joined(second)
+				if !done {
+					st.release()
+				}
+				st.step()
+				st.got(second, span("E1", 1, 1)...)
+			})
+		})
+	}
+}

@@ -142,3 +142,21 @@ func TestMessageInTheNextLifeOfARoomIsNotTakenForAnswered(t *testing.T) {
 		}
 	})
 }
+
+func TestAnEchoCountsOnceTwoLivesOfARoomAreToldApart(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		stale := st.joining()
+		stale.joined.Epoch = "E0"
+		e := st.append()
+		said := st.say(m)
+		st.publish(e)
+		m.outgoing.appended(said, e.Seq)
+		st.step()
+		st.joined(stale)
+		st.step()
+		if d := st.watch(m, 30*time.Second); d != 0 {
+			t.Errorf("a member that has its echo was ended after %v with %v", d, m.sock.closed())
+		}
+	})
+}

@@ -23,6 +23,7 @@ import (
 const (
 	leaveTimeout  = 3 * time.Second
 	departTimeout = time.Second // for a member's last messages to come back to it
+	joinOvertime  = 100 * time.Millisecond
 )
 
 // session is one WebSocket: before its join was confirmed, and after.
@@ -56,6 +57,7 @@ type session struct {
 
 	// Owned by the reading goroutine.
 	ask       *wire.ClientFrame // the join that the URL asked for
+	late      bool              // the time for the join is over
 	amid      bool              // a message has begun and not ended
 	malformed int
 	messages  *rate.Limiter // nil before the first
@@ -137,6 +139,8 @@ func (s *session) endedBy(now time.Duration, stood bool) bool {
 	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
 		s.sock.abort()
 		return true
+	case stood: // what came meanwhile is only being read
+		return false
 	case s.leaseEnded(now + fence):
 		s.close(wire.CloseLeaseLost)
 		return true

@@ -61,7 +61,8 @@ func newShard(h *hub, m *gatewayMetrics) *shard {
 // event queues an event, or remembers that it was dropped.
 func (s *shard) event(roomID string, e roomlog.Event) {
 	s.mu.Lock()
-	if len(s.inbox) >= maxInbox {
+	full := len(s.inbox) >= maxInbox
+	if full {
 		s.missed[roomID] = true
 		s.metrics.drops.With("inbox_full").Inc()
 	} else {
@@ -69,6 +70,9 @@ func (s *shard) event(roomID string, e roomlog.Event) {
 	}
 	s.mu.Unlock()
 	s.signal()
+	if full && e.Seq == 0 && e.Kind != roomlog.KindOccupancy {
+		s.hub.after() // no log tells whose session has ended
+	}
 }
 
 // run queues a function; it is never dropped.
@@ -139,6 +143,7 @@ func (s *shard) flush() (rest time.Duration) {
 			}
 			continue
 		}
+		r.dirty = false
 		r.flush(now)
 		end := s.hub.clock()
 		if took := end - now; took >= longFlush {

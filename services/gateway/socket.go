@@ -16,8 +16,9 @@ import (
 )
 
 const (
-	pieceSize   = 16 << 10 // what a blocked writer hands to the kernel at a time
-	replayPiece = 64 << 10 // what a member that comes back has to take before it gets more
+	// pieceSize is what a blocked writer hands to the kernel at a time, and what a member
+	// that comes back has to take before it gets more.
+	pieceSize = 16 << 10
 	// kernelBuffer is what the kernel may hold for a peer, half of what it then takes
 	// with its own overhead. By itself it takes up to 4 MiB: of a member that has stopped
 	// reading, that is memory which the limit of 256 KiB does not see, and seconds of a
@@ -173,7 +174,7 @@ func (s *socket) endWriterLocked() {
 // and has a while to come as far as that. Deadlines are short, since a write that
 // waits does not tell when its peer took something last.
 func (s *socket) writePiece(p []byte) bool {
-	taken := time.Now()
+	idle := time.Duration(0) // in ticks: a time in which this process stood still is one
 	for len(p) > 0 {
 		if err := s.nc.SetWriteDeadline(time.Now().Add(writeTick)); err != nil {
 			return false
@@ -182,9 +183,9 @@ func (s *socket) writePiece(p []byte) bool {
 		p = p[n:]
 		switch {
 		case n > 0:
-			taken = time.Now()
+			idle = 0
 		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
-			if time.Since(taken) >= wire.SendTimeout-writeTick/2 && !s.stuck() {
+			if idle += writeTick; idle >= wire.SendTimeout && !s.stuck() {
 				return false
 			}
 		default:
@@ -211,7 +212,7 @@ func (s *socket) stuck() bool {
 // reports whether the session goes on.
 func (s *socket) sendAll(frames []byte, taken func()) bool {
 	for len(frames) > 0 {
-		n := framesUpTo(frames, replayPiece)
+		n := framesUpTo(frames, pieceSize)
 		s.mu.Lock()
 		s.replay = n
 		if s.code != 0 || !s.sendLocked(frames[:n]) {

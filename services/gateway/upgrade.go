@@ -22,6 +22,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.cfg.Refuse(w, no.err)
 		return
 	}
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+	}
 	s := &session{g: g, meter: newMeter(g.cfg.FrameRate, g.cfg.FrameBurst)}
 	s.meter.excess = s.flooding
 	ws, err := websocket.Accept(&hijacker{w, s}, r, &websocket.AcceptOptions{

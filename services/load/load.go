@@ -62,9 +62,9 @@ func (c Config) validate() error {
 		return fmt.Errorf("capacity is %d, outside 1 to %d", c.Capacity, wire.MaxFullPresence)
 	case c.Duration < time.Second || c.Duration > 24*time.Hour:
 		return fmt.Errorf("duration is %v, outside 1s to 24h", c.Duration)
-	case c.Pace != 0 && (c.Pace < 0.1 || c.Pace > 100):
+	case c.Pace != 0 && !(c.Pace >= 0.1 && c.Pace <= 100): // nor NaN
 		return fmt.Errorf("pace is %v, outside 0.1 to 100", c.Pace)
-	case c.MessageRate < 0 || c.MessageRate > 1000:
+	case !(c.MessageRate >= 0 && c.MessageRate <= 1000):
 		return fmt.Errorf("message rate is %v, outside 0 to 1000", c.MessageRate)
 	}
 	return nil

@@ -401,8 +401,9 @@ type CreateRoomRequest struct {
 	// 0 to 86,400, 0 when absent.
 	DepartureTimeoutSeconds *int32 `protobuf:"varint,6,opt,name=departure_timeout_seconds,json=departureTimeoutSeconds,proto3,oneof" json:"departure_timeout_seconds,omitempty"`
 	// Set it to make a retry safe: at most 64 characters of A-Z a-z 0-9 _ -. The
-	// same request_id again answers with the room that the first call made; with
-	// room_id empty, the room's id is made from it.
+	// same request with the same request_id again answers with the room that the
+	// first call made, while that room lives; with room_id empty, the room's id is
+	// this one, so that other rooms must not have it.
 	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

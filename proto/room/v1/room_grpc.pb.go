@@ -102,7 +102,9 @@ type RoomServiceClient interface {
 	// whose seat somebody else than its gateway gives up is closed with 4504.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// RemoveMember frees the user's seat, drops the user's permit, and closes the
-	// session with 4441. Idempotent: a user who is not there is no error.
+	// session with 4441. Idempotent: a user who is not there is no error. Without
+	// departure timeout the room goes with its last member: without a request_id, a
+	// repeated call then gets ROOM_NOT_FOUND.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	// Publish appends a message from the application itself to the room's log;
 	// members see it with from.userId "system".
@@ -265,7 +267,9 @@ type RoomServiceServer interface {
 	// whose seat somebody else than its gateway gives up is closed with 4504.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// RemoveMember frees the user's seat, drops the user's permit, and closes the
-	// session with 4441. Idempotent: a user who is not there is no error.
+	// session with 4441. Idempotent: a user who is not there is no error. Without
+	// departure timeout the room goes with its last member: without a request_id, a
+	// repeated call then gets ROOM_NOT_FOUND.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	// Publish appends a message from the application itself to the room's log;
 	// members see it with from.userId "system".

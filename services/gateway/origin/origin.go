@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"strconv"
 	"strings"
+	"unicode"
 )
 
 // Policy is the set of allowed origins. The page's own host is always allowed, and
@@ -77,10 +79,24 @@ func checkPattern(pattern string) error {
 		return fmt.Errorf("the host is missing")
 	case strings.ContainsAny(host, "/?#@ \t") && !strings.Contains(host, "["):
 		return fmt.Errorf("an origin has a host and a port, no path, query, user or blank")
+	case strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }):
+		return fmt.Errorf("browsers send such a host in punycode (xn--…)")
+	case !validPort(host):
+		return fmt.Errorf("the port is not 1 to 65535 or a pattern")
 	case pattern == "null":
 		return fmt.Errorf("null is the origin of any sandboxed page and is never allowed")
 	}
 	return nil
+}
+
+// validPort takes a wildcard for a port; a host need not have one.
+func validPort(host string) bool {
+	colon := strings.LastIndexByte(host, ':')
+	if colon < 0 || strings.HasSuffix(host, "]") || strings.ContainsAny(host[colon:], `*?[\`) {
+		return true
+	}
+	port, err := strconv.ParseUint(host[colon+1:], 10, 16)
+	return err == nil && port > 0
 }
 
 // Allows reports whether the page that sent r may use the service.

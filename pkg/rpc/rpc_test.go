@@ -428,7 +428,7 @@ func TestHealthAnswers(t *testing.T) {
 }
 
 func TestATargetThatIsNoAddressIsRefused(t *testing.T) {
-	for _, target := range []string{"", "rooms", "rooms:", ":50051", "a:1,,b:2", "dns:///", "dns:///rooms", "dns:///:50051"} {
+	for _, target := range []string{"", "rooms", "rooms:", ":50051", "a:1,,b:2", "a:65536", "dns:///", "dns:///rooms", "dns:///:50051"} {
 		if conn, err := Dial(target, ClientConfig{}); err == nil {
 			conn.Close()
 			t.Errorf("%q was accepted", target)

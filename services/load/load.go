@@ -55,17 +55,17 @@ func (c Config) validate() error {
 	case len(c.Targets) == 0:
 		return errors.New("no target")
 	case c.Users < 1 || c.Users > 100_000:
-		return fmt.Errorf("users is %d, outside 1 to 100000", c.Users)
+		return fmt.Errorf("--users is %d, outside 1 to 100000", c.Users)
 	case c.Rooms < 1 || c.Rooms > 10_000:
-		return fmt.Errorf("rooms is %d, outside 1 to 10000", c.Rooms)
+		return fmt.Errorf("--rooms is %d, outside 1 to 10000", c.Rooms)
 	case c.Capacity < 1 || c.Capacity > wire.MaxFullPresence:
-		return fmt.Errorf("capacity is %d, outside 1 to %d", c.Capacity, wire.MaxFullPresence)
+		return fmt.Errorf("--capacity is %d, outside 1 to %d", c.Capacity, wire.MaxFullPresence)
 	case c.Duration < time.Second || c.Duration > 24*time.Hour:
-		return fmt.Errorf("duration is %v, outside 1s to 24h", c.Duration)
+		return fmt.Errorf("--duration is %v, outside 1s to 24h", c.Duration)
 	case c.Pace != 0 && !(c.Pace >= 0.1 && c.Pace <= 100): // nor NaN
 		return fmt.Errorf("pace is %v, outside 0.1 to 100", c.Pace)
 	case !(c.MessageRate >= 0 && c.MessageRate <= 1000):
-		return fmt.Errorf("message rate is %v, outside 0 to 1000", c.MessageRate)
+		return fmt.Errorf("--message-rate is %v, outside 0 to 1000", c.MessageRate)
 	}
 	return nil
 }

@@ -65,8 +65,13 @@ func (c *Config) complete() error {
 	if c.Progress == nil {
 		c.Progress = func(string) {}
 	}
-	if c.AtOnce < 1 || c.Warmup < 0 || c.Window < time.Second {
-		return fmt.Errorf("%d joins at a time, warm-up %v, window %v: at least 1, 0 and 1s", c.AtOnce, c.Warmup, c.Window)
+	switch {
+	case c.AtOnce < 1:
+		return fmt.Errorf("--at-once is %d, less than 1", c.AtOnce)
+	case c.Warmup < 0:
+		return fmt.Errorf("--warmup is %v, less than 0", c.Warmup)
+	case c.Window < time.Second:
+		return fmt.Errorf("--window is %v, less than 1s", c.Window)
 	}
 	return nil
 }

@@ -86,7 +86,7 @@ func TestTwoOriginHeadersAreRefused(t *testing.T) {
 }
 
 func TestAWrongPatternStopsTheStart(t *testing.T) {
-	for _, list := range []string{"[a", `a\`, "https://", "://a", "https://a.example/", "a.example/chat", "a b", "null", "ok.example,[", "user@host"} {
+	for _, list := range []string{"[a", `a\`, "https://", "://a", "https://a.example/", "a.example/chat", "a b", "null", "ok.example,[", "user@host", "a.example:", "a.example:65536", "https://a.example:x", "é.example"} {
 		_, err := Parse(list)
 		if err == nil || !strings.HasPrefix(err.Error(), `"`) {
 			t.Errorf("%q: %v", list, err)

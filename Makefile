@@ -57,7 +57,7 @@ DEV_FLAGS = -p $$(getconf _NPROCESSORS_ONLN) -tags=$(DEV_TAGS) -gcflags="all=-N 
 run: export CGO_ENABLED = 0
 run: ## run everything in one process on port 8080, nothing to install
 	@mkdir -p .run
-	@export GOMAXPROCS=1 GODEBUG=gcstoptheworld=1; \
+	@export GOMAXPROCS=1 GODEBUG=gcstoptheworld=1$${GODEBUG:+,$$GODEBUG}; \
 	gcstart=$$(go tool compile -d help 2>&1 | sed -n 's/^[[:space:]]*gcstart[[:space:]].*/-d=gcstart=32/p'); \
 	go list -deps ./services/cmd/anteroom >.run/packages & go build $(DEV_FLAGS) $(DEV_FIRST) && wait $$! && \
 	GOBIN="$(CURDIR)/.run" go install $(DEV_FLAGS) $(DEV_THEN)

@@ -45,22 +45,24 @@ type picker struct {
 	hangs *hangs
 }
 
-// mostServers is how many servers a pick passes over at most.
-const mostServers = 64
+// mostServers is how many servers a pick passes over at most. One more than that is prime,
+// and so is hardly a multiple of how many there are: where all hang, each has its turn.
+const mostServers = 66
 
-// Pick takes one that hangs where there is no other.
+// Pick takes one that hangs where there is no other. Others pick at the same time, so that
+// the first may come again before the rest were seen.
 func (p picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
-	result, err := p.Picker.Pick(info)
-	first := result.SubConn
-	for range mostServers {
-		if err != nil || !p.hangs.avoids(result.SubConn) {
+	a, tries := info.Ctx.Value(attemptKey{}).(*attempt)
+	first, err := p.Picker.Pick(info)
+	result := first
+	for n := 0; err == nil && p.hangs.avoids(result.SubConn, tries); n++ {
+		if n == mostServers {
+			result = first
 			break
 		}
-		if result, err = p.Picker.Pick(info); err == nil && result.SubConn == first {
-			break
-		}
+		result, err = p.Picker.Pick(info)
 	}
-	if a, ok := info.Ctx.Value(attemptKey{}).(*attempt); ok && err == nil {
+	if tries && err == nil {
 		a.server, a.hangs = result.SubConn, p.hangs
 	}
 	return result, err
@@ -72,14 +74,16 @@ type hangs struct {
 	until map[balancer.SubConn]time.Time // when to try one again
 }
 
-func (h *hangs) avoids(server balancer.SubConn) bool {
+// avoids reports whether to pass a server over. A call that tries gets one whose time to be
+// tried again has come: what comes of that is noted.
+func (h *hangs) avoids(server balancer.SubConn, tries bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	until, hung := h.until[server]
 	switch {
 	case !hung:
 		return false
-	case time.Now().Before(until):
+	case !tries || time.Now().Before(until):
 		return true
 	}
 	h.until[server] = time.Now().Add(attemptTimeout) // the others wait for what comes of it
@@ -99,9 +103,9 @@ func withAttempt(ctx context.Context) (context.Context, *attempt) {
 	return context.WithValue(ctx, attemptKey{}, a), a
 }
 
-// ended notes whether the server hung.
-func (a *attempt) ended(hung bool) {
-	if a.server == nil {
+// ended notes whether the server hung, or answered: else nothing is known of it.
+func (a *attempt) ended(hung, answered bool) {
+	if a.server == nil || !hung && !answered {
 		return
 	}
 	a.hangs.mu.Lock()

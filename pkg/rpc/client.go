@@ -170,11 +170,11 @@ func callInterceptor(timeout time.Duration, m *callMetrics) grpc.UnaryClientInte
 		first, attempt := withAttempt(first)
 		err := invoke(first, method, req, resp, conn, options...)
 		// The server knows the deadline too, and may be the first to find it over.
-		hung := time.Since(start) > attemptTimeout*9/10
-		attempt.ended(hung)
+		hung := err != nil && time.Since(start) > attemptTimeout*9/10
 		// gRPC itself does not retry a call whose answer had begun when the server died.
 		st := statusOf(err)
 		cut := st.Code() == codes.Unavailable && len(st.Details()) == 0
+		attempt.ended(hung, !cut && st.Code() != codes.Canceled && st.Code() != codes.DeadlineExceeded)
 		if err = FromStatus(err); (hung || cut) && ctx.Err() == nil && errors.Is(err, &wire.Error{Code: wire.Unavailable}) {
 			// Every call can be repeated. Where the first server hung, this goes to another.
 			err = FromStatus(invoke(ctx, method, req, resp, conn, options...))

@@ -115,8 +115,8 @@ func (s *session) read(p []byte) (int, error) {
 	}
 }
 
-// overtime lets a JOIN be read that came in time, but to a process that stood still: the end
-// of the time for it is noticed first.
+// overtime gives a JOIN a moment more, once: where this process stood still, the end of the
+// time for it is noticed before a JOIN that came meanwhile.
 func (s *session) overtime() bool {
 	if s.late || s.leased() || s.sock.ending() {
 		return false

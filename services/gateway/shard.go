@@ -31,10 +31,11 @@ type shard struct {
 	hub     *hub
 	metrics *gatewayMetrics
 
-	mu     sync.Mutex
-	inbox  []task          // in order of arrival
-	missed map[string]bool // rooms some of whose events did not fit into the inbox
-	wake   chan struct{}
+	mu      sync.Mutex
+	inbox   []task          // in order of arrival
+	missed  map[string]bool // rooms some of whose events did not fit into the inbox
+	unheard bool            // and among them was one that ends a session, of which no log tells
+	wake    chan struct{}
 
 	// Owned by the shard's goroutine.
 	rooms  map[string]*localRoom
@@ -61,18 +62,15 @@ func newShard(h *hub, m *gatewayMetrics) *shard {
 // event queues an event, or remembers that it was dropped.
 func (s *shard) event(roomID string, e roomlog.Event) {
 	s.mu.Lock()
-	full := len(s.inbox) >= maxInbox
-	if full {
+	if len(s.inbox) >= maxInbox {
 		s.missed[roomID] = true
+		s.unheard = s.unheard || e.Seq == 0 && e.Kind != roomlog.KindOccupancy
 		s.metrics.drops.With("inbox_full").Inc()
 	} else {
 		s.inbox = append(s.inbox, task{roomID: roomID, event: e})
 	}
 	s.mu.Unlock()
 	s.signal()
-	if full && e.Seq == 0 && e.Kind != roomlog.KindOccupancy {
-		s.hub.after() // no log tells whose session has ended
-	}
 }
 
 // run queues a function; it is never dropped.
@@ -105,6 +103,8 @@ func (s *shard) serve(ctx context.Context) {
 		}
 		var missed map[string]bool
 		s.mu.Lock()
+		unheard := s.unheard
+		s.unheard = false
 		batch, s.inbox = s.inbox, batch[:0]
 		if len(s.missed) > 0 {
 			missed, s.missed = s.missed, make(map[string]bool)
@@ -116,6 +116,9 @@ func (s *shard) serve(ctx context.Context) {
 			} else if r := s.rooms[t.roomID]; r != nil {
 				r.event(t.event)
 			}
+		}
+		if unheard {
+			s.hub.after()
 		}
 		for roomID := range missed {
 			if r := s.rooms[roomID]; r != nil {

@@ -148,7 +148,7 @@ func (c *Cluster) define(o Options) error {
 		return err
 	}
 	deploy := filepath.Join(filepath.Dir(root), "deploy")
-	if err := c.defineRedis(filepath.Join(deploy, "redis", "redis.conf")); err != nil {
+	if err := c.defineRedis(filepath.Join(deploy, "redis")); err != nil {
 		return err
 	}
 	settings := append([]string{"REDIS=" + c.RedisURL(), "IDENTITY_KEY=" + rand.Text() + rand.Text()}, o.Settings...)

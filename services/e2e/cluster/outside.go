@@ -30,7 +30,7 @@ func program(name string) (string, error) {
 	return "", fmt.Errorf("%s is not installed, and the cluster cannot do without: `make deps` installs it on Debian and Ubuntu", name)
 }
 
-func (c *Cluster) defineRedis(config string) error {
+func (c *Cluster) defineRedis(deploy string) error {
 	server, err := program("redis-server")
 	if err != nil {
 		return err
@@ -47,7 +47,7 @@ func (c *Cluster) defineRedis(config string) error {
 	if err != nil {
 		return err
 	}
-	p.argv = []string{server, config, "--bind", host, "--port", port, "--dir", data}
+	p.argv = []string{filepath.Join(deploy, "start.sh"), data, server, filepath.Join(deploy, "redis.conf"), "--bind", host, "--port", port, "--dir", data}
 	p.ready = func(ctx context.Context) error {
 		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Addr: p.Addr()}))
 		defer rdb.Close()

@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// command is how a command stands in an append-only file.
+func command(words ...string) string {
+	var b strings.Builder
+	b.WriteString("*" + string(rune('0'+len(words))) + "\r\n")
+	for _, w := range words {
+		b.WriteString("$" + string(rune('0'+len(w))) + "\r\n" + w + "\r\n")
+	}
+	return b.String()
+}
+
+// A Redis that is killed while it writes a script's changes would carry out the half of them
+// at the start after the next.
+func TestHalfATransactionIsCutOffBeforeRedisStarts(t *testing.T) {
+	t.Parallel()
+	whole := command("SET", "a", "1")
+	script := command("MULTI") + command("SET", "a", "2") + command("SET", "b", "2") + command("EXEC")
+	start := func(content string) (left string) {
+		dir := t.TempDir()
+		files := filepath.Join(dir, "appendonlydir")
+		must(t, os.Mkdir(files, 0o755))
+		must(t, os.WriteFile(filepath.Join(files, "appendonly.aof.manifest"), []byte("file appendonly.aof.1.incr.aof seq 1 type i\n"), 0o600))
+		file := filepath.Join(files, "appendonly.aof.1.incr.aof")
+		must(t, os.WriteFile(file, []byte(content), 0o600))
+		output, err := exec.CommandContext(t.Context(), "../../deploy/redis/start.sh", dir, "echo", "started").CombinedOutput()
+		if err != nil || !strings.HasSuffix(string(output), "started\n") {
+			t.Fatalf("%v: %s", err, output)
+		}
+		after, err := os.ReadFile(file)
+		must(t, err)
+		return string(after)
+	}
+	// Of a lone command Redis cuts off itself what is not complete.
+	for n := len(command("MULTI")) - 4; n < len(script); n += 3 {
+		if left := start(whole + script[:n]); left != whole {
+			t.Errorf("of %q was left %q", script[:n], left)
+		}
+	}
+	for what, content := range map[string]string{
+		"nothing":                         "",
+		"all of it":                       whole + script,
+		"an earlier start's half, inside": whole + script[:40] + strings.Repeat(script, 3),
+		"what is no command, inside":      whole + "rubbish\r\n" + strings.Repeat(script, 3),
+	} {
+		if left := start(content); left != content {
+			t.Errorf("%s: of %q was left %q", what, content, left)
+		}
+	}
+}

@@ -13,11 +13,11 @@ set -eu
 manifest=$1/appendonlydir/appendonly.aof.manifest
 shift
 if [ -f "$manifest" ] && ! found=$(redis-check-aof "$manifest" 2>&1); then
-	broken=$(echo "$found" | sed -n 's/^0x *\([0-9a-f]*\): .*/\1/p')
-	size=$(echo "$found" | sed -n 's/^AOF analyzed: .*incr\.aof, size=\([0-9]*\),.*/\1/p' | tail -n 1)
+	broken=$(printf "%s\n" "$found" | sed -n 's/^0x *\([0-9a-f]*\): .*/\1/p')
+	size=$(printf "%s\n" "$found" | sed -n 's/^AOF analyzed: .*incr\.aof, size=\([0-9]*\),.*/\1/p' | tail -n 1)
 	if [ -n "$broken" ] && [ -n "$size" ] && [ $((size - 0x$broken)) -lt 64 ]; then
 		echo "start.sh: Redis was killed as it wrote, its last transaction is cut off" >&2
-		echo y | redis-check-aof --fix "$manifest" >/dev/null
+		echo y | redis-check-aof --fix "$manifest" >/dev/null || echo "start.sh: that failed" >&2
 	fi
 fi
 exec "$@"

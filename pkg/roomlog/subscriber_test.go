@@ -265,13 +265,19 @@ func (h *halfOpen) carry(from, to net.Conn, generation int64) {
 	}
 }
 
-func TestAConnectionThatCarriesNothingIsNoticedWithinFiveSeconds(t *testing.T) {
-	t.Parallel()
+// followed is a room "r" that is followed by way of a proxy.
+func followed(t *testing.T) (*fixture, *halfOpen, *reader) {
 	server := redistest.Server(t)
 	f := newFixture(t, redistest.Client(t, server.URL()))
 	between := newHalfOpen(f, server.Socket())
 	s, r := f.subscriber(redistest.Client(t, "redis://"+between.Addr().String()))
 	f.subscribe(s, "r")
+	return f, between, r
+}
+
+func TestAConnectionThatCarriesNothingIsNoticedWithinFiveSeconds(t *testing.T) {
+	t.Parallel()
+	f, between, r := followed(t)
 	between.generation.Add(1)
 	began := time.Now()
 	next(f, r.again)
@@ -284,11 +290,7 @@ func TestAConnectionThatCarriesNothingIsNoticedWithinFiveSeconds(t *testing.T) {
 
 func TestASubscriptionThatLostSomethingInBetweenIsMadeAgain(t *testing.T) {
 	t.Parallel()
-	server := redistest.Server(t)
-	f := newFixture(t, redistest.Client(t, server.URL()))
-	between := newHalfOpen(f, server.Socket())
-	s, r := f.subscriber(redistest.Client(t, "redis://"+between.Addr().String()))
-	f.subscribe(s, "r")
+	f, between, r := followed(t)
 	f.makeRoom("r")
 	for range 3 {
 		between.deaf.Store(true)

@@ -470,33 +470,6 @@ func TestPeerThatBrokeOffBehindItsHandshakeIsGone(t *testing.T) {
 	}
 }
 
-// stall is a connection whose first write ends when the process goes on that stood still in
-// it: the deadline of that write is over.
-type stall struct {
-	*tape
-	writes int
-}
-
-func (c *stall) Write(p []byte) (int, error) {
-	if c.writes++; c.writes == 1 {
-		time.Sleep(wire.SendTimeout + 2*time.Second)
-		return 0, os.ErrDeadlineExceeded
-	}
-	return c.tape.Write(p)
-}
-
-func TestAProcessThatStoodStillDoesNotTakeItsPeerForSlow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		var writers sync.WaitGroup
-		s := newSocket(&stall{tape: &tape{}}, &writers)
-		s.send(numbered(0, 100))
-		writers.Wait()
-		if s.closed() != 0 {
-			t.Errorf("closed with %v", s.closed())
-		}
-	})
-}
-
 // Nothing else is read of a member that comes back.
 func TestWhoTakesAReplaySlowlyIsHeardOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -525,30 +498,4 @@ func TestWhoTakesAReplaySlowlyIsHeardOf(t *testing.T) {
 		_ = peer.Close()
 		reader.Wait()
 	})
-}
-
-// resumed is a connection of a process that stood still: that the time to read is over is
-// found out before what came in it.
-type resumed struct {
-	*tape
-	late bool
-}
-
-func (c *resumed) Read(p []byte) (int, error) {
-	if c.late = !c.late; c.late {
-		return 0, os.ErrDeadlineExceeded
-	}
-	return copy(p, "JOIN"), nil
-}
-
-func TestAJoinThatCameInTimeIsReadThoughTheProcessStoodStill(t *testing.T) {
-	var writers sync.WaitGroup
-	s := &session{meter: newMeter(0, 0)}
-	s.sock = newSocket(&resumed{tape: &tape{}}, &writers)
-	if n, err := s.read(make([]byte, 10)); n != 4 || err != nil {
-		t.Errorf("read %d, %v", n, err)
-	}
-	if _, err := s.read(make([]byte, 10)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the second time: %v", err)
-	}
 }

@@ -34,15 +34,12 @@ func Reap(ctx context.Context, leases Leases) {
 	}
 }
 
-// manyDue is how many rooms one partition answers with at most.
-const manyDue = 100
-
 // reapOnce visits all rooms that are due, also where a gateway that died had many.
 func reapOnce(ctx context.Context, leases Leases) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
-		rooms, err := leases.Due(ctx)
+		rooms, more, err := leases.Due(ctx)
 		if err != nil {
 			return err
 		}
@@ -50,7 +47,7 @@ func reapOnce(ctx context.Context, leases Leases) error {
 		if freed > 0 {
 			slog.Debug("freed seats that lapsed", "rooms", len(rooms), "seats", freed)
 		}
-		if err != nil || len(rooms) < manyDue {
+		if err != nil || !more {
 			return err
 		}
 	}

@@ -18,7 +18,9 @@ type crowd struct {
 	due int
 }
 
-func (c *crowd) Due(context.Context) ([]string, error) { return make([]string, min(c.due, 100)), nil }
+func (c *crowd) Due(context.Context) ([]string, bool, error) {
+	return make([]string, min(c.due, 100)), c.due >= 100, nil
+}
 
 func (c *crowd) Expire(_ context.Context, rooms []string) (int, error) {
 	c.due -= len(rooms)
@@ -48,11 +50,11 @@ type leases struct {
 	visited []time.Time
 }
 
-func (l *leases) Due(context.Context) ([]string, error) {
+func (l *leases) Due(context.Context) ([]string, bool, error) {
 	if l.down.Load() {
-		return nil, errors.New("out of reach")
+		return nil, false, errors.New("out of reach")
 	}
-	return []string{"r"}, nil
+	return []string{"r"}, false, nil
 }
 
 func (l *leases) Expire(_ context.Context, rooms []string) (int, error) {

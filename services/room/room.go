@@ -151,8 +151,9 @@ type Seats interface {
 type Leases interface {
 	// Renew answers with those that hold no seat. A lease that ended stays ended.
 	Renew(ctx context.Context, leases []Lease) ([]Lost, error)
-	// Due names rooms in which something may have lapsed.
-	Due(ctx context.Context) ([]string, error)
+	// Due names rooms that want a visit: something lapsed there, or nobody has looked for
+	// a while. It says whether there may be more of them.
+	Due(ctx context.Context) (rooms []string, more bool, err error)
 	// Expire frees what lapsed in these rooms; it answers with the number of seats freed.
 	Expire(ctx context.Context, roomIDs []string) (int, error)
 }

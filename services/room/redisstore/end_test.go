@@ -295,6 +295,7 @@ func TestEveryKeyOfARoomLapsesByItself(t *testing.T) {
 				f.must(f.rdb.Expire(f.ctx, key, time.Minute).Err())
 			}
 		}
+		f.lookNow()
 		_, err = f.store.Expire(f.ctx, []string{"r"})
 		f.must(err)
 		for _, key := range []string{f.keys("r").Room(), f.keys("r").Leases(), f.keys("r").Log(), f.keys("r").Seats(), f.keys("r").Sessions()} {

@@ -2,7 +2,9 @@ package redisstore_test
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 
@@ -161,7 +163,7 @@ func TestTheReaperCanVisitTwiceAndRoomsThatAreGone(t *testing.T) {
 		freed := 0
 		f.eventually("both seats lapse", func() bool {
 			var err error
-			rooms, err = f.store.Due(f.ctx)
+			rooms, _, err = f.store.Due(f.ctx)
 			f.must(err)
 			n, err := f.store.Expire(f.ctx, rooms)
 			f.must(err)
@@ -189,8 +191,83 @@ func TestARoomIsDueAgainWhenItsNextLeaseEnds(t *testing.T) {
 		if lease := f.rdb.ZScore(f.ctx, k.Leases(), "s1").Val(); due != lease || due == 0 {
 			f.Fatalf("due at %.0f, the lease ends at %.0f", due, lease)
 		}
-		if rooms, err := f.store.Due(f.ctx); len(rooms) != 0 || err != nil {
+		if rooms, _, err := f.store.Due(f.ctx); len(rooms) != 0 || err != nil {
 			f.Fatalf("due now: %v %v", rooms, err)
+		}
+	})
+}
+
+// lookNow makes "r" want to be looked through.
+func (f *fixture) lookNow() { f.must(f.rdb.HSet(f.ctx, f.keys("r").Room(), "look", 1).Err()) }
+
+func (f *fixture) dueAt(ms float64) {
+	f.Helper()
+	due := roomlog.DueKey(f.layout.Partition("r"))
+	f.must(f.rdb.ZAdd(f.ctx, due, redis.Z{Score: ms, Member: "r"}).Err())
+}
+
+// wantsNoVisit asks for due rooms, and checks that "r" is due when its first holder lapses.
+func (f *fixture) wantsNoVisit() {
+	f.Helper()
+	rooms, more, err := f.store.Due(f.ctx)
+	if len(rooms) != 0 || more || err != nil {
+		f.Fatalf("%v want a visit, more %t, %v", rooms, more, err)
+	}
+	k := f.keys("r")
+	first := math.Inf(1)
+	for _, holders := range []string{k.Permits(), k.Leases()} {
+		for _, z := range f.rdb.ZRangeWithScores(f.ctx, holders, 0, 0).Val() {
+			first = min(first, z.Score)
+		}
+	}
+	if due := f.rdb.ZScore(f.ctx, roomlog.DueKey(f.layout.Partition("r")), "r").Val(); due != first {
+		f.Fatalf("due at %.0f, the first holder lapses at %.0f", due, first)
+	}
+}
+
+func TestARoomWhoseHoldersAreAllAliveWantsAVisitNowAndThenOnly(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(3, outlasting)
+		wants := func(what string) {
+			f.Helper()
+			f.dueAt(1)
+			rooms, more, err := f.store.Due(f.ctx)
+			if !slices.Equal(rooms, []string{"r"}) || more || err != nil {
+				f.Fatalf("%s: %v want a visit, more %t, %v", what, rooms, more, err)
+			}
+		}
+		f.walkIn("a", "s1")
+		f.dueAt(1)
+		f.wantsNoVisit()
+		permit := f.reserve("b")
+		f.dueAt(1)
+		f.wantsNoVisit()
+		f.lookNow()
+		wants("it is time to look it through")
+		f.reap()
+		f.leave("s1")
+		f.must(f.store.Cancel(f.ctx, "r", permit))
+		wants("it is vacant")
+	})
+}
+
+func TestAPartitionTellsThatMoreOfItsRoomsMayBeDue(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		due := roomlog.DueKey(0)
+		for i := range 150 {
+			f.must(f.rdb.ZAdd(f.ctx, due, dueNow(strconv.Itoa(i))).Err())
+		}
+		for _, want := range []struct {
+			rooms int
+			more  bool
+		}{{100, true}, {50, false}} {
+			rooms, more, err := f.store.Due(f.ctx)
+			if len(rooms) != want.rooms || more != want.more || err != nil {
+				f.Fatalf("%d rooms, more %t, %v", len(rooms), more, err)
+			}
+			for _, id := range rooms {
+				f.must(f.rdb.ZRem(f.ctx, due, id).Err())
+			}
 		}
 	})
 }
@@ -233,7 +310,7 @@ func TestTheLogOfARoomInWhichNobodySitsIsDroppedByThen(t *testing.T) {
 	visits := 0
 	for at := now; at.Before(now.Add(2 * wire.HistoryAge)); at = at.Add(time.Second) {
 		m.SetTime(at)
-		rooms, err := f.store.Due(f.ctx)
+		rooms, _, err := f.store.Due(f.ctx)
 		f.must(err)
 		visits += len(rooms)
 		_, err = f.store.Expire(f.ctx, rooms)

@@ -117,23 +117,26 @@ func notNil(err error) error {
 	return err
 }
 
-// Due asks every partition for rooms in which something may have lapsed.
-func (s *Store) Due(ctx context.Context) ([]string, error) {
+// Due asks every partition for rooms that want a visit.
+func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) {
 	cmds, err := pipelined(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
 		return []string{roomlog.DueKey(p)}, nil
 	})
 	if err != nil {
-		return nil, roomlog.Fault("ask for due rooms", err)
+		return nil, false, roomlog.Fault("ask for due rooms", err)
 	}
-	var rooms []string
 	for _, cmd := range cmds {
-		some, err := cmd.StringSlice()
+		answer, err := cmd.Slice()
 		if err != nil {
-			return rooms, roomlog.Fault("ask for due rooms", err)
+			return rooms, false, roomlog.Fault("ask for due rooms", err)
 		}
-		rooms = append(rooms, some...)
+		more = more || answer[0] != int64(0)
+		for _, id := range answer[1:] {
+			roomID, _ := id.(string)
+			rooms = append(rooms, roomID)
+		}
 	}
-	return rooms, nil
+	return rooms, more, nil
 }
 
 // Expire visits rooms.

@@ -45,7 +45,7 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 			_, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "none", User: "a"}})
 			return err
 		},
-		"Due":    func(ctx context.Context) error { _, err := s.Due(ctx); return err },
+		"Due":    func(ctx context.Context) error { _, _, err := s.Due(ctx); return err },
 		"Expire": func(ctx context.Context) error { _, err := s.Expire(ctx, []string{"r", "r"}); return err },
 	}
 }
@@ -100,7 +100,9 @@ func TestAFullRedisTakesNothingNewAndKeepsWhatThereIs(t *testing.T) {
 	f := newFixture(t, redistest.Client(t, redistest.Server(t).URL()), room.DefaultRules())
 	populate(f)
 	f.must(roomlog.Agree(f.ctx, f.rdb, f.layout))
+	f.dueAt(1)
 	f.must(f.rdb.ConfigSet(f.ctx, "maxmemory", "1").Err())
+	f.wantsNoVisit()
 	for name, operation := range operations(f) {
 		err := operation(f.ctx)
 		switch name {

@@ -1,5 +1,5 @@
--- The reaper's visit to a room: frees what lapsed, drops log entries past their age,
--- renews the keys' own expiry now and then, and says when to come again.
+-- The reaper's visit to a room: frees what lapsed, says when to come again, and now and
+-- then looks the room through.
 -- Answers the number of seats freed.
 load()
 if not room then
@@ -7,38 +7,25 @@ if not room then
   return 0
 end
 
--- soonest(): the first deadline of the room's permits and leases, nil without any.
-local function soonest()
-  local permits = call('ZRANGE', PERMITS, 0, 0, 'WITHSCORES')
-  local leases = call('ZRANGE', LEASES, 0, 0, 'WITHSCORES')
-  local permit, lease = tonumber(permits[2]), tonumber(leases[2])
-  return permit and lease and math.min(permit, lease) or permit or lease
+-- The first write, since a full Redis refuses a script that begins with ZADD.
+call('ZREM', DUE, ID)
+local before = call('ZCARD', LEASES) + call('ZCARD', PERMITS)
+purge()
+local freed = before - call('ZCARD', LEASES) - call('ZCARD', PERMITS)
+if not settle() then return freed end
+for _, holders in ipairs({PERMITS, LEASES}) do
+  local first = call('ZRANGE', holders, 0, 0, 'WITHSCORES')
+  if first[2] then due(tonumber(first[2])) end
 end
 
--- A full Redis refuses a script whose first write is ZADD. This one removes nothing.
-call('ZREM', DUE, '')
-local freed, ends = 0, soonest()
--- Most visits find that every lease was renewed: then there is nothing to free.
-if room.vacant or not ends or ends <= now then
-  local before = call('ZCARD', LEASES) + call('ZCARD', PERMITS)
-  purge()
-  freed = before - call('ZCARD', LEASES) - call('ZCARD', PERMITS)
-  call('ZREM', DUE, ID)
-  if not settle() then return freed end
-  ends = soonest()
-end
-if ends then call('ZADD', DUE, string.format(MS, ends), ID) end
-
--- Entries past their age, of which a busy room rids itself by number.
-local first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
-while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - AGE do
-  call('XDEL', LOG, first[1])
-  first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
-end
-
--- They expire after an hour at the earliest.
-if now - (room.kept or 0) > AGE then
+if now >= (room.look or 0) then
+  -- Entries past their age, of which a busy room rids itself by number.
+  local first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - AGE do
+    call('XDEL', LOG, first[1])
+    first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
+  end
   keep(ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, LOG)
-  call('HSET', ROOM, 'kept', NOW)
+  call('HSET', ROOM, 'look', string.format(MS, now + LOOK))
 end
 return freed

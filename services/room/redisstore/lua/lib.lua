@@ -18,22 +18,24 @@ local CHANNEL = PREFIX .. 'events'
 local MS = '%.0f'
 -- How long an entry of the log is read, ms.
 local AGE = 600000
+-- How often the reaper looks a room through, ms.
+local LOOK = AGE / 2
 
 local clock = call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local NOW = string.format(MS, now)
 
 -- The room's settings, nil where there is no room. vacant: since when an entered
--- room has been empty. kept: when the reaper last renewed its keys' own expiry. visit:
--- when it is due, nil where that was not asked.
+-- room has been empty. look: when the reaper next looks it through. visit: when it is due,
+-- nil where that was not asked.
 local room
 
 local function load()
-  local h = call('HMGET', ROOM, 'capacity', 'epoch', 'title', 'presence', 'created', 'empty', 'departure', 'entered', 'vacant', 'seq', 'kept')
+  local h = call('HMGET', ROOM, 'capacity', 'epoch', 'title', 'presence', 'created', 'empty', 'departure', 'entered', 'vacant', 'seq', 'look')
   if not h[1] then return end
   room = {
     capacity = tonumber(h[1]), epoch = h[2], title = h[3], presence = h[4], created = tonumber(h[5]),
-    empty = tonumber(h[6]), departure = tonumber(h[7]), entered = h[8], vacant = tonumber(h[9]), seq = tonumber(h[10]), kept = tonumber(h[11]),
+    empty = tonumber(h[6]), departure = tonumber(h[7]), entered = h[8], vacant = tonumber(h[9]), seq = tonumber(h[10]), look = tonumber(h[11]),
   }
 end
 

@@ -69,6 +69,9 @@ var mutants = []mutant{
 	{"reaper-asleep", "I8: seats of the dead come back when somebody asks", []edit{
 		{"services/room/reaper.go", "const ReapEvery = 500 * time.Millisecond", "const ReapEvery = 30 * time.Second"},
 	}},
+	{"reaper-passes-by", "I8: a room whose first lease has ended is moved on, and not visited", []edit{
+		{lua + "due.lua", "if now < look and now < ends and ends", "if now < look and ends"},
+	}},
 	{"subscription-trusted", "I7: one that brings nothing any more is believed", []edit{
 		{"pkg/roomlog/subscriber.go", "		if silent > probePatience {\n", "		if silent > 1000*probePatience {\n"},
 	}},

@@ -247,6 +247,37 @@ func TestRedisThatIsSilentIsUnavailableWithinSeconds(t *testing.T) {
 	})
 }
 
+// Nobody else gives the seat of somebody up who has left.
+func TestSeatThatCouldNotBeGivenUpIsGivenUpLater(t *testing.T) {
+	for name, leave := range map[string]func(*peer){
+		"LEAVE": func(p *peer) {
+			p.json(wire.ClientFrame{Type: wire.TypeLeave})
+			p.refusal(wire.Unavailable)
+			p.ends(wire.CloseUnavailable)
+		},
+		"close": func(p *peer) { p.hangUp(1000) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			virtual(t, shape{}, func(t *testing.T, c *cluster) {
+				roomID := c.room(roomSpec{})
+				watcher, _ := c.nodes[0].walkIn(roomID, "")
+				p, joined := c.nodes[0].walkIn(roomID, "")
+				watcher.expect(wire.TypeMemberJoined)
+				time.Sleep(time.Second) // renewed, or not yet
+				c.link("rooms-1", "redis").Stall(true)
+				began := time.Now()
+				leave(p)
+				time.Sleep(5*time.Second - time.Since(began))
+				c.link("rooms-1", "redis").Stall(false)
+				f := watcher.expect(wire.TypeMemberLeft)
+				if took := time.Since(began); f.Member.UserID != joined.UserID || f.Reason != wire.ReasonLeft || took > 9*time.Second {
+					t.Fatalf("%s after %v", show(f), took)
+				}
+			})
+		})
+	}
+}
+
 func TestLeaseThatCannotBeRenewedClosesWith4504BeforeItEnds(t *testing.T) {
 	for name, fail := range map[string]func(c *cluster){
 		"room service silent": func(c *cluster) { c.link("gateway-1", "rooms-1").Stall(true) },

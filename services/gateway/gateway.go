@@ -22,12 +22,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -77,6 +79,7 @@ type Gateway struct {
 	draining   atomic.Bool    // not ready any more
 	moving     atomic.Bool    // members are being moved: nobody joins here
 	background sync.WaitGroup // what serves all sockets
+	leaves     turns          // for seats that could not be given up at once
 
 	mu      sync.Mutex // held to count sockets: none begins once closed
 	closed  bool
@@ -108,7 +111,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, errors.New("the number of sockets is negative")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop}
+	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop, leaves: make(turns, maxLeaves)}
 	g.hub = newHub(ctx, cfg, g.metrics)
 	g.keeper = newKeeper(g)
 	g.hub.after = g.keeper.kick
@@ -150,20 +153,47 @@ func (g *Gateway) Retire() { g.draining.Store(true) }
 // Draining reports whether this gateway is going away: it is not ready any more.
 func (g *Gateway) Draining() bool { return g.draining.Load() }
 
-// abandon gives up the seat that a join may have got though its answer was lost. The
-// room service then refuses that session's join, should it still be on its way. It
-// reports whether that worked.
-func (g *Gateway) abandon(roomID, sessionID string) bool {
-	err := g.leave(roomID, sessionID)
-	if err != nil {
-		slog.Warn("cannot give a seat up, its lease will end", "room", roomID, "err", err)
+// redisTime is Redis' time some time from now, nil where it is not known.
+func (g *Gateway) redisTime(ahead time.Duration) *timestamppb.Timestamp {
+	now, ok := g.hub.subs.RedisTime()
+	if !ok {
+		return nil
 	}
-	return err == nil
+	return timestamppb.New(now.Add(ahead))
+}
+
+// giveUp gives up the seat that a session has, or that its join may have got though the
+// answer was lost: the room service then refuses that join, should it still be on its way.
+// Where that fails it is tried again and again, until a lease has ended by itself. The error
+// is that of the first time.
+func (g *Gateway) giveUp(roomID, sessionID string) error {
+	err := g.leave(context.WithoutCancel(g.hub.ctx), roomID, sessionID)
+	if err != nil {
+		slog.Warn("cannot give a seat up, trying on", "room", roomID, "err", err)
+		g.background.Go(func() { g.giveUpLater(roomID, sessionID) })
+	}
+	return err
+}
+
+func (g *Gateway) giveUpLater(roomID, sessionID string) {
+	ctx, cancel := context.WithTimeout(g.hub.ctx, wire.Lease)
+	defer cancel()
+	for pause(ctx, leaveAgain+rand.N(leaveAgain)) {
+		done, err := g.leaves.take(ctx, wire.Lease)
+		if err != nil {
+			return
+		}
+		err = g.leave(ctx, roomID, sessionID)
+		done()
+		if err == nil {
+			return
+		}
+	}
 }
 
 // leave gives a seat up in a session's name.
-func (g *Gateway) leave(roomID, sessionID string) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(g.hub.ctx), leaveTimeout)
+func (g *Gateway) leave(ctx context.Context, roomID, sessionID string) error {
+	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()
 	_, err := g.cfg.Rooms.Leave(ctx, &roomv1.LeaveRequest{
 		RoomId: roomID, SessionId: sessionID, Reason: roomv1.LeaveReason_LEAVE_REASON_LEFT, Ended: true,

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/protobuf/types/known/timestamppb"
-
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
@@ -120,10 +118,7 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	if s.sock.gone() {
 		return errGone
 	}
-	var deadline *timestamppb.Timestamp // no later than ctx ends
-	if now, ok := s.g.hub.subs.RedisTime(); ok {
-		deadline = timestamppb.New(now.Add(confirmTimeout))
-	}
+	deadline := s.g.redisTime(confirmTimeout) // no later than ctx ends
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
 	defer cancel()
 	sent := s.g.hub.clock()
@@ -137,7 +132,7 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 		// though the repeated one was refused.
 		repeated := s.g.hub.clock()-sent > repeatedAfter
 		if code := wire.CodeOf(err); repeated || code == wire.Unavailable || code == wire.Internal {
-			s.giveUp(ctx, f.RoomID, repeated)
+			s.giveUpJoin(ctx, f.RoomID, repeated)
 		}
 		return err
 	}
@@ -148,15 +143,15 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	return nil
 }
 
-// giveUp gives up the seat that a join may have got though its answer was lost. Where a
+// giveUpJoin gives up the seat that a join may have got though its answer was lost. Where a
 // call of it may still be on its way, it returns once that cannot be carried out any
 // more, since the client that is told of the error joins again: as soon as the session
 // is known to have ended, and when ctx ends, with which a call that has a deadline is too
 // late.
-func (s *session) giveUp(ctx context.Context, roomID string, onItsWay bool) {
+func (s *session) giveUpJoin(ctx context.Context, roomID string, onItsWay bool) {
 	ended := make(chan struct{})
 	s.g.background.Go(func() {
-		if s.g.abandon(roomID, s.id) {
+		if s.g.giveUp(roomID, s.id) == nil {
 			close(ended)
 		}
 	})

@@ -366,25 +366,6 @@ func TestTailKeepsTheNewestWithinItsBounds(t *testing.T) {
 }
 
 // Nobody else knows of an entry that was published while nothing came.
-func TestRoomsRestTheLongerTheHotterTheyAre(t *testing.T) {
-	for _, c := range []struct {
-		name    string
-		took    time.Duration
-		entries int
-		want    time.Duration
-	}{
-		{"few members", longFlush - 1, hotBatch, 0},
-		{"one entry for many", 400 * time.Microsecond, 1, 1200 * time.Microsecond},
-		{"one entry for a thousand", 5 * time.Millisecond, 1, busyRest},
-		{"hot", 400 * time.Microsecond, hotBatch, 6 * time.Millisecond},
-		{"hot, for a thousand", 5 * time.Millisecond, 100, hotRest},
-	} {
-		if got := restAfter(c.took, c.entries); got != c.want {
-			t.Errorf("%s: rests for %v, not %v", c.name, got, c.want)
-		}
-	}
-}
-
 func TestAReadThatIsDueOutlivesTheMemberThatItWasFor(t *testing.T) {
 	for name, done := range map[string]bool{"it is under way": false, "it ends with nobody there": true} {
 		t.Run(name, func(t *testing.T) {
@@ -408,5 +389,23 @@ func TestAReadThatIsDueOutlivesTheMemberThatItWasFor(t *testing.T) {
 				st.got(second, span("E1", 1, 1)...)
 			})
 		})
+	}
+}
+
+func TestRoomsRestTheLongerTheHotterTheyAre(t *testing.T) {
+	for _, c := range []struct {
+		name             string
+		members, entries int
+		want             time.Duration
+	}{
+		{"few members", manyMembers - 1, 100, 0},
+		{"one entry for many", 40, 1, 1200 * time.Microsecond},
+		{"one entry for a thousand", 1000, 1, busyRest},
+		{"hot", 40, hotBatch, 6 * time.Millisecond},
+		{"hot, for a thousand", 1000, 100, hotRest},
+	} {
+		if got := restAfter(c.members, c.entries); got != c.want {
+			t.Errorf("%s: rests for %v, not %v", c.name, got, c.want)
+		}
 	}
 }

@@ -75,7 +75,9 @@ func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 	if after != nil {
 		var err error
 		if next, entries, gap, err = p.missed(*after); err != nil {
-			s.cannotReplay(err)
+			slog.Warn("cannot read what a member missed", "room", roomID, "err", err)
+			s.refuse(err, "")
+			s.close(wire.AsError(err).Code.Translate().Close)
 			return
 		}
 	}
@@ -116,12 +118,17 @@ func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 	}
 }
 
+// cannotReplay ends a member who has JOINED, and cannot have what is missing.
 func (s *session) cannotReplay(err error) {
+	if wire.CodeOf(err) == wire.RoomNotFound {
+		s.close(wire.CloseRoomDeleted)
+		return
+	}
 	slog.Warn("cannot read what a member missed", "room", s.joined.RoomID, "err", err)
 	s.close(wire.CloseUnavailable)
 }
 
-var errLogGone = errors.New("the log has lost entries or belongs to another life of the room")
+var errLogGone = errors.New("the log has lost entries")
 
 // readOn reads the next page, or from where history begins if that is later. There is
 // one: the log has what members have.
@@ -131,7 +138,11 @@ func (p *replay) readOn(next int64) (roomlog.Range, error) {
 	if err == nil && len(page.Entries) == 0 && page.Epoch == epoch && page.Last >= next {
 		page, err = p.read(next, 0)
 	}
-	if err == nil && (page.Epoch != epoch || page.Last < next) {
+	switch {
+	case err != nil:
+	case page.Epoch != epoch:
+		err = wire.Errorf(wire.RoomNotFound, "another room has its id")
+	case page.Last < next:
 		err = errLogGone
 	}
 	return page, err

@@ -22,6 +22,8 @@ import (
 
 const (
 	leaveTimeout  = 3 * time.Second
+	leaveAgain    = time.Second // at least, until a leave that failed is tried again
+	maxLeaves     = 64          // of these at a time
 	departTimeout = time.Second // for a member's last messages to come back to it
 	joinOvertime  = 100 * time.Millisecond
 )
@@ -338,7 +340,7 @@ func (s *session) leave() {
 		s.leaving.Store(true)
 		s.outgoing.wait()
 		s.depart()
-		if err := s.g.leave(s.joined.RoomID, s.id); err != nil {
+		if err := s.g.giveUp(s.joined.RoomID, s.id); err != nil {
 			s.refuse(err, "")
 			s.close(wire.CloseUnavailable)
 			return
@@ -374,7 +376,7 @@ func (s *session) end(err error) {
 		if s.leased() && !s.left && s.sock.closed() == 0 {
 			s.leaving.Store(true)
 			s.outgoing.wait()
-			s.g.abandon(s.joined.RoomID, s.id)
+			_ = s.g.giveUp(s.joined.RoomID, s.id) // which is tried on
 		}
 	}
 	s.sock.answerClose()

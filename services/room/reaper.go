@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -39,15 +40,12 @@ func reapOnce(ctx context.Context, leases Leases) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
-		rooms, more, err := leases.Due(ctx)
-		if err != nil {
-			return err
-		}
+		rooms, more, unasked := leases.Due(ctx)
 		freed, err := leases.Expire(ctx, rooms)
 		if freed > 0 {
 			slog.Debug("freed seats that lapsed", "rooms", len(rooms), "seats", freed)
 		}
-		if err != nil || !more {
+		if err := cmp.Or(unasked, err); err != nil || !more {
 			return err
 		}
 	}

@@ -43,16 +43,37 @@ func TestAllRoomsThatAreDueAreVisitedInOneRound(t *testing.T) {
 	})
 }
 
+// TestRoomsThatComeWithAnErrorAreVisited is of a partition that does not answer.
+func TestRoomsThatComeWithAnErrorAreVisited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		l := &leases{partly: true}
+		ended := make(chan struct{})
+		go func() { room.Reap(ctx, l); close(ended) }()
+		time.Sleep(room.ReapEvery)
+		synctest.Wait()
+		if len(l.visited) != 1 {
+			t.Errorf("%d visits", len(l.visited))
+		}
+		cancel()
+		<-ended
+	})
+}
+
 // leases is a store in which room "r" is always due; it fails while down.
 type leases struct {
 	room.Leases
 	down    atomic.Bool
+	partly  bool // an error comes with it
 	visited []time.Time
 }
 
 func (l *leases) Due(context.Context) ([]string, bool, error) {
 	if l.down.Load() {
 		return nil, false, errors.New("out of reach")
+	}
+	if l.partly {
+		return []string{"r"}, false, errors.New("out of reach in part")
 	}
 	return []string{"r"}, false, nil
 }

@@ -149,10 +149,11 @@ type Seats interface {
 
 // Leases keeps seats occupied, and frees those that nobody keeps.
 type Leases interface {
-	// Renew answers with those that hold no seat. A lease that ended stays ended.
-	Renew(ctx context.Context, leases []Lease) ([]Lost, error)
+	// Renew answers with those that hold no seat. A lease that ended stays ended. From the
+	// deadline on, by the store's clock, nothing is renewed; zero: it is never too late.
+	Renew(ctx context.Context, leases []Lease, deadline time.Time) ([]Lost, error)
 	// Due names rooms that want a visit: something lapsed there, or nobody has looked for
-	// a while. It says whether there may be more of them.
+	// a while. It says whether there may be more of them. An error may come with rooms.
 	Due(ctx context.Context) (rooms []string, more bool, err error)
 	// Expire frees what lapsed in these rooms; it answers with the number of seats freed.
 	Expire(ctx context.Context, roomIDs []string) (int, error)

@@ -226,11 +226,9 @@ func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
 	); err != nil {
 		return Join{}, err
 	}
-	if t := req.GetDeadline(); t != nil {
-		if err := t.CheckValid(); err != nil {
-			return Join{}, wire.Errorf(wire.BadRequest, "deadline is no time")
-		}
-		j.Deadline = t.AsTime()
+	var err error
+	if j.Deadline, err = deadline(req); err != nil {
+		return Join{}, err
 	}
 	if req.GetPermit() == "" || j.Member.UserID != "" {
 		if err := wire.CheckUserID(j.Member.UserID); err != nil {
@@ -250,6 +248,18 @@ func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
 	return j, nil
 }
 
+// deadline is when a request is too late, zero for never.
+func deadline(req interface{ GetDeadline() *timestamppb.Timestamp }) (time.Time, error) {
+	t := req.GetDeadline()
+	if t == nil {
+		return time.Time{}, nil
+	}
+	if err := t.CheckValid(); err != nil {
+		return time.Time{}, wire.Errorf(wire.BadRequest, "deadline is no time")
+	}
+	return t.AsTime(), nil
+}
+
 // RenewLeases renews the leases of many sessions.
 func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesRequest) (*roomv1.RenewLeasesResponse, error) {
 	if err := firstError(
@@ -265,7 +275,11 @@ func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesReques
 		}
 		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), User: ref.GetUserId(), Epoch: ref.GetEpoch()}
 	}
-	lost, err := s.store.Renew(ctx, leases)
+	late, err := deadline(req)
+	if err != nil {
+		return nil, err
+	}
+	lost, err := s.store.Renew(ctx, leases, late)
 	if err != nil {
 		return nil, err
 	}

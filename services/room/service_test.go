@@ -173,6 +173,10 @@ func TestEveryFieldOutsideItsLimitsIsABadRequest(t *testing.T) {
 		"renew: room id":                    renew("g", &roomv1.SessionRef{RoomId: notID, SessionId: "s"}),
 		"renew: no session":                 renew("g", &roomv1.SessionRef{RoomId: "r"}),
 		"renew: nothing named":              renew("g", nil),
+		"renew: deadline that is no time": func() error {
+			_, err := f.RenewLeases(f.ctx, &roomv1.RenewLeasesRequest{GatewayId: "g", Deadline: &timestamppb.Timestamp{Nanos: -1}})
+			return err
+		},
 		"renew: 10,001 sessions":            renew("g", make([]*roomv1.SessionRef, 10_001)...),
 		"leave: no session":                 leave("r", "", 0),
 		"leave: room id":                    leave(notID, "s", 0),

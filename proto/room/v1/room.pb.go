@@ -1344,7 +1344,12 @@ type RenewLeasesRequest struct {
 	// Required.
 	GatewayId string `protobuf:"bytes,1,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
 	// At most 10,000.
-	Sessions      []*SessionRef `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	Sessions []*SessionRef `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	// By the store's clock. From then on nothing is renewed, and the call gets UNAVAILABLE:
+	// where the store stood still, its caller may have died meanwhile, whose seats would be
+	// taken for another lease. Unset: it is never too late. Only who has asked Redis for its
+	// TIME can set it.
+	Deadline      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1389,6 +1394,13 @@ func (x *RenewLeasesRequest) GetGatewayId() string {
 func (x *RenewLeasesRequest) GetSessions() []*SessionRef {
 	if x != nil {
 		return x.Sessions
+	}
+	return nil
+}
+
+func (x *RenewLeasesRequest) GetDeadline() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Deadline
 	}
 	return nil
 }
@@ -1922,11 +1934,12 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
 	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"m\n" +
+	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"\xa5\x01\n" +
 	"\x12RenewLeasesRequest\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x128\n" +
-	"\bsessions\x18\x02 \x03(\v2\x1c.anteroom.room.v1.SessionRefR\bsessions\"\xe0\x01\n" +
+	"\bsessions\x18\x02 \x03(\v2\x1c.anteroom.room.v1.SessionRefR\bsessions\x126\n" +
+	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xe0\x01\n" +
 	"\vLostSession\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x1d\n" +
 	"\n" +
@@ -2046,38 +2059,39 @@ var file_room_v1_room_proto_depIdxs = []int32{
 	4,  // 11: anteroom.room.v1.ConfirmJoinResponse.member:type_name -> anteroom.room.v1.Member
 	30, // 12: anteroom.room.v1.ConfirmJoinResponse.lease:type_name -> google.protobuf.Duration
 	19, // 13: anteroom.room.v1.RenewLeasesRequest.sessions:type_name -> anteroom.room.v1.SessionRef
-	2,  // 14: anteroom.room.v1.LostSession.cause:type_name -> anteroom.room.v1.LostSession.Cause
-	21, // 15: anteroom.room.v1.RenewLeasesResponse.lost:type_name -> anteroom.room.v1.LostSession
-	30, // 16: anteroom.room.v1.RenewLeasesResponse.lease:type_name -> google.protobuf.Duration
-	1,  // 17: anteroom.room.v1.LeaveRequest.reason:type_name -> anteroom.room.v1.LeaveReason
-	31, // 18: anteroom.room.v1.PublishRequest.body:type_name -> google.protobuf.Value
-	5,  // 19: anteroom.room.v1.RoomService.CreateRoom:input_type -> anteroom.room.v1.CreateRoomRequest
-	7,  // 20: anteroom.room.v1.RoomService.GetRoom:input_type -> anteroom.room.v1.GetRoomRequest
-	9,  // 21: anteroom.room.v1.RoomService.ListRooms:input_type -> anteroom.room.v1.ListRoomsRequest
-	11, // 22: anteroom.room.v1.RoomService.DeleteRoom:input_type -> anteroom.room.v1.DeleteRoomRequest
-	13, // 23: anteroom.room.v1.RoomService.ReservePermit:input_type -> anteroom.room.v1.ReservePermitRequest
-	15, // 24: anteroom.room.v1.RoomService.CancelPermit:input_type -> anteroom.room.v1.CancelPermitRequest
-	17, // 25: anteroom.room.v1.RoomService.ConfirmJoin:input_type -> anteroom.room.v1.ConfirmJoinRequest
-	20, // 26: anteroom.room.v1.RoomService.RenewLeases:input_type -> anteroom.room.v1.RenewLeasesRequest
-	23, // 27: anteroom.room.v1.RoomService.Leave:input_type -> anteroom.room.v1.LeaveRequest
-	25, // 28: anteroom.room.v1.RoomService.RemoveMember:input_type -> anteroom.room.v1.RemoveMemberRequest
-	27, // 29: anteroom.room.v1.RoomService.Publish:input_type -> anteroom.room.v1.PublishRequest
-	6,  // 30: anteroom.room.v1.RoomService.CreateRoom:output_type -> anteroom.room.v1.CreateRoomResponse
-	8,  // 31: anteroom.room.v1.RoomService.GetRoom:output_type -> anteroom.room.v1.GetRoomResponse
-	10, // 32: anteroom.room.v1.RoomService.ListRooms:output_type -> anteroom.room.v1.ListRoomsResponse
-	12, // 33: anteroom.room.v1.RoomService.DeleteRoom:output_type -> anteroom.room.v1.DeleteRoomResponse
-	14, // 34: anteroom.room.v1.RoomService.ReservePermit:output_type -> anteroom.room.v1.ReservePermitResponse
-	16, // 35: anteroom.room.v1.RoomService.CancelPermit:output_type -> anteroom.room.v1.CancelPermitResponse
-	18, // 36: anteroom.room.v1.RoomService.ConfirmJoin:output_type -> anteroom.room.v1.ConfirmJoinResponse
-	22, // 37: anteroom.room.v1.RoomService.RenewLeases:output_type -> anteroom.room.v1.RenewLeasesResponse
-	24, // 38: anteroom.room.v1.RoomService.Leave:output_type -> anteroom.room.v1.LeaveResponse
-	26, // 39: anteroom.room.v1.RoomService.RemoveMember:output_type -> anteroom.room.v1.RemoveMemberResponse
-	28, // 40: anteroom.room.v1.RoomService.Publish:output_type -> anteroom.room.v1.PublishResponse
-	30, // [30:41] is the sub-list for method output_type
-	19, // [19:30] is the sub-list for method input_type
-	19, // [19:19] is the sub-list for extension type_name
-	19, // [19:19] is the sub-list for extension extendee
-	0,  // [0:19] is the sub-list for field type_name
+	29, // 14: anteroom.room.v1.RenewLeasesRequest.deadline:type_name -> google.protobuf.Timestamp
+	2,  // 15: anteroom.room.v1.LostSession.cause:type_name -> anteroom.room.v1.LostSession.Cause
+	21, // 16: anteroom.room.v1.RenewLeasesResponse.lost:type_name -> anteroom.room.v1.LostSession
+	30, // 17: anteroom.room.v1.RenewLeasesResponse.lease:type_name -> google.protobuf.Duration
+	1,  // 18: anteroom.room.v1.LeaveRequest.reason:type_name -> anteroom.room.v1.LeaveReason
+	31, // 19: anteroom.room.v1.PublishRequest.body:type_name -> google.protobuf.Value
+	5,  // 20: anteroom.room.v1.RoomService.CreateRoom:input_type -> anteroom.room.v1.CreateRoomRequest
+	7,  // 21: anteroom.room.v1.RoomService.GetRoom:input_type -> anteroom.room.v1.GetRoomRequest
+	9,  // 22: anteroom.room.v1.RoomService.ListRooms:input_type -> anteroom.room.v1.ListRoomsRequest
+	11, // 23: anteroom.room.v1.RoomService.DeleteRoom:input_type -> anteroom.room.v1.DeleteRoomRequest
+	13, // 24: anteroom.room.v1.RoomService.ReservePermit:input_type -> anteroom.room.v1.ReservePermitRequest
+	15, // 25: anteroom.room.v1.RoomService.CancelPermit:input_type -> anteroom.room.v1.CancelPermitRequest
+	17, // 26: anteroom.room.v1.RoomService.ConfirmJoin:input_type -> anteroom.room.v1.ConfirmJoinRequest
+	20, // 27: anteroom.room.v1.RoomService.RenewLeases:input_type -> anteroom.room.v1.RenewLeasesRequest
+	23, // 28: anteroom.room.v1.RoomService.Leave:input_type -> anteroom.room.v1.LeaveRequest
+	25, // 29: anteroom.room.v1.RoomService.RemoveMember:input_type -> anteroom.room.v1.RemoveMemberRequest
+	27, // 30: anteroom.room.v1.RoomService.Publish:input_type -> anteroom.room.v1.PublishRequest
+	6,  // 31: anteroom.room.v1.RoomService.CreateRoom:output_type -> anteroom.room.v1.CreateRoomResponse
+	8,  // 32: anteroom.room.v1.RoomService.GetRoom:output_type -> anteroom.room.v1.GetRoomResponse
+	10, // 33: anteroom.room.v1.RoomService.ListRooms:output_type -> anteroom.room.v1.ListRoomsResponse
+	12, // 34: anteroom.room.v1.RoomService.DeleteRoom:output_type -> anteroom.room.v1.DeleteRoomResponse
+	14, // 35: anteroom.room.v1.RoomService.ReservePermit:output_type -> anteroom.room.v1.ReservePermitResponse
+	16, // 36: anteroom.room.v1.RoomService.CancelPermit:output_type -> anteroom.room.v1.CancelPermitResponse
+	18, // 37: anteroom.room.v1.RoomService.ConfirmJoin:output_type -> anteroom.room.v1.ConfirmJoinResponse
+	22, // 38: anteroom.room.v1.RoomService.RenewLeases:output_type -> anteroom.room.v1.RenewLeasesResponse
+	24, // 39: anteroom.room.v1.RoomService.Leave:output_type -> anteroom.room.v1.LeaveResponse
+	26, // 40: anteroom.room.v1.RoomService.RemoveMember:output_type -> anteroom.room.v1.RemoveMemberResponse
+	28, // 41: anteroom.room.v1.RoomService.Publish:output_type -> anteroom.room.v1.PublishResponse
+	31, // [31:42] is the sub-list for method output_type
+	20, // [20:31] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_room_v1_room_proto_init() }

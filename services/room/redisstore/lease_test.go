@@ -16,6 +16,9 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
+// never is a deadline that does not come.
+var never time.Time
+
 func dueNow(id string) redis.Z { return redis.Z{Score: 1, Member: id} }
 
 func TestALeaseThatEndsFreesTheSeatWithLostThroughTheReaper(t *testing.T) {
@@ -56,7 +59,7 @@ func TestARenewedLeaseGoesOn(t *testing.T) {
 		ends := func() float64 { return f.rdb.ZScore(f.ctx, f.keys("r").Leases(), "s1").Val() }
 		first := ends()
 		f.eventually("a renewal moves the end", func() bool {
-			lost, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}})
+			lost, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}}, never)
 			f.must(err)
 			if len(lost) > 0 {
 				f.Fatalf("lost %+v", lost)
@@ -74,7 +77,7 @@ func TestALeaseThatEndedStaysEndedThoughNobodyFreedTheSeatYet(t *testing.T) {
 		f.eventually("the lease ends", func() bool {
 			return f.rdb.Time(f.ctx).Val().UnixMilli() > int64(f.rdb.ZScore(f.ctx, k.Leases(), "s1").Val())
 		})
-		lost, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}})
+		lost, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}}, never)
 		f.must(err)
 		if !slices.Equal(lost, []room.Lost{{Index: 0, Cause: room.LeaseEnded}}) {
 			f.Fatalf("lost %+v", lost)
@@ -97,7 +100,7 @@ func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
 			{RoomID: "r", Session: "never", User: "c"},
 			{RoomID: "r", Session: "s1"}, // without its user the cause is not known
 			{RoomID: "nowhere", Session: "s9", User: "a"},
-		})
+		}, never)
 		f.must(err)
 		want := []room.Lost{{Index: 0, Cause: room.Replaced}, {Index: 2, Cause: room.LeaseEnded}, {Index: 3, Cause: room.LeaseEnded}, {Index: 4, Cause: room.LeaseEnded}, {Index: 5, Cause: room.RoomGone}}
 		slices.SortFunc(lost, func(a, b room.Lost) int { return a.Index - b.Index })
@@ -127,7 +130,7 @@ func TestRenewTakesThousandsOfSessionsOverAllPartitions(t *testing.T) {
 		_, err := pipe.Exec(f.ctx)
 		f.must(err)
 		for range 2 { // twice in a row, mostly in the same ms: nothing is lost by that
-			lost, err := f.store.Renew(f.ctx, leases)
+			lost, err := f.store.Renew(f.ctx, leases, never)
 			f.must(err)
 			var missing []int
 			for _, l := range lost {
@@ -146,9 +149,29 @@ func TestRenewTakesThousandsOfSessionsOverAllPartitions(t *testing.T) {
 	})
 }
 
+func TestARenewalThatComesTooLateRenewsNothing(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(2)
+		f.walkIn("a", "s1")
+		ends := func() float64 { return f.rdb.ZScore(f.ctx, f.keys("r").Leases(), "s1").Val() }
+		first, leases := ends(), []room.Lease{{RoomID: "r", Session: "s1", User: "a"}}
+		now, err := f.rdb.Time(f.ctx).Result()
+		f.must(err)
+		f.eventually("Redis' clock goes on", func() bool { return f.rdb.Time(f.ctx).Val().Sub(now) > time.Millisecond })
+		_, err = f.store.Renew(f.ctx, leases, now)
+		f.refused(err, wire.Unavailable)
+		if ends() != first {
+			f.Fatal("it was renewed")
+		}
+		if lost, err := f.store.Renew(f.ctx, leases, now.Add(time.Minute)); len(lost) > 0 || err != nil || ends() == first {
+			f.Fatalf("lost %v, %v, until %.0f", lost, err, ends())
+		}
+	})
+}
+
 func TestRenewingNothingIsNoError(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
-		if lost, err := f.store.Renew(f.ctx, nil); len(lost) != 0 || err != nil {
+		if lost, err := f.store.Renew(f.ctx, nil, never); len(lost) != 0 || err != nil {
 			f.Fatal(lost, err)
 		}
 	})
@@ -248,6 +271,53 @@ func TestARoomWhoseHoldersAreAllAliveWantsAVisitNowAndThenOnly(t *testing.T) {
 		f.leave("s1")
 		f.must(f.store.Cancel(f.ctx, "r", permit))
 		wants("it is vacant")
+	})
+}
+
+// Redis' clock was ahead when the room was made, and then set right.
+func TestALookThatIsFarAheadIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	m := redistest.Embedded(t)
+	f := newFixture(t, redistest.Client(t, "redis://"+m.Addr()), room.DefaultRules())
+	now := f.rdb.Time(f.ctx).Val()
+	m.SetTime(now.Add(24 * time.Hour))
+	f.create(3, outlasting)
+	m.SetTime(now)
+	f.walkIn("a", "s1")
+	f.must(f.rdb.Expire(f.ctx, f.keys("r").Leases(), time.Minute).Err())
+	f.dueAt(1)
+	f.reap()
+	if ttl := f.rdb.PTTL(f.ctx, f.keys("r").Leases()).Val(); ttl < time.Hour {
+		f.Fatalf("its leases lapse in %v", ttl)
+	}
+	f.dueAt(1)
+	f.wantsNoVisit()
+}
+
+// A key that somebody else wrote, or a partition that does not answer, is no reason to
+// leave the seats of other rooms occupied.
+func TestAFaultInOneRoomStopsNoOther(t *testing.T) {
+	each(t, brief, func(f *fixture) {
+		f.create(2, outlasting)
+		f.walkIn("a", "s1")
+		p := f.layout.Partition("r")
+		foreign := "foreign"
+		for f.layout.Partition(foreign) != p {
+			foreign += "-"
+		}
+		f.must(f.rdb.Set(f.ctx, f.keys(foreign).Permits(), "x", time.Minute).Err())
+		f.must(f.rdb.ZAdd(f.ctx, roomlog.DueKey(p), dueNow(foreign)).Err())
+		f.must(f.rdb.Set(f.ctx, roomlog.DueKey((p+1)%f.layout.Partitions), "x", time.Minute).Err())
+		f.eventually("the seat is free", func() bool {
+			rooms, _, err := f.store.Due(f.ctx)
+			if err == nil {
+				f.Fatalf("%v are due, and no error", rooms)
+			}
+			_, err = f.store.Expire(f.ctx, rooms)
+			f.must(err)
+			return f.rdb.ZCard(f.ctx, f.keys("r").Leases()).Val() == 0
+		})
+		f.wantLog("1 +a =1", "2 -a LOST =0")
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -18,13 +19,13 @@ const renewChunk = 500
 // chunk is the part of a renewal that one script carries out.
 type chunk struct {
 	keys  []string // leases of each room
-	args  []any    // lease, then for each room its number of sessions and they
+	args  []any    // lease and deadline, then for each room its number of sessions and they
 	index []int    // by position in args: the session's place in the request, or -1
 }
 
 // Renew renews leases, in as few round trips as there can be: one for all partitions.
-func (s *Store) Renew(ctx context.Context, leases []room.Lease) ([]room.Lost, error) {
-	chunks := s.chunks(leases)
+func (s *Store) Renew(ctx context.Context, leases []room.Lease, deadline time.Time) ([]room.Lost, error) {
+	chunks := s.chunks(leases, deadline)
 	cmds, err := pipelined(ctx, s.rdb, renewScript, len(chunks), func(i int) ([]string, []any) {
 		return chunks[i].keys, chunks[i].args
 	})
@@ -37,6 +38,9 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease) ([]room.Lost, er
 		if err != nil {
 			return nil, roomlog.Fault("renew leases", err)
 		}
+		if len(positions) == 1 && positions[0] == 0 {
+			return nil, refusal("LATE", "")
+		}
 		for _, p := range positions {
 			lost = append(lost, chunks[i].index[p-1])
 		}
@@ -44,7 +48,7 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease) ([]room.Lost, er
 	return s.causes(ctx, leases, lost)
 }
 
-func (s *Store) chunks(leases []room.Lease) []*chunk {
+func (s *Store) chunks(leases []room.Lease, deadline time.Time) []*chunk {
 	byRoom := make(map[string][]int)
 	var order []string
 	for i, l := range leases {
@@ -60,7 +64,7 @@ func (s *Store) chunks(leases []room.Lease) []*chunk {
 		for rest := byRoom[roomID]; len(rest) > 0; {
 			c := open[p]
 			if c == nil || len(c.args) >= renewChunk {
-				c = &chunk{args: []any{s.rules.Lease.Milliseconds()}, index: []int{-1}}
+				c = &chunk{args: []any{s.rules.Lease.Milliseconds(), millis(deadline)}, index: []int{-1, -1}}
 				open[p] = c
 				all = append(all, c)
 			}
@@ -117,7 +121,8 @@ func notNil(err error) error {
 	return err
 }
 
-// Due asks every partition for rooms that want a visit.
+// Due asks every partition for rooms that want a visit. Where a partition does not answer,
+// the others' rooms come with the error.
 func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) {
 	cmds, err := pipelined(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
 		return []string{roomlog.DueKey(p)}, nil
@@ -126,9 +131,10 @@ func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) 
 		return nil, false, roomlog.Fault("ask for due rooms", err)
 	}
 	for _, cmd := range cmds {
-		answer, err := cmd.Slice()
-		if err != nil {
-			return rooms, false, roomlog.Fault("ask for due rooms", err)
+		answer, fault := cmd.Slice()
+		if fault != nil {
+			err = roomlog.Fault("ask for due rooms", fault)
+			continue
 		}
 		more = more || answer[0] != int64(0)
 		for _, id := range answer[1:] {
@@ -136,7 +142,7 @@ func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) 
 			rooms = append(rooms, roomID)
 		}
 	}
-	return rooms, more, nil
+	return rooms, more, err
 }
 
 // Expire visits rooms.

@@ -24,7 +24,7 @@ var sources embed.FS
 
 // script makes the script of one operation on a room.
 func script(name string) *redis.Script {
-	return redis.NewScript(roomlog.EntryLua + source("lib") + source(name))
+	return redis.NewScript(source("clock") + roomlog.EntryLua + source("lib") + source(name))
 }
 
 func source(name string) string {
@@ -45,8 +45,8 @@ var (
 	leaveScript   = script("leave")
 	removeScript  = script("remove")
 	expireScript  = script("expire")
-	renewScript   = redis.NewScript(source("renew"))
-	dueScript     = redis.NewScript(source("due"))
+	renewScript   = redis.NewScript(source("clock") + source("renew"))
+	dueScript     = redis.NewScript(source("clock") + source("due"))
 )
 
 // Store is a room.Store in Redis.
@@ -171,12 +171,8 @@ func (s *Store) Cancel(ctx context.Context, roomID, secret string) error {
 // Confirm puts a session in a seat.
 func (s *Store) Confirm(ctx context.Context, j room.Join) (room.Joined, error) {
 	head, rest := memberParts(j.Member)
-	deadline := ""
-	if !j.Deadline.IsZero() {
-		deadline = strconv.FormatInt(j.Deadline.UnixMilli(), 10)
-	}
 	a, err := s.run(ctx, confirmScript, j.RoomID, j.Session, j.Gateway, j.Permit, j.Member.UserID,
-		head, rest, j.OwnSeatOnly, s.rules.Lease.Milliseconds(), deadline)
+		head, rest, j.OwnSeatOnly, s.rules.Lease.Milliseconds(), millis(j.Deadline))
 	if err != nil {
 		return room.Joined{}, err
 	}
@@ -197,6 +193,14 @@ func (s *Store) Confirm(ctx context.Context, j room.Join) (room.Joined, error) {
 		joined.Members = append(joined.Members, m)
 	}
 	return joined, nil
+}
+
+// millis is a time as scripts take it, ” for none.
+func millis(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return strconv.FormatInt(t.UnixMilli(), 10)
 }
 
 // memberParts splits a member's JSON where a script may put another nickname.

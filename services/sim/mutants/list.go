@@ -27,8 +27,8 @@ var mutants = []mutant{
 		{lua + "confirm.lua", "  call('HDEL', SESSIONS, old)\n", ""},
 	}},
 	{"callers-clock", "I1, I3: time is the caller's, not Redis'", []edit{
-		{lua + "lib.lua", "local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n",
-			"local now = tonumber(string.match(ARGV[#ARGV], '^at:(%d+)$') or '') or clock[1] * 1000 + math.floor(clock[2] / 1000)\n"},
+		{lua + "clock.lua", "local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n",
+			"local now = tonumber(string.match(ARGV[#ARGV] or '', '^at:(%d+)$') or '') or clock[1] * 1000 + math.floor(clock[2] / 1000)\n"},
 		{"services/room/redisstore/store.go", "append([]any{roomID}, args...)...).Slice()",
 			"append(append([]any{roomID}, args...), fmt.Sprintf(\"at:%d\", time.Now().UnixMilli()))...).Slice()"},
 	}},
@@ -70,7 +70,7 @@ var mutants = []mutant{
 		{"services/room/reaper.go", "const ReapEvery = 500 * time.Millisecond", "const ReapEvery = 30 * time.Second"},
 	}},
 	{"reaper-passes-by", "I8: a room whose first lease has ended is moved on, and not visited", []edit{
-		{lua + "due.lua", "if now < look and now < ends and ends", "if now < look and ends"},
+		{lua + "due.lua", " and now < ends and ends <", " and ends <"},
 	}},
 	{"subscription-trusted", "I7: one that brings nothing any more is believed", []edit{
 		{"pkg/roomlog/subscriber.go", "		if silent > probePatience {\n", "		if silent > 1000*probePatience {\n"},

@@ -18,7 +18,8 @@ for _, holders in ipairs({PERMITS, LEASES}) do
   if first[2] then due(tonumber(first[2])) end
 end
 
-if now >= (room.look or 0) then
+-- A time further ahead than that is of a clock that was set back.
+if now >= (room.look or 0) or room.look > now + LOOK then
   -- Entries past their age, of which a busy room rids itself by number.
   local first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
   while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - AGE do

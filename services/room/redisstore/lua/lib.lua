@@ -1,4 +1,4 @@
--- The permit rules, shared by every script of a room; entry() stands in front.
+-- The permit rules, shared by every script of a room; clock.lua and entry() stand in front.
 -- KEYS: 1 rooms  2 due  3 room  4 permits  5 tokens  6 seats  7 sessions  8 leases
 --       9 spent  10 log  11, 12 message ids      (package roomlog, keys.go)
 -- ARGV: 1 room id; what follows is the operation's own
@@ -8,22 +8,12 @@
 -- among KEYS; they have the same hash tag.
 --
 -- A count is the cardinality of a set of holders, and what is past its deadline is
--- dropped before anything is counted. The time is Redis' own, in ms.
-local call = redis.call
+-- dropped before anything is counted.
 local ROOMS, DUE, ROOM, PERMITS, TOKENS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local SEATS, SESSIONS, LEASES, SPENT, LOG = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
 local ID = ARGV[1]
 local PREFIX = string.sub(ROOM, 1, -5)
 local CHANNEL = PREFIX .. 'events'
-local MS = '%.0f'
--- How long an entry of the log is read, ms.
-local AGE = 600000
--- How often the reaper looks a room through, ms.
-local LOOK = AGE / 2
-
-local clock = call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local NOW = string.format(MS, now)
 
 -- The room's settings, nil where there is no room. vacant: since when an entered
 -- room has been empty. look: when the reaper next looks it through. visit: when it is due,

@@ -1,14 +1,13 @@
 -- Renews the leases of many sessions, of rooms of one partition.
 -- KEYS: the leases of each room
--- ARGV: 1 lease, ms; then for each room: number of its sessions (1 to 500), and they
--- Answers the positions in ARGV of sessions that hold no live lease.
-local call = redis.call
-local clock = call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-local NOW = string.format('%.0f', now)
-local deadline = string.format('%.0f', now + tonumber(ARGV[1]))
+-- ARGV: 1 lease, ms  2 the call is too late from then on, ms, or ''; then for each room:
+--       number of its sessions (1 to 500), and they
+-- Answers the positions in ARGV of sessions that hold no live lease, or {0} where the call
+-- came too late: whoever sent it may be dead by now, and its seats are waited for.
+if tonumber(ARGV[2]) and now >= tonumber(ARGV[2]) then return {0} end
+local deadline = string.format(MS, now + tonumber(ARGV[1]))
 local lost = {}
-local at = 2
+local at = 3
 -- A full Redis refuses a script whose first write is ZADD, and every member would lose the
 -- seat. This one removes nothing.
 call('ZREM', KEYS[1], '')

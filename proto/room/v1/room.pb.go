@@ -19,6 +19,9 @@
 //   UNAVAILABLE      UNAVAILABLE          Redis is out of reach: nothing is known, retry
 //   INTERNAL         INTERNAL             a defect in the service
 //
+// What gRPC itself refuses carries none: a message above 4 MiB, which is
+// RESOURCE_EXHAUSTED too, and a method that does not exist.
+//
 // Deadlines. Send one with every call; a call without one gets 5 s.
 //
 // Retries. Every call can be repeated after a lost answer without harm; where

@@ -317,7 +317,7 @@ func TestABodyIsJSONByItsTypeToo(t *testing.T) {
 
 func TestWhatHasNoRouteIsAProblemToo(t *testing.T) {
 	g := newGateway(t, nil)
-	for _, path := range []string{"/v1/", "/v1/nothing", "/v1/rooms/a/b", "/v1/rooms/", "/v1/openapi.yaml", "/v1/docs", "/elsewhere"} {
+	for _, path := range []string{"/v1/", "/v1/nothing", "/v1/rooms/a/b", "/v1/rooms/", "/v1/openapi.yaml", "/v1/docs", "/elsewhere", "/v1//rooms", "/v1/rooms/lobby//", "/v1/./rooms", "/v1/rooms/../rooms"} {
 		g.do("GET", path, "").expectProblem(t, 404, wire.BadRequest)
 	}
 	for _, c := range [][3]string{

@@ -241,7 +241,7 @@ func TestTheOpenAPIDocumentHasEveryOperationAndItsErrors(t *testing.T) {
 
 func TestTheServerBoundsWhatAClientMayTake(t *testing.T) {
 	s := NewServer(http.NotFoundHandler(), slog.Default())
-	if s.ReadHeaderTimeout.Seconds() != 10 || s.MaxHeaderBytes != 16<<10 || s.IdleTimeout == 0 || s.ReadTimeout != headerTimeout+RequestTimeout || s.WriteTimeout == 0 {
+	if s.ReadHeaderTimeout.Seconds() != 10 || s.MaxHeaderBytes != 12<<10 || s.IdleTimeout == 0 || s.ReadTimeout != headerTimeout+RequestTimeout || s.WriteTimeout == 0 {
 		t.Errorf("got %+v", s)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"path"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -81,10 +82,14 @@ func checkText(next http.Handler) http.Handler {
 	})
 }
 
-// routes answers what has no route with a problem, where the mux would with text.
+// routes answers what has no route with a problem, where the mux would with text, or for
+// a path with // or .. in it send the client elsewhere.
 func (a *api) routes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := a.mux.Handler(r)
+		if asked := r.URL.EscapedPath(); asked != path.Clean(asked) {
+			h, pattern = http.NotFoundHandler(), ""
+		}
 		if pattern != "" {
 			next.ServeHTTP(w, r)
 			return

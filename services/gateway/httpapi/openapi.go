@@ -112,9 +112,9 @@ func operation(op huma.Operation, request, answer any, refusals ...wire.Code) hu
 var exampleDetails = map[wire.Code]string{
 	wire.BadRequest:      "capacity is 0, outside 1 to 100000",
 	wire.Unauthenticated: "the identity has expired",
-	wire.RoomNotFound:    "no live room has the id lobby",
-	wire.RoomExists:      "a room with the id lobby is there already",
-	wire.RoomFull:        "all 8 seats are taken",
+	wire.RoomNotFound:    `there is no room "lobby"`,
+	wire.RoomExists:      `there is a room "lobby" already`,
+	wire.RoomFull:        `every seat of room "lobby" is taken`,
 	wire.RateLimited:     "more than 10 requests per second from your address",
 	wire.Unavailable:     "the room service is out of reach",
 	wire.Internal:        "something went wrong on our side",

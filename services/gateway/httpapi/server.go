@@ -24,7 +24,7 @@ func NewServer(handler http.Handler, logger *slog.Logger) *http.Server {
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,
 		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    16 << 10,
+		MaxHeaderBytes:    12 << 10,                                             // net/http allows 4 KiB more
 		ErrorLog:          slog.NewLogLogger(logger.Handler(), slog.LevelDebug), // peers that break off
 	}
 }

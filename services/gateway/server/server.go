@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -58,18 +59,27 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, gateway: g}
-	mux := http.NewServeMux()
-	mux.Handle("/chat", g)
 	api := httpapi.New(httpapi.Config{
 		Rooms: cfg.Gateway.Rooms, Identities: cfg.Gateway.Identities, Origins: cfg.Gateway.Origins,
 		Ready: s.Ready, Rate: cfg.Rate, Metrics: cfg.Gateway.Registry,
 	})
-	for _, path := range []string{"/v1", "/v1/", "/healthz", "/readyz"} {
-		mux.Handle(path, api)
-	}
-	mux.Handle("/", web.Handler())
-	s.http = httpapi.NewServer(mux, slog.Default())
+	s.http = httpapi.NewServer(route(g, api, web.Handler()), slog.Default())
 	return s, nil
+}
+
+// route is no http.ServeMux, which redirects paths that it finds untidy: only the API knows
+// how it answers those.
+func route(chat, api, page http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch p := r.URL.Path; {
+		case p == "/chat":
+			chat.ServeHTTP(w, r)
+		case p == "/v1", strings.HasPrefix(p, "/v1/"), p == "/healthz", p == "/readyz":
+			api.ServeHTTP(w, r)
+		default:
+			page.ServeHTTP(w, r)
+		}
+	})
 }
 
 // Ready says why this gateway wants no traffic: nil when Redis and the room service

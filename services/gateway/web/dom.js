@@ -60,6 +60,22 @@ export function nameOf({ userId, nickname }) {
   return nickname || `Guest ${userId.slice(-4)}`;
 }
 
+// What the server refuses in names: control characters, separators and direction marks.
+const UNPRINTABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
+
+/**
+ * Lets a field hold what the server takes as a name. Its limits count characters, where
+ * maxlength would count an emoji as two.
+ * @param {HTMLInputElement} field
+ * @param {number} most
+ */
+export function holdName(field, most) {
+  field.addEventListener('input', () => {
+    const name = [...field.value.replace(UNPRINTABLE, '')].slice(0, most).join('');
+    if (field.value !== name) field.value = name;
+  });
+}
+
 const NICKNAME = 'anteroom.nickname';
 
 export function loadNickname() {

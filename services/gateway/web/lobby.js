@@ -1,4 +1,4 @@
-import { byId, element, loadNickname, reconcile, saveNickname, setText } from './dom.js';
+import { byId, element, holdName, loadNickname, reconcile, saveNickname, setText } from './dom.js';
 import { pollDelay } from './poll.js';
 import { drawSeats } from './seats.js';
 import { createFailure } from './words.js';
@@ -27,6 +27,8 @@ export class Lobby {
     this.#enter = enter;
     const nickname = byId('nickname');
     nickname.value = loadNickname();
+    holdName(nickname, 40);
+    holdName(byId('room-title'), 100);
     nickname.addEventListener('input', () => saveNickname(nickname.value));
     byId('create-form').addEventListener('submit', (event) => {
       event.preventDefault();

@@ -95,7 +95,7 @@ func refusal(status, roomID string) error {
 	case "PERMIT_EXPIRED":
 		return wire.Errorf(wire.PermitExpired, "the permit lapsed, was used, or is not of room %q", roomID)
 	case "FORBIDDEN":
-		return wire.Errorf(wire.Forbidden, "this needs a permit of one's own: reserve a seat first")
+		return wire.Errorf(wire.Forbidden, "this needs a permit, or a session, of one's own: reserve a seat first")
 	case "LATE":
 		return wire.Errorf(wire.Unavailable, "the call was held up for too long, and not carried out")
 	case "SPENT":

@@ -30,13 +30,13 @@ const (
 
 // restAfter is how long a room rests after a flush.
 func restAfter(members, entries int) time.Duration {
-	switch n := time.Duration(members); {
+	switch {
 	case members < manyMembers:
 		return 0
 	case entries < hotBatch:
-		return min(n*busyWrite, busyRest)
+		return min(time.Duration(members)*busyWrite, busyRest)
 	default:
-		return min(n*hotWrite, hotRest)
+		return min(time.Duration(members)*hotWrite, hotRest)
 	}
 }
 

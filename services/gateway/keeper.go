@@ -18,9 +18,6 @@ const (
 	pingTurns    = int(wire.PingEvery / keeperTick)
 	renewChunk   = 5_000 // sessions in one call
 	renewTimeout = 2 * time.Second
-	// renewLate is when Redis carries a renewal out no more: this gateway may have died
-	// meanwhile, and its seats are promised 17 s later, of which the lease takes 15.
-	renewLate = time.Second
 	// fence is how long before its lease ends a session is closed: two ticks, so that a
 	// tick that comes late is early enough. Behind one that comes later, see fenced.
 	fence = 2 * keeperTick
@@ -205,7 +202,7 @@ func (k *keeper) call(ctx context.Context, sessions []*session) (map[string]room
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	req := &roomv1.RenewLeasesRequest{
-		GatewayId: k.g.cfg.ID, Deadline: k.g.redisTime(renewLate), Sessions: make([]*roomv1.SessionRef, len(sessions)),
+		GatewayId: k.g.cfg.ID, SentTime: k.g.redisTime(0), Sessions: make([]*roomv1.SessionRef, len(sessions)),
 	}
 	for i, s := range sessions {
 		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, UserId: s.joined.UserID, Epoch: s.joined.Epoch}

@@ -163,10 +163,10 @@ func (s *shard) flush() (rest time.Duration) {
 			continue
 		}
 		r.dirty = false
-		rest := restAfter(len(r.members), len(r.offsets))
+		after := restAfter(len(r.members), len(r.offsets))
 		r.flush(now)
 		now = s.hub.clock()
-		r.restUntil = now + rest
+		r.restUntil = now + after
 	}
 	clear(dirty)
 	s.spare = dirty[:0]

@@ -38,6 +38,10 @@ type Rules struct {
 // DefaultRules are those of the contract; others are for tests that wait for an end.
 func DefaultRules() Rules { return Rules{PermitTTL: wire.PermitTTL, Lease: wire.Lease} }
 
+// SentWithin is how exactly callers know the store's clock: theirs may be behind by so
+// much.
+const SentWithin = time.Second
+
 // Room is a live room as counted at one moment.
 type Room struct {
 	ID         string
@@ -149,9 +153,10 @@ type Seats interface {
 
 // Leases keeps seats occupied, and frees those that nobody keeps.
 type Leases interface {
-	// Renew answers with those that hold no seat. A lease that ended stays ended. From the
-	// deadline on, by the store's clock, nothing is renewed; zero: it is never too late.
-	Renew(ctx context.Context, leases []Lease, deadline time.Time) ([]Lost, error)
+	// Renew answers with those that hold no seat. A lease that ended stays ended. Leases end
+	// a lease and SentWithin behind sent at the latest, by the store's clock; zero: a lease
+	// behind when this is carried out.
+	Renew(ctx context.Context, leases []Lease, sent time.Time) ([]Lost, error)
 	// Due names rooms that want a visit: something lapsed there, or nobody has looked for
 	// a while. It says whether there may be more of them. An error may come with rooms.
 	Due(ctx context.Context) (rooms []string, more bool, err error)

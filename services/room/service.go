@@ -227,7 +227,7 @@ func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
 		return Join{}, err
 	}
 	var err error
-	if j.Deadline, err = deadline(req); err != nil {
+	if j.Deadline, err = timeOf("deadline", req.GetDeadline()); err != nil {
 		return Join{}, err
 	}
 	if req.GetPermit() == "" || j.Member.UserID != "" {
@@ -248,14 +248,13 @@ func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
 	return j, nil
 }
 
-// deadline is when a request is too late, zero for never.
-func deadline(req interface{ GetDeadline() *timestamppb.Timestamp }) (time.Time, error) {
-	t := req.GetDeadline()
+// timeOf is a field's time, zero for none.
+func timeOf(field string, t *timestamppb.Timestamp) (time.Time, error) {
 	if t == nil {
 		return time.Time{}, nil
 	}
 	if err := t.CheckValid(); err != nil {
-		return time.Time{}, wire.Errorf(wire.BadRequest, "deadline is no time")
+		return time.Time{}, wire.Errorf(wire.BadRequest, "%s is no time", field)
 	}
 	return t.AsTime(), nil
 }
@@ -275,11 +274,11 @@ func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesReques
 		}
 		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), User: ref.GetUserId(), Epoch: ref.GetEpoch()}
 	}
-	late, err := deadline(req)
+	sent, err := timeOf("sentTime", req.GetSentTime())
 	if err != nil {
 		return nil, err
 	}
-	lost, err := s.store.Renew(ctx, leases, late)
+	lost, err := s.store.Renew(ctx, leases, sent)
 	if err != nil {
 		return nil, err
 	}

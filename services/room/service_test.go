@@ -173,8 +173,8 @@ func TestEveryFieldOutsideItsLimitsIsABadRequest(t *testing.T) {
 		"renew: room id":                    renew("g", &roomv1.SessionRef{RoomId: notID, SessionId: "s"}),
 		"renew: no session":                 renew("g", &roomv1.SessionRef{RoomId: "r"}),
 		"renew: nothing named":              renew("g", nil),
-		"renew: deadline that is no time": func() error {
-			_, err := f.RenewLeases(f.ctx, &roomv1.RenewLeasesRequest{GatewayId: "g", Deadline: &timestamppb.Timestamp{Nanos: -1}})
+		"renew: sent at no time": func() error {
+			_, err := f.RenewLeases(f.ctx, &roomv1.RenewLeasesRequest{GatewayId: "g", SentTime: &timestamppb.Timestamp{Nanos: -1}})
 			return err
 		},
 		"renew: 10,001 sessions":            renew("g", make([]*roomv1.SessionRef, 10_001)...),

@@ -1348,11 +1348,10 @@ type RenewLeasesRequest struct {
 	GatewayId string `protobuf:"bytes,1,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
 	// At most 10,000.
 	Sessions []*SessionRef `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
-	// By the store's clock. From then on nothing is renewed, and the call gets UNAVAILABLE:
-	// where the store stood still, its caller may have died meanwhile, whose seats would be
-	// taken for another lease. Unset: it is never too late. Only who has asked Redis for its
-	// TIME can set it.
-	Deadline      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// When this was sent, by the store's clock, or up to 1 s before. Leases end 16 s later at
+	// the latest, however long the call was held up on its way: its caller may have died
+	// meanwhile. Unset: 15 s after it came. Only who has asked Redis for its TIME can set it.
+	SentTime      *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=sent_time,json=sentTime,proto3" json:"sent_time,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1401,9 +1400,9 @@ func (x *RenewLeasesRequest) GetSessions() []*SessionRef {
 	return nil
 }
 
-func (x *RenewLeasesRequest) GetDeadline() *timestamppb.Timestamp {
+func (x *RenewLeasesRequest) GetSentTime() *timestamppb.Timestamp {
 	if x != nil {
-		return x.Deadline
+		return x.SentTime
 	}
 	return nil
 }
@@ -1937,12 +1936,12 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
 	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x14\n" +
-	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"\xa5\x01\n" +
+	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"\xa6\x01\n" +
 	"\x12RenewLeasesRequest\x12\x1d\n" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x128\n" +
-	"\bsessions\x18\x02 \x03(\v2\x1c.anteroom.room.v1.SessionRefR\bsessions\x126\n" +
-	"\bdeadline\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bdeadline\"\xe0\x01\n" +
+	"\bsessions\x18\x02 \x03(\v2\x1c.anteroom.room.v1.SessionRefR\bsessions\x127\n" +
+	"\tsent_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bsentTime\"\xe0\x01\n" +
 	"\vLostSession\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x1d\n" +
 	"\n" +
@@ -2062,7 +2061,7 @@ var file_room_v1_room_proto_depIdxs = []int32{
 	4,  // 11: anteroom.room.v1.ConfirmJoinResponse.member:type_name -> anteroom.room.v1.Member
 	30, // 12: anteroom.room.v1.ConfirmJoinResponse.lease:type_name -> google.protobuf.Duration
 	19, // 13: anteroom.room.v1.RenewLeasesRequest.sessions:type_name -> anteroom.room.v1.SessionRef
-	29, // 14: anteroom.room.v1.RenewLeasesRequest.deadline:type_name -> google.protobuf.Timestamp
+	29, // 14: anteroom.room.v1.RenewLeasesRequest.sent_time:type_name -> google.protobuf.Timestamp
 	2,  // 15: anteroom.room.v1.LostSession.cause:type_name -> anteroom.room.v1.LostSession.Cause
 	21, // 16: anteroom.room.v1.RenewLeasesResponse.lost:type_name -> anteroom.room.v1.LostSession
 	30, // 17: anteroom.room.v1.RenewLeasesResponse.lease:type_name -> google.protobuf.Duration

@@ -19,13 +19,17 @@ const renewChunk = 500
 // chunk is the part of a renewal that one script carries out.
 type chunk struct {
 	keys  []string // leases of each room
-	args  []any    // lease and deadline, then for each room its number of sessions and they
+	args  []any    // lease and latest end, then for each room its number of sessions and they
 	index []int    // by position in args: the session's place in the request, or -1
 }
 
 // Renew renews leases, in as few round trips as there can be: one for all partitions.
-func (s *Store) Renew(ctx context.Context, leases []room.Lease, deadline time.Time) ([]room.Lost, error) {
-	chunks := s.chunks(leases, deadline)
+func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) ([]room.Lost, error) {
+	latest := ""
+	if !sent.IsZero() {
+		latest = millis(sent.Add(s.rules.Lease + room.SentWithin))
+	}
+	chunks := s.chunks(leases, latest)
 	cmds, err := pipelined(ctx, s.rdb, renewScript, len(chunks), func(i int) ([]string, []any) {
 		return chunks[i].keys, chunks[i].args
 	})
@@ -38,9 +42,6 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease, deadline time.Ti
 		if err != nil {
 			return nil, roomlog.Fault("renew leases", err)
 		}
-		if len(positions) == 1 && positions[0] == 0 {
-			return nil, refusal("LATE", "")
-		}
 		for _, p := range positions {
 			lost = append(lost, chunks[i].index[p-1])
 		}
@@ -48,7 +49,7 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease, deadline time.Ti
 	return s.causes(ctx, leases, lost)
 }
 
-func (s *Store) chunks(leases []room.Lease, deadline time.Time) []*chunk {
+func (s *Store) chunks(leases []room.Lease, latest string) []*chunk {
 	byRoom := make(map[string][]int)
 	var order []string
 	for i, l := range leases {
@@ -64,7 +65,7 @@ func (s *Store) chunks(leases []room.Lease, deadline time.Time) []*chunk {
 		for rest := byRoom[roomID]; len(rest) > 0; {
 			c := open[p]
 			if c == nil || len(c.args) >= renewChunk {
-				c = &chunk{args: []any{s.rules.Lease.Milliseconds(), millis(deadline)}, index: []int{-1, -1}}
+				c = &chunk{args: []any{s.rules.Lease.Milliseconds(), latest}, index: []int{-1, -1}}
 				open[p] = c
 				all = append(all, c)
 			}

@@ -1,11 +1,19 @@
 -- Renews the leases of many sessions, of rooms of one partition.
 -- KEYS: the leases of each room
--- ARGV: 1 lease, ms  2 the call is too late from then on, ms, or ''; then for each room:
---       number of its sessions (1 to 500), and they
--- Answers the positions in ARGV of sessions that hold no live lease, or {0} where the call
--- came too late: whoever sent it may be dead by now, and its seats are waited for.
-if tonumber(ARGV[2]) and now >= tonumber(ARGV[2]) then return {0} end
-local deadline = string.format(MS, now + tonumber(ARGV[1]))
+-- ARGV: 1 lease, ms  2 its end at the latest, ms, or ''; then for each room: number of its
+--       sessions (1 to 500), and they
+-- Answers the positions in ARGV of sessions that hold no live lease.
+local ends, latest = now + tonumber(ARGV[1]), tonumber(ARGV[2])
+-- Held up, as in a Redis that stood still: who sent it may be dead by now.
+local late = latest and latest < ends
+local deadline = string.format(MS, late and latest or ends)
+
+-- extend(leases, scores): answers how many it changed. A late call ends none sooner.
+local function extend(leases, scores)
+  if late then return call('ZADD', leases, 'XX', 'GT', 'CH', unpack(scores)) end
+  return call('ZADD', leases, 'XX', 'CH', unpack(scores))
+end
+
 local lost = {}
 local at = 3
 -- A full Redis refuses a script whose first write is ZADD, and every member would lose the
@@ -21,7 +29,7 @@ for _, leases in ipairs(KEYS) do
   -- A lease that has ended must stay ended, though the seat may not be freed yet. Where none
   -- has, and all were renewed, there is no need to look at each: Redis takes long to print
   -- a deadline.
-  if call('ZCOUNT', leases, '-inf', NOW) > 0 or call('ZADD', leases, 'XX', 'CH', unpack(renewed)) < n then
+  if call('ZCOUNT', leases, '-inf', NOW) > 0 or extend(leases, renewed) < n then
     renewed = {}
     for i, ends in ipairs(call('ZMSCORE', leases, unpack(ARGV, at + 1, at + n))) do
       if ends and tonumber(ends) > now then
@@ -31,7 +39,7 @@ for _, leases in ipairs(KEYS) do
         lost[#lost + 1] = at + i
       end
     end
-    if renewed[1] then call('ZADD', leases, 'XX', unpack(renewed)) end
+    if renewed[1] then extend(leases, renewed) end
   end
   at = at + n + 1
 end

@@ -11,6 +11,7 @@ import (
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/room"
 )
 
 // linearTimeout bounds the search for one room; what takes longer is told as undecided.
@@ -31,6 +32,7 @@ type event struct {
 	epoch     string
 	taken     int   // seats that the answer counts; -1 when it does not
 	deadline  int64 // of a permit
+	latest    int64 // end of a lease that is renewed; 0: not said
 	renewed   []string
 	lost      []string
 }
@@ -61,7 +63,7 @@ func (w *world) linearize() {
 			})
 			for _, s := range append(e.renewed, e.session) {
 				if e.code == "" && !e.unknown && (e.kind == "confirm" || e.kind == "renew") {
-					ends[s] = max(ends[s], e.end+wire.Lease.Milliseconds())
+					ends[s] = max(ends[s], e.leaseFrom(e.end))
 				}
 				if e.kind == "confirm" && e.unknown {
 					ends[s] = max(ends[s], e.settled+wire.Lease.Milliseconds())
@@ -154,6 +156,15 @@ func events(c *call) map[string]event {
 	return map[string]event{room: e}
 }
 
+// leaseFrom is when a lease ends that is given at a time.
+func (e event) leaseFrom(ms int64) int64 {
+	ends := ms + wire.Lease.Milliseconds()
+	if e.latest != 0 {
+		return min(ends, e.latest)
+	}
+	return ends
+}
+
 func (e *event) describe(r *roomv1.Room) {
 	e.epoch, e.taken = r.GetEpoch(), int(r.GetReserved()+r.GetOccupied())
 }
@@ -163,6 +174,9 @@ func (e *event) describe(r *roomv1.Room) {
 func renewals(c *call, e event, req *roomv1.RenewLeasesRequest) map[string]event {
 	if c.Err != nil {
 		return nil
+	}
+	if t := req.GetSentTime(); t != nil {
+		e.latest = t.AsTime().Add(wire.Lease + room.SentWithin).UnixMilli()
 	}
 	lost := make(map[string]bool)
 	for _, l := range c.Resp.(*roomv1.RenewLeasesResponse).GetLost() {

@@ -205,7 +205,7 @@ func (r rules) renew(s *state, e event) bool {
 		}
 		p = p.clone()
 		if p.doubt < e.call { // else a Leave may come yet
-			p.sessions[session] = max(p.sessions[session], e.call+wire.Lease.Milliseconds())
+			p.sessions[session] = max(p.sessions[session], e.leaseFrom(e.call))
 		}
 		s.people[user] = p
 	}

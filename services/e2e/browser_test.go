@@ -37,7 +37,7 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	bob.run(chromedp.SendKeys(chromedp.CSS("#nickname"), "Bob"))
 	card := fmt.Sprintf(`#room-list [data-room-id=%q]`, roomID)
 	bob.run(chromedp.WaitVisible(chromedp.CSS(card)))
-	bob.want(card+" .seats", "1 of 4 seats taken")
+	bob.want(card+" .seats", "1 of 4 seats occupied")
 	bob.pictures("lobby")
 	bob.run(chromedp.Click(chromedp.CSS(card + " .enter")))
 	bob.wantState("open")

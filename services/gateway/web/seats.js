@@ -26,11 +26,11 @@ export function drawSeats(box, { capacity, reserved, occupied }) {
   setText(box.lastElementChild, words);
 }
 
-/** “3 of 8 seats taken, 1 reserved” */
+/** “3 of 8 seats occupied, 1 reserved” */
 function countWords({ capacity, reserved, occupied }) {
   const seats = capacity === 1 ? 'seat' : 'seats';
-  const taken = `${number.format(occupied)} of ${number.format(capacity)} ${seats} taken`;
-  return reserved > 0 ? `${taken}, ${number.format(reserved)} reserved` : taken;
+  const held = `${number.format(occupied)} of ${number.format(capacity)} ${seats} occupied`;
+  return reserved > 0 ? `${held}, ${number.format(reserved)} reserved` : held;
 }
 
 function makeChairs(capacity) {

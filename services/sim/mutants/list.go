@@ -72,6 +72,9 @@ var mutants = []mutant{
 	{"reaper-passes-by", "I8: a room whose first lease has ended is moved on, and not visited", []edit{
 		{lua + "due.lua", " and now < ends and ends <", " and ends <"},
 	}},
+	{"renewal-from-when-it-came", "I8: a renewal that was held up keeps a dead gateway's seats", []edit{
+		{lua + "renew.lua", "local late = latest and latest < ends\n", "local late = false\n"},
+	}},
 	{"subscription-trusted", "I7: one that brings nothing any more is believed", []edit{
 		{"pkg/roomlog/subscriber.go", "		if silent > probePatience {\n", "		if silent > 1000*probePatience {\n"},
 	}},

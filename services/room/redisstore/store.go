@@ -195,7 +195,7 @@ func (s *Store) Confirm(ctx context.Context, j room.Join) (room.Joined, error) {
 	return joined, nil
 }
 
-// millis is a time as scripts take it, ” for none.
+// millis is a time as scripts take it, empty for none.
 func millis(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -82,14 +82,10 @@ func checkText(next http.Handler) http.Handler {
 	})
 }
 
-// routes answers what has no route with a problem, where the mux would with text, or for
-// a path with // or .. in it send the client elsewhere.
+// routes answers what has no route with a problem, where the mux would with text.
 func (a *api) routes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h, pattern := a.mux.Handler(r)
-		if asked := r.URL.EscapedPath(); asked != path.Clean(asked) {
-			h, pattern = http.NotFoundHandler(), ""
-		}
+		h, pattern := routeOf(a.mux, r)
 		if pattern != "" {
 			next.ServeHTTP(w, r)
 			return
@@ -104,6 +100,15 @@ func (a *api) routes(next http.Handler) http.Handler {
 		}
 		writeProblem(w, problemOfStatus(http.StatusNotFound, "there is nothing at this address"))
 	})
+}
+
+// routeOf finds the route of a request. A path with // or .. in it, which the mux would
+// send elsewhere, has none.
+func routeOf(mux *http.ServeMux, r *http.Request) (h http.Handler, pattern string) {
+	if asked := r.URL.EscapedPath(); asked != path.Clean(asked) {
+		return http.NotFoundHandler(), ""
+	}
+	return mux.Handler(r)
 }
 
 // headOnly keeps the status and the header of an answer.
@@ -135,7 +140,7 @@ func newMetrics(registry *metrics.Set) *requestMetrics {
 
 func (m *requestMetrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, route := mux.Handler(r)
+		_, route := routeOf(mux, r)
 		if route == "" {
 			route = "none"
 		}

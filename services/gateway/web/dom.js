@@ -70,10 +70,13 @@ const UNPRINTABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
  * @param {number} most
  */
 export function holdName(field, most) {
-  field.addEventListener('input', () => {
+  const hold = () => {
     const name = [...field.value.replace(UNPRINTABLE, '')].slice(0, most).join('');
     if (field.value !== name) field.value = name;
-  });
+  };
+  // An input method composes a word in the field: to change that would break it off.
+  field.addEventListener('input', (event) => event.isComposing || hold());
+  field.addEventListener('compositionend', hold);
 }
 
 const NICKNAME = 'anteroom.nickname';

@@ -182,9 +182,9 @@ func (k *keeper) renew(ctx context.Context, sessions []*session) {
 	defer cancel()
 	for len(sessions) > 0 {
 		sent := k.g.hub.clock()
-		lost, err := k.call(ctx, sessions)
+		resp, err := k.call(ctx, sessions)
 		if err == nil {
-			k.renewed(sessions, lost, sent)
+			k.renewed(sessions, resp, sent)
 			return
 		}
 		k.g.metrics.renewals.With("failed").Add(len(sessions))
@@ -198,7 +198,7 @@ func (k *keeper) renew(ctx context.Context, sessions []*session) {
 	}
 }
 
-func (k *keeper) call(ctx context.Context, sessions []*session) (map[string]roomv1.LostSession_Cause, error) {
+func (k *keeper) call(ctx context.Context, sessions []*session) (*roomv1.RenewLeasesResponse, error) {
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	req := &roomv1.RenewLeasesRequest{
@@ -207,24 +207,23 @@ func (k *keeper) call(ctx context.Context, sessions []*session) (map[string]room
 	for i, s := range sessions {
 		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, UserId: s.joined.UserID, Epoch: s.joined.Epoch}
 	}
-	resp, err := k.g.cfg.Rooms.RenewLeases(ctx, req)
-	if err != nil {
-		return nil, err
-	}
+	return k.g.cfg.Rooms.RenewLeases(ctx, req)
+}
+
+// renewed counts the leases from when the call was sent: Redis ends them no earlier.
+func (k *keeper) renewed(sessions []*session, resp *roomv1.RenewLeasesResponse, sent time.Duration) {
 	lost := make(map[string]roomv1.LostSession_Cause, len(resp.GetLost()))
 	for _, l := range resp.GetLost() {
 		lost[l.GetSessionId()] = l.GetCause()
 	}
-	return lost, nil
-}
-
-// renewed counts the leases from when the call was sent: Redis, which counts from when
-// it came, ends them no earlier.
-func (k *keeper) renewed(sessions []*session, lost map[string]roomv1.LostSession_Cause, sent time.Duration) {
+	ends := sent + wire.Lease
+	if l := resp.GetLease(); l != nil {
+		ends = sent + min(l.AsDuration(), wire.Lease)
+	}
 	for _, s := range sessions {
 		cause, gone := lost[s.id]
 		if !gone {
-			s.renewedAt(sent)
+			s.leasedUntil(ends)
 			continue
 		}
 		if s.leaving.Load() {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -208,4 +209,22 @@ func TestPeersAreAskedBeforeTheyAreTakenForSilent(t *testing.T) {
 			t.Errorf("cut off after %v of silence", silent)
 		}
 	})
+}
+
+func TestARenewalThatWasHeldUpIsCountedForWhatItGave(t *testing.T) {
+	k := &keeper{g: &Gateway{metrics: newMetrics(nil)}}
+	s := &session{}
+	for _, c := range []struct {
+		sent, lease, ends time.Duration
+	}{
+		{0, wire.Lease, wire.Lease},
+		{5 * time.Second, 12 * time.Second, 17 * time.Second},
+		{10 * time.Second, 0, 17 * time.Second}, // which takes nothing away
+		{10 * time.Second, time.Hour, 10*time.Second + wire.Lease},
+	} {
+		k.renewed([]*session{s}, &roomv1.RenewLeasesResponse{Lease: durationpb.New(c.lease)}, c.sent)
+		if ends := time.Duration(s.leaseUntil.Load()); ends != c.ends {
+			t.Errorf("%v sent at %v: ends at %v, not %v", c.lease, c.sent, ends, c.ends)
+		}
+	}
 }

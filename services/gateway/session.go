@@ -104,7 +104,14 @@ func (s *session) hearControl() {
 	}
 }
 
-func (s *session) renewedAt(sent time.Duration) { s.leaseUntil.Store(int64(sent + wire.Lease)) }
+func (s *session) renewedAt(sent time.Duration) { s.leasedUntil(sent + wire.Lease) }
+
+// leasedUntil never makes a lease shorter: a renewal that was held up takes nothing away.
+func (s *session) leasedUntil(end time.Duration) {
+	for until := s.leaseUntil.Load(); until < int64(end) && !s.leaseUntil.CompareAndSwap(until, int64(end)); {
+		until = s.leaseUntil.Load()
+	}
+}
 
 func (s *session) leased() bool { return s.leaseUntil.Load() != 0 }
 

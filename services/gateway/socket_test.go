@@ -383,7 +383,7 @@ func TestRenewalThatFindsNoSeatClosesUnlessTheMemberIsLeaving(t *testing.T) {
 				s := &session{id: "s"}
 				s.sock, _, _ = memSocket(t)
 				s.leaving.Store(leaving)
-				k.renewed([]*session{s}, map[string]roomv1.LostSession_Cause{"s": cause}, 0)
+				k.renewed([]*session{s}, &roomv1.RenewLeasesResponse{Lost: []*roomv1.LostSession{{SessionId: "s", Cause: cause}}}, 0)
 				if got := s.sock.closed(); leaving && got != 0 || !leaving && got != want {
 					t.Errorf("%v, leaving %v: closed with %d", cause, leaving, got)
 				}

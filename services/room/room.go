@@ -155,8 +155,8 @@ type Seats interface {
 type Leases interface {
 	// Renew answers with those that hold no seat. A lease that ended stays ended. Leases end
 	// a lease and SentWithin behind sent at the latest, by the store's clock; zero: a lease
-	// behind when this is carried out.
-	Renew(ctx context.Context, leases []Lease, sent time.Time) ([]Lost, error)
+	// behind when this is carried out. sooner is by how much they end before that.
+	Renew(ctx context.Context, leases []Lease, sent time.Time) (lost []Lost, sooner time.Duration, err error)
 	// Due names rooms that want a visit: something lapsed there, or nobody has looked for
 	// a while. It says whether there may be more of them. An error may come with rooms.
 	Due(ctx context.Context) (rooms []string, more bool, err error)

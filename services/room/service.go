@@ -278,11 +278,11 @@ func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesReques
 	if err != nil {
 		return nil, err
 	}
-	lost, err := s.store.Renew(ctx, leases, sent)
+	lost, sooner, err := s.store.Renew(ctx, leases, sent)
 	if err != nil {
 		return nil, err
 	}
-	resp := &roomv1.RenewLeasesResponse{Lease: durationpb.New(wire.Lease)}
+	resp := &roomv1.RenewLeasesResponse{Lease: durationpb.New(max(0, wire.Lease-sooner))}
 	for _, l := range lost {
 		resp.Lost = append(resp.Lost, &roomv1.LostSession{
 			RoomId: leases[l.Index].RoomID, SessionId: leases[l.Index].Session, Cause: causes[l.Cause],

@@ -1476,7 +1476,8 @@ type RenewLeasesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Those that hold no seat any more.
 	Lost []*LostSession `protobuf:"bytes,1,rep,name=lost,proto3" json:"lost,omitempty"`
-	// How long the others' leases live, counted from the moment the request was sent.
+	// How long the others' leases live at least, counted from the moment the request was
+	// sent: 15 s, less by what the call came later than 1 s behind sent_time.
 	Lease         *durationpb.Duration `protobuf:"bytes,2,opt,name=lease,proto3" json:"lease,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

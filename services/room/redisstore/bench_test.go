@@ -99,7 +99,7 @@ func BenchmarkScript(b *testing.B) {
 		return err
 	}
 	renew := func(b *testing.B, store *redisstore.Store, id, user string) error {
-		_, err := store.Renew(b.Context(), []room.Lease{{RoomID: id, Session: user, User: user}}, unsaid)
+		_, _, err := store.Renew(b.Context(), []room.Lease{{RoomID: id, Session: user, User: user}}, unsaid)
 		return err
 	}
 	leave := func(b *testing.B, store *redisstore.Store, id, user string) error {
@@ -178,7 +178,7 @@ func BenchmarkRenew50000(b *testing.B) {
 			leases := occupy(b, rdb, layout, rooms, 50_000, time.Now().Add(time.Hour))
 			report := cpu(b, rdb)
 			for b.Loop() {
-				if lost, err := store.Renew(b.Context(), leases, unsaid); len(lost) > 0 || err != nil {
+				if lost, _, err := store.Renew(b.Context(), leases, unsaid); len(lost) > 0 || err != nil {
 					b.Fatal(len(lost), err)
 				}
 			}

@@ -106,7 +106,7 @@ func (c *crowd) step(rng *rand.Rand) {
 		c.mu.Lock()
 		leases := slices.Clone(c.live)
 		c.mu.Unlock()
-		_, err := c.store.Renew(c.ctx, leases[max(0, len(leases)-6):], unsaid)
+		_, _, err := c.store.Renew(c.ctx, leases[max(0, len(leases)-6):], unsaid)
 		c.allowed(err)
 	case 10:
 		_, err := c.store.Expire(c.ctx, []string{"r"})

@@ -24,7 +24,7 @@ type chunk struct {
 }
 
 // Renew renews leases, in as few round trips as there can be: one for all partitions.
-func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) ([]room.Lost, error) {
+func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) (lost []room.Lost, sooner time.Duration, err error) {
 	latest := ""
 	if !sent.IsZero() {
 		latest = millis(sent.Add(s.rules.Lease + room.SentWithin))
@@ -34,19 +34,21 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) 
 		return chunks[i].keys, chunks[i].args
 	})
 	if err != nil {
-		return nil, roomlog.Fault("renew leases", err)
+		return nil, 0, roomlog.Fault("renew leases", err)
 	}
-	var lost []int
+	var indices []int
 	for i, cmd := range cmds {
-		positions, err := cmd.Int64Slice()
+		answer, err := cmd.Int64Slice()
 		if err != nil {
-			return nil, roomlog.Fault("renew leases", err)
+			return nil, 0, roomlog.Fault("renew leases", err)
 		}
-		for _, p := range positions {
-			lost = append(lost, chunks[i].index[p-1])
+		sooner = max(sooner, time.Duration(answer[0])*time.Millisecond)
+		for _, p := range answer[1:] {
+			indices = append(indices, chunks[i].index[p-1])
 		}
 	}
-	return s.causes(ctx, leases, lost)
+	lost, err = s.causes(ctx, leases, indices)
+	return lost, sooner, err
 }
 
 func (s *Store) chunks(leases []room.Lease, latest string) []*chunk {

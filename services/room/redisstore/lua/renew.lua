@@ -2,7 +2,8 @@
 -- KEYS: the leases of each room
 -- ARGV: 1 lease, ms  2 its end at the latest, ms, or ''; then for each room: number of its
 --       sessions (1 to 500), and they
--- Answers the positions in ARGV of sessions that hold no live lease.
+-- Answers by how much the leases end sooner than a lease from now, ms, and behind it the
+-- positions in ARGV of sessions that hold no live lease.
 local ends, latest = now + tonumber(ARGV[1]), tonumber(ARGV[2])
 -- Held up, as in a Redis that stood still: who sent it may be dead by now.
 local late = latest and latest < ends
@@ -14,7 +15,7 @@ local function extend(leases, scores)
   return call('ZADD', leases, 'XX', 'CH', unpack(scores))
 end
 
-local lost = {}
+local answer = {late and ends - latest or 0}
 local at = 3
 -- A full Redis refuses a script whose first write is ZADD, and every member would lose the
 -- seat. This one removes nothing.
@@ -36,11 +37,11 @@ for _, leases in ipairs(KEYS) do
         renewed[#renewed + 1] = deadline
         renewed[#renewed + 1] = ARGV[at + i]
       else
-        lost[#lost + 1] = at + i
+        answer[#answer + 1] = at + i
       end
     end
     if renewed[1] then extend(leases, renewed) end
   end
   at = at + n + 1
 end
-return lost
+return answer

@@ -82,6 +82,6 @@ var mutants = []mutant{
 		{gateway + "hub.go", "					if r := s.rooms[roomID]; r != nil {\n", "					if r := s.rooms[roomID]; r != nil && len(r.members) == 0 {\n"},
 	}},
 	{"lease-too-long", "I6: a gateway takes a lease for 4 s longer than it is", []edit{
-		{gateway + "session.go", "s.leaseUntil.Store(int64(sent + wire.Lease))", "s.leaseUntil.Store(int64(sent + wire.Lease + 4*time.Second))"},
+		{gateway + "session.go", "leasedUntil(end time.Duration) {\n", "leasedUntil(end time.Duration) {\n	end += 4 * time.Second\n"},
 	}},
 }

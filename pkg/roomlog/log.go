@@ -16,8 +16,12 @@ import (
 )
 
 var (
+	// ClockLua stands in front of every script that asks for the time.
+	//
+	//go:embed lua/clock.lua
+	ClockLua string
 	// EntryLua defines entry(), which appends to a room's log; scripts that do so
-	// begin with it.
+	// begin with ClockLua and it.
 	//
 	//go:embed lua/entry.lua
 	EntryLua string
@@ -26,7 +30,7 @@ var (
 	//go:embed lua/read.lua
 	readLua string
 
-	messageScript = redis.NewScript(EntryLua + messageLua)
+	messageScript = redis.NewScript(ClockLua + EntryLua + messageLua)
 	readScript    = redis.NewScript(readLua)
 )
 

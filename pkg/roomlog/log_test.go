@@ -174,11 +174,11 @@ func TestTheDateOfAnEntryIsThatOfGo(t *testing.T) {
 		}
 		args := make([]any, len(times))
 		for i, ms := range times {
-			args[i] = ms
+			args[i] = fmt.Sprintf("%04d", ms)
 		}
-		got, err := f.rdb.Eval(f.ctx, roomlog.EntryLua+`
+		got, err := f.rdb.Eval(f.ctx, roomlog.ClockLua+roomlog.EntryLua+`
 			local answer = {}
-			for i, ms in ipairs(ARGV) do answer[i] = rfc3339(tonumber(ms)) end
+			for i, s in ipairs(ARGV) do answer[i] = rfc3339(string.match(s, '^(%d+)(%d%d%d)$')) end
 			return answer`, nil, args...).StringSlice()
 		f.must(err)
 		for i, ms := range times {

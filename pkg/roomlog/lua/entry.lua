@@ -1,32 +1,31 @@
--- Shared by every script that appends to a room's log.
+-- Shared by every script that appends to a room's log; clock.lua stands in front.
 
--- rfc3339(ms): the time as frames write it. Days to a date by H. Hinnant's
--- civil-from-days, since scripts have no os.date.
-local function rfc3339(ms)
-  local s = math.floor(ms / 1000)
-  local days = math.floor(s / 86400)
-  local z = days + 719468
-  local era = math.floor(z / 146097)
-  local doe = z - era * 146097
-  local yoe = math.floor((doe - math.floor(doe / 1460) + math.floor(doe / 36524) - math.floor(doe / 146096)) / 365)
-  local doy = doe - (365 * yoe + math.floor(yoe / 4) - math.floor(yoe / 100))
-  local mp = math.floor((5 * doy + 2) / 153)
+-- rfc3339(s, ms): the time of s seconds and of ms, three digits, as frames write it. Days to
+-- a date by H. Hinnant's civil-from-days, since scripts have no os.date; x - x % 1 is the
+-- whole part, and %d takes it by itself.
+local function rfc3339(s, ms)
+  local z = (s - s % 86400) / 86400 + 719468
+  local doe = z % 146097
+  local yoe = (doe - (doe - doe % 1460) / 1460 + (doe - doe % 36524) / 36524 - (doe - doe % 146096) / 146096) / 365
+  yoe = yoe - yoe % 1
+  local doy = doe - (365 * yoe + (yoe - yoe % 4) / 4 - (yoe - yoe % 100) / 100)
+  local mp = (5 * doy + 2) / 153
+  mp = mp - mp % 1
+  local before = (153 * mp + 2) / 5
   local month = mp < 10 and mp + 3 or mp - 9
-  local year = yoe + era * 400 + (month <= 2 and 1 or 0)
-  local day = doy - math.floor((153 * mp + 2) / 5) + 1
-  local r = s - days * 86400
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%03dZ', year, month, day,
-    math.floor(r / 3600), math.floor(r / 60) % 60, r % 60, ms % 1000)
+  local year = yoe + (z - doe) / 146097 * 400 + (month <= 2 and 1 or 0)
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%sZ', year, month, doy - (before - before % 1) + 1,
+    s % 86400 / 3600, s % 3600 / 60, s % 60, ms)
 end
 
--- entry(room, log, channel, epoch, now, kind, type, tail): appends one entry and
--- publishes it; answers with its seq. tail is the frame's JSON behind "time".
-local function entry(room, log, channel, epoch, now, kind, type, tail)
-  local seq = redis.call('HINCRBY', room, 'seq', 1)
-  local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. rfc3339(now) .. '"' .. tail
-  redis.call('XADD', log, 'MAXLEN', '~', 1000, seq .. '-' .. string.format('%.0f', now), 'f', frame)
+-- entry(room, log, channel, epoch, kind, type, tail): appends one entry and publishes it;
+-- answers with its seq, as text. tail is the frame's JSON behind "time".
+local function entry(room, log, channel, epoch, kind, type, tail)
+  local seq = string.format('%d', call('HINCRBY', room, 'seq', '1'))
+  local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. rfc3339(clock[1], millis) .. '"' .. tail
+  call('XADD', log, 'MAXLEN', '~', '1000', seq .. '-' .. NOW, 'f', frame)
   -- An hour past the longest time that a room may be empty; the reaper's visits renew it.
-  if seq == 1 then redis.call('EXPIRE', log, 90000) end
-  redis.call('PUBLISH', channel, kind .. ' ' .. epoch .. ' ' .. seq .. ' ' .. frame)
+  if seq == '1' then call('EXPIRE', log, '90000') end
+  call('PUBLISH', channel, kind .. ' ' .. epoch .. ' ' .. seq .. ' ' .. frame)
   return seq
 end

@@ -1,4 +1,5 @@
--- Appends a message of a session, or of the application, to a room's log.
+-- Appends a message of a session, or of the application, to a room's log; entry.lua stands
+-- in front.
 -- KEYS: 1 room  2 log  3 leases  4, 5 message ids of even and odd periods
 -- ARGV: 1 channel
 --       2 epoch of the session's room ('' for the application: the room's own)
@@ -7,24 +8,21 @@
 --       5 tail of the frame
 -- Answers {0, seq} appended; {1, seq, ms} its id was used in the last two minutes, by
 -- that entry, at that time; {2} the session has no live lease here; {3} no such room.
-local t = redis.call('TIME')
-local now = t[1] * 1000 + math.floor(t[2] / 1000)
-
 local epoch = ARGV[2]
 if ARGV[3] ~= '' then
-  local lease = redis.call('ZSCORE', KEYS[3], ARGV[3])
+  local lease = call('ZSCORE', KEYS[3], ARGV[3])
   if not lease or tonumber(lease) <= now then return {2} end
 else
-  epoch = redis.call('HGET', KEYS[1], 'epoch')
+  epoch = call('HGET', KEYS[1], 'epoch')
   if not epoch then return {3} end
 end
 
 local id, ids, period = ARGV[4], nil, 0
 if id ~= '' then
-  period = math.floor(now / 120000)
+  period = (now - now % 120000) / 120000
   ids = KEYS[4 + period % 2]
   for _, key in ipairs({ids, KEYS[5 - period % 2]}) do
-    local used = redis.call('HGET', key, id)
+    local used = call('HGET', key, id)
     if used then
       local seq, at = string.match(used, '^(%d+):(%d+)$')
       if tonumber(at) > now - 120000 then return {1, tonumber(seq), tonumber(at)} end
@@ -32,10 +30,11 @@ if id ~= '' then
   end
 end
 
-local seq = entry(KEYS[1], KEYS[2], ARGV[1], epoch, now, 'm', 'MESSAGE', ARGV[5])
+local seq = entry(KEYS[1], KEYS[2], ARGV[1], epoch, 'm', 'MESSAGE', ARGV[5])
 if ids then
-  redis.call('HSET', ids, id, seq .. ':' .. string.format('%.0f', now))
-  -- Gone when the period comes round to this key again.
-  redis.call('PEXPIREAT', ids, string.format('%.0f', (period + 2) * 120000))
+  call('HSET', ids, id, seq .. ':' .. NOW)
+  -- Gone when the period comes round to this key again. To look takes half as long.
+  local gone = (period + 2) * 120000
+  if call('PEXPIRETIME', ids) ~= gone then call('PEXPIREAT', ids, string.format(MS, gone)) end
 end
-return {0, seq}
+return {0, tonumber(seq)}

@@ -24,7 +24,7 @@ var sources embed.FS
 
 // script makes the script of one operation on a room.
 func script(name string) *redis.Script {
-	return redis.NewScript(source("clock") + roomlog.EntryLua + source("lib") + source(name))
+	return redis.NewScript(roomlog.ClockLua + roomlog.EntryLua + source("ages") + source("lib") + source(name))
 }
 
 func source(name string) string {
@@ -45,8 +45,8 @@ var (
 	leaveScript   = script("leave")
 	removeScript  = script("remove")
 	expireScript  = script("expire")
-	renewScript   = redis.NewScript(source("clock") + source("renew"))
-	dueScript     = redis.NewScript(source("clock") + source("due"))
+	renewScript   = redis.NewScript(roomlog.ClockLua + source("renew"))
+	dueScript     = redis.NewScript(roomlog.ClockLua + source("ages") + source("due"))
 )
 
 // Store is a room.Store in Redis.

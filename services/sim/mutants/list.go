@@ -27,8 +27,8 @@ var mutants = []mutant{
 		{lua + "confirm.lua", "  call('HDEL', SESSIONS, old)\n", ""},
 	}},
 	{"callers-clock", "I1, I3: time is the caller's, not Redis'", []edit{
-		{lua + "clock.lua", "local now = clock[1] * 1000 + math.floor(clock[2] / 1000)\n",
-			"local now = tonumber(string.match(ARGV[#ARGV] or '', '^at:(%d+)$') or '') or clock[1] * 1000 + math.floor(clock[2] / 1000)\n"},
+		{"pkg/roomlog/lua/clock.lua", "local NOW = clock[1] .. millis\n",
+			"local NOW = string.match(ARGV[#ARGV] or '', '^at:(%d+)$') or clock[1] .. millis\n"},
 		{"services/room/redisstore/store.go", "append([]any{roomID}, args...)...).Slice()",
 			"append(append([]any{roomID}, args...), fmt.Sprintf(\"at:%d\", time.Now().UnixMilli()))...).Slice()"},
 	}},

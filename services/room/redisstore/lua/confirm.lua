@@ -71,7 +71,7 @@ call('HSET', SEATS, user, session)
 local value = user .. '\n' .. ARGV[3] .. '\n' .. member
 call('HSET', SESSIONS, session, value)
 call('ZADD', LEASES, string.format(MS, deadline), session)
-if not room.entered then call('HSET', ROOM, 'entered', 1) end
+if not room.entered then call('HSET', ROOM, 'entered', '1') end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
 if not old then
   occupied = call('ZCARD', LEASES)

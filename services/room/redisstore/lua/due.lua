@@ -6,14 +6,14 @@
 local DUE = KEYS[1]
 local ROOMS = string.sub(DUE, 1, -4) .. 'r:'
 
-local due = call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', 0, 100)
+local due = call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', '0', '100')
 -- A full Redis refuses a script whose first write is ZADD. This one removes nothing.
 if due[1] then call('ZREM', DUE, '') end
 
 -- first(key): when the first of a set of holders loses its hold. A key that is no such set
 -- is for the visit to fail at: here, it would stop those of all rooms.
 local function first(key)
-  local holder = redis.pcall('ZRANGE', key, 0, 0, 'WITHSCORES')
+  local holder = redis.pcall('ZRANGE', key, '0', '0', 'WITHSCORES')
   return holder.err and 0 or tonumber(holder[2]) or math.huge
 end
 

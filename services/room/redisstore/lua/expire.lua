@@ -14,7 +14,7 @@ purge()
 local freed = before - call('ZCARD', LEASES) - call('ZCARD', PERMITS)
 if not settle() then return freed end
 for _, holders in ipairs({PERMITS, LEASES}) do
-  local first = call('ZRANGE', holders, 0, 0, 'WITHSCORES')
+  local first = call('ZRANGE', holders, '0', '0', 'WITHSCORES')
   if first[2] then due(tonumber(first[2])) end
 end
 

@@ -1,4 +1,4 @@
--- The permit rules, shared by every script of a room; clock.lua and entry() stand in front.
+-- The permit rules, shared by every script of a room; clock.lua and entry.lua stand in front.
 -- KEYS: 1 rooms  2 due  3 room  4 permits  5 tokens  6 seats  7 sessions  8 leases
 --       9 spent  10 log  11, 12 message ids      (package roomlog, keys.go)
 -- ARGV: 1 room id; what follows is the operation's own
@@ -39,7 +39,7 @@ end
 -- keep(key …): every key of a room expires by itself, an hour past whatever it may
 -- be waiting for. It is said of a key that is new; the reaper's visits renew it.
 local function keep(...)
-  local ms = (math.max(room.empty, room.departure) + 3600) * 1000
+  local ms = string.format(MS, (math.max(room.empty, room.departure) + 3600) * 1000)
   for _, key in ipairs({...}) do call('PEXPIRE', key, ms) end
 end
 
@@ -48,7 +48,7 @@ local function notice(kind, data) call('PUBLISH', CHANNEL, kind .. ' ' .. room.e
 
 -- roster(kind, type, tail, occupied): a join or a leave in the log, where it is full.
 local function roster(kind, type, tail, occupied)
-  room.seq = entry(ROOM, LOG, CHANNEL, room.epoch, now, kind, type, tail .. ',"occupied":' .. occupied .. '}')
+  room.seq = tonumber(entry(ROOM, LOG, CHANNEL, room.epoch, kind, type, tail .. ',"occupied":' .. occupied .. '}'))
 end
 
 -- spend(session …): their ids are never used again, by a delayed call neither. They
@@ -61,7 +61,7 @@ local function spend(...)
     scored[#scored + 1] = session
   end
   call('ZADD', SPENT, unpack(scored))
-  call('PEXPIRE', SPENT, 120000)
+  call('PEXPIRE', SPENT, '120000')
 end
 
 -- carriedOut(what, request): what was asked for with that request id was carried out in

@@ -44,7 +44,7 @@ func (l Layout) Partition(roomID string) int {
 
 func tag(partition int) string { return "ar:{p" + strconv.Itoa(partition) + "}:" }
 
-// RoomsKey is the sorted set of a partition's rooms by create time in ms.
+// RoomsKey is the sorted set of a partition's rooms by create time in µs.
 func RoomsKey(partition int) string { return tag(partition) + "rooms" }
 
 // DueKey is the sorted set of a partition's rooms by the earliest ms at which

@@ -19,7 +19,7 @@ import (
 // place is where a room stands in the list: newest first, then by id from z to a, as Redis
 // orders equal scores backwards.
 type place struct {
-	created int64 // ms
+	created int64 // µs
 	id      string
 }
 
@@ -77,7 +77,7 @@ func (s *Store) places(ctx context.Context, size int, after *place) ([]place, er
 	for p := range partitions {
 		partitions[p] = p
 	}
-	// Rooms made in the same ms as the last page's end may stand on earlier pages, and
+	// Rooms made in the same µs as the last page's end may stand on earlier pages, and
 	// no query leaves them out: where they took up the answer, ask for what follows.
 	count := size + 2 // the last page's end, a page, and one to know of a next page
 	for offset := 0; len(partitions) > 0; offset += count {
@@ -101,7 +101,7 @@ func (s *Store) places(ctx context.Context, size int, after *place) ([]place, er
 	return places, nil
 }
 
-// newest reads the rooms of partitions from the ms of after on, newest first.
+// newest reads the rooms of partitions from the µs of after on, newest first.
 func (s *Store) newest(ctx context.Context, partitions []int, after *place, offset, count int) ([][]place, error) {
 	newest := "+inf"
 	if after != nil {

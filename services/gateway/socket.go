@@ -51,6 +51,7 @@ type socket struct {
 	writer  bool           // a goroutine is writing
 	replay  int            // bytes that sendAll waits for: they come on top of the limit
 	code    wire.CloseCode // of the close frame that was sent or queued: nothing follows it
+	final   int            // bytes of that frame
 	giveUp  time.Time      // when the writer stops trying to bring the close frame; zero before
 	over    bool           // the connection broke or was ended: nothing is sent any more
 	fenced  bool           // nothing but a close frame is sent any more
@@ -269,6 +270,7 @@ func (s *socket) closeLocked(code wire.CloseCode) {
 // finalLocked sends the close frame.
 func (s *socket) finalLocked(frame []byte) {
 	s.giveUp = time.Now().Add(slowPatience)
+	s.final = len(frame)
 	switch {
 	case s.over:
 	case s.writer:
@@ -295,8 +297,8 @@ func (s *socket) fence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fenced = true
-	if s.code == 0 {
-		s.queue = s.queue[:0]
+	if last := len(s.queue) - s.final; last > 0 {
+		s.queue = s.queue[:copy(s.queue, s.queue[last:])]
 	}
 }
 

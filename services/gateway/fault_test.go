@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
+	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
 func TestSocketThatBreaksKeepsItsSeatUntilTheLeaseEndsAndIsLost(t *testing.T) {
@@ -395,6 +396,24 @@ func TestTakeoverDuringABreakIsNoticed(t *testing.T) {
 		old.ends(wire.CloseReplaced)
 		p.sync()
 		c.occupied(roomID, 1)
+	})
+}
+
+// So is a removal, by a member who would come back otherwise.
+func TestRemovalDuringABreakIsNoticed(t *testing.T) {
+	virtual(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{})
+		other, _ := c.nodes[1].walkIn(roomID, "")
+		p, joined := c.nodes[0].walkIn(roomID, "")
+		other.expect(wire.TypeMemberJoined)
+		c.partition("gateway-1", "redis", true)
+		if _, err := c.api.RemoveMember(t.Context(), &roomv1.RemoveMemberRequest{RoomId: roomID, UserId: joined.UserID}); err != nil {
+			t.Fatal(err)
+		}
+		p.ends(wire.CloseRemoved)
+		if f := other.expect(wire.TypeMemberLeft); f.Reason != wire.ReasonRemoved {
+			t.Errorf("left by %s", f.Reason)
+		}
 	})
 }
 

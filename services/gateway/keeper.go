@@ -234,6 +234,8 @@ func (k *keeper) renewed(sessions []*session, resp *roomv1.RenewLeasesResponse, 
 			s.close(wire.CloseReplaced)
 		case roomv1.LostSession_CAUSE_ROOM_GONE:
 			s.close(wire.CloseRoomDeleted)
+		case roomv1.LostSession_CAUSE_REMOVED:
+			s.close(wire.CloseRemoved)
 		default:
 			s.close(wire.CloseLeaseLost)
 		}

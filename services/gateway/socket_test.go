@@ -377,6 +377,7 @@ func TestRenewalThatFindsNoSeatClosesUnlessTheMemberIsLeaving(t *testing.T) {
 		for cause, want := range map[roomv1.LostSession_Cause]wire.CloseCode{
 			roomv1.LostSession_CAUSE_REPLACED:    wire.CloseReplaced,
 			roomv1.LostSession_CAUSE_ROOM_GONE:   wire.CloseRoomDeleted,
+			roomv1.LostSession_CAUSE_REMOVED:     wire.CloseRemoved,
 			roomv1.LostSession_CAUSE_LEASE_ENDED: wire.CloseLeaseLost,
 		} {
 			for _, leaving := range []bool{false, true} {
@@ -427,27 +428,33 @@ func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T)
 	}
 }
 
-// A session whose lease has ended sends nothing more, also of what waits for its writer.
+// A session whose lease has ended sends nothing more, also of what waits for its writer. It
+// is closed a second before the lease ends, or behind it where the process stood still.
 func TestWhatWaitsBehindAFenceIsNotSent(t *testing.T) {
-	s, peer, _ := tcpSocket(t)
-	sent, waits := 0, func() int {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return len(s.queue)
-	}
-	for ; waits() < 200<<10; sent++ {
-		if !s.send(numbered(sent, 1000)) {
-			t.Fatal("closed")
+	for _, closedFirst := range []bool{false, true} {
+		s, peer, _ := tcpSocket(t)
+		sent, waits := 0, func() int {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			return len(s.queue)
 		}
-	}
-	s.fence()
-	if s.send(numbered(sent, 1000)) {
-		t.Error("sent behind the fence")
-	}
-	s.closeWith(wire.CloseLeaseLost)
-	got, code := readNumbered(t, peer)
-	if got > sent-150 || code != wire.CloseLeaseLost {
-		t.Errorf("%d of %d frames came, closed with %d", got, sent, code)
+		for ; waits() < 200<<10; sent++ {
+			if !s.send(numbered(sent, 1000)) {
+				t.Fatal("closed")
+			}
+		}
+		if closedFirst {
+			s.closeWith(wire.CloseLeaseLost)
+		}
+		s.fence()
+		if s.send(numbered(sent, 1000)) {
+			t.Error("sent behind the fence")
+		}
+		s.closeWith(wire.CloseLeaseLost)
+		got, code := readNumbered(t, peer)
+		if got > sent-150 || code != wire.CloseLeaseLost {
+			t.Errorf("%d of %d frames came, closed with %d", got, sent, code)
+		}
 	}
 }
 

@@ -108,6 +108,7 @@ const (
 	LeaseEnded Cause = iota + 1
 	Replaced
 	RoomGone
+	Removed // in the last two minutes
 )
 
 // Lost is a session that holds no seat any more; Index is its place in the request.

@@ -295,6 +295,7 @@ var causes = map[Cause]roomv1.LostSession_Cause{
 	LeaseEnded: roomv1.LostSession_CAUSE_LEASE_ENDED,
 	Replaced:   roomv1.LostSession_CAUSE_REPLACED,
 	RoomGone:   roomv1.LostSession_CAUSE_ROOM_GONE,
+	Removed:    roomv1.LostSession_CAUSE_REMOVED,
 }
 
 // Leave gives a seat up.

@@ -177,6 +177,8 @@ const (
 	LostSession_CAUSE_REPLACED LostSession_Cause = 2
 	// The room is gone.
 	LostSession_CAUSE_ROOM_GONE LostSession_Cause = 3
+	// RemoveMember took the user out of the room, not longer ago than two minutes.
+	LostSession_CAUSE_REMOVED LostSession_Cause = 4
 )
 
 // Enum value maps for LostSession_Cause.
@@ -186,12 +188,14 @@ var (
 		1: "CAUSE_LEASE_ENDED",
 		2: "CAUSE_REPLACED",
 		3: "CAUSE_ROOM_GONE",
+		4: "CAUSE_REMOVED",
 	}
 	LostSession_Cause_value = map[string]int32{
 		"CAUSE_UNSPECIFIED": 0,
 		"CAUSE_LEASE_ENDED": 1,
 		"CAUSE_REPLACED":    2,
 		"CAUSE_ROOM_GONE":   3,
+		"CAUSE_REMOVED":     4,
 	}
 )
 
@@ -1942,17 +1946,18 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\n" +
 	"gateway_id\x18\x01 \x01(\tR\tgatewayId\x128\n" +
 	"\bsessions\x18\x02 \x03(\v2\x1c.anteroom.room.v1.SessionRefR\bsessions\x127\n" +
-	"\tsent_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bsentTime\"\xe0\x01\n" +
+	"\tsent_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\bsentTime\"\xf3\x01\n" +
 	"\vLostSession\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x02 \x01(\tR\tsessionId\x129\n" +
-	"\x05cause\x18\x03 \x01(\x0e2#.anteroom.room.v1.LostSession.CauseR\x05cause\"^\n" +
+	"\x05cause\x18\x03 \x01(\x0e2#.anteroom.room.v1.LostSession.CauseR\x05cause\"q\n" +
 	"\x05Cause\x12\x15\n" +
 	"\x11CAUSE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11CAUSE_LEASE_ENDED\x10\x01\x12\x12\n" +
 	"\x0eCAUSE_REPLACED\x10\x02\x12\x13\n" +
-	"\x0fCAUSE_ROOM_GONE\x10\x03\"y\n" +
+	"\x0fCAUSE_ROOM_GONE\x10\x03\x12\x11\n" +
+	"\rCAUSE_REMOVED\x10\x04\"y\n" +
 	"\x13RenewLeasesResponse\x121\n" +
 	"\x04lost\x18\x01 \x03(\v2\x1d.anteroom.room.v1.LostSessionR\x04lost\x12/\n" +
 	"\x05lease\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"\x93\x01\n" +

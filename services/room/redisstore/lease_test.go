@@ -93,6 +93,9 @@ func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
 		f.walkIn("a", "s2")
 		f.walkIn("b", "s3")
 		f.leave("s3")
+		f.walkIn("d", "s4")
+		f.must(f.store.Remove(f.ctx, "r", "d", ""))
+		f.walkIn("d", "s5") // who has come again, and was removed all the same
 		lost, _, err := f.store.Renew(f.ctx, []room.Lease{
 			{RoomID: "r", Session: "s1", User: "a"},
 			{RoomID: "r", Session: "s2", User: "a"},
@@ -100,9 +103,10 @@ func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
 			{RoomID: "r", Session: "never", User: "c"},
 			{RoomID: "r", Session: "s1"}, // without its user the cause is not known
 			{RoomID: "nowhere", Session: "s9", User: "a"},
+			{RoomID: "r", Session: "s4", User: "d"},
 		}, unsaid)
 		f.must(err)
-		want := []room.Lost{{Index: 0, Cause: room.Replaced}, {Index: 2, Cause: room.LeaseEnded}, {Index: 3, Cause: room.LeaseEnded}, {Index: 4, Cause: room.LeaseEnded}, {Index: 5, Cause: room.RoomGone}}
+		want := []room.Lost{{Index: 0, Cause: room.Replaced}, {Index: 2, Cause: room.LeaseEnded}, {Index: 3, Cause: room.LeaseEnded}, {Index: 4, Cause: room.LeaseEnded}, {Index: 5, Cause: room.RoomGone}, {Index: 6, Cause: room.Removed}}
 		slices.SortFunc(lost, func(a, b room.Lost) int { return a.Index - b.Index })
 		if !slices.Equal(lost, want) {
 			f.Fatalf("lost %+v; want %+v", lost, want)

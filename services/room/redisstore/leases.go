@@ -93,21 +93,25 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 	pipe := s.rdb.Pipeline()
 	epoch := make([]*redis.StringCmd, len(lost))
 	holder := make([]*redis.StringCmd, len(lost))
+	removed := make([]*redis.FloatCmd, len(lost))
 	for n, i := range lost {
 		k := s.layout.Keys(leases[i].RoomID)
 		epoch[n] = pipe.HGet(ctx, k.Room(), "epoch")
 		holder[n] = pipe.HGet(ctx, k.Seats(), leases[i].User)
+		removed[n] = pipe.ZScore(ctx, roomlog.SpentKey(s.layout.Partition(leases[i].RoomID)), "removed "+leases[i].Session)
 	}
 	_, _ = pipe.Exec(ctx) // every command carries its own error
 	answer := make([]room.Lost, len(lost))
 	for n, i := range lost {
-		// An empty seat is an answer; anything else is a fault, and no reason to say that
-		// the room is gone.
-		if err := cmp.Or(notNil(epoch[n].Err()), notNil(holder[n].Err())); err != nil {
+		// That something is not there is an answer; anything else is a fault, and no reason to
+		// say that the room is gone.
+		if err := cmp.Or(notNil(epoch[n].Err()), notNil(holder[n].Err()), notNil(removed[n].Err())); err != nil {
 			return nil, roomlog.Fault("find out why leases ended", err)
 		}
 		answer[n] = room.Lost{Index: i, Cause: room.LeaseEnded}
 		switch session := holder[n].Val(); {
+		case removed[n].Err() == nil: // though the user has come again, or the room has gone with the last one
+			answer[n].Cause = room.Removed
 		case epoch[n].Val() == "" || leases[i].Epoch != "" && epoch[n].Val() != leases[i].Epoch:
 			answer[n].Cause = room.RoomGone
 		case session != "" && session != leases[i].Session:

@@ -369,7 +369,7 @@ func (r *localRoom) occupancy(n int) {
 
 func (r *localRoom) tellOccupancy() {
 	r.occupancyDue = false
-	r.occupancyAt = r.shard.hub.clock()
+	r.occupancyAt = max(r.shard.hub.clock(), r.restUntil) // when it goes out, at the latest
 	r.touch()
 	r.frames = appendFrame(r.frames, wire.OccupancyFrame(r.occupied))
 }

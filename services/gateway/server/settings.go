@@ -55,7 +55,8 @@ func (s *Settings) Check() error {
 	return cmp.Or(
 		checkRate("--message-rate", s.MessageRate), checkRate("--frame-rate", s.FrameRate),
 		checkRate("--connect-rate", s.ConnectRate), checkRate("--http-rate", s.HTTPRate),
-		checkCount("--max-sockets", s.MaxSockets), checkCount("--connect-burst", s.ConnectBurst), checkCount("--http-burst", s.HTTPBurst),
+		checkCount("--max-sockets", s.MaxSockets), checkCount("--message-burst", s.MessageBurst), checkCount("--frame-burst", s.FrameBurst),
+		checkCount("--connect-burst", s.ConnectBurst), checkCount("--http-burst", s.HTTPBurst),
 	)
 }
 

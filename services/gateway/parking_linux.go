@@ -61,18 +61,16 @@ func (p *parking) watch(s *session) error {
 	if err != nil {
 		return err
 	}
-	failed := s.sock.raw.Control(func(fd uintptr) {
-		s.sock.fd = int32(fd)
-		p.mu.Lock()
-		p.parked[s.sock.fd] = s
-		p.mu.Unlock()
-		event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: s.sock.fd}
-		err = control(epoll, syscall.EPOLL_CTL_MOD, &event)
-		if errors.Is(err, syscall.ENOENT) { // its first time
-			err = control(epoll, syscall.EPOLL_CTL_ADD, &event)
-		}
-	})
-	if err = cmp.Or(failed, err); err != nil {
+	fd := int32(s.sock.fd)
+	p.mu.Lock()
+	p.parked[fd] = s
+	p.mu.Unlock()
+	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: fd}
+	err = control(epoll, syscall.EPOLL_CTL_MOD, &event)
+	if errors.Is(err, syscall.ENOENT) { // its first time
+		err = control(epoll, syscall.EPOLL_CTL_ADD, &event)
+	}
+	if err != nil {
 		p.forget(s)
 	}
 	return err
@@ -94,8 +92,8 @@ func control(epoll *os.File, op int, event *syscall.EpollEvent) error {
 func (p *parking) forget(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.parked[s.sock.fd] == s {
-		delete(p.parked, s.sock.fd)
+	if fd := int32(s.sock.fd); p.parked[fd] == s {
+		delete(p.parked, fd)
 	}
 }
 

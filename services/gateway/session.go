@@ -30,7 +30,10 @@ const (
 
 // session is one WebSocket: before its join was confirmed, and after.
 type session struct {
-	// What each tick of the keeper looks at stands together: there are many sessions.
+	// What deliveries and each tick of the keeper look at stands together: there are many
+	// sessions.
+	sock       *socket
+	since      int64        // of the shard: seqs up to this one are not for this member
 	heardAt    atomic.Int64 // clock when something came last
 	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
 	renewTurn  int          // of the keeper: that of its group; set before the join is complete
@@ -40,7 +43,6 @@ type session struct {
 
 	g        *Gateway
 	ws       *websocket.Conn
-	sock     *socket
 	id       string
 	pingTurn int // of the keeper
 
@@ -53,7 +55,6 @@ type session struct {
 
 	// Owned by the shard.
 	slot     int           // index among the members of the local room
-	since    int64         // seqs up to this one are not for this member
 	until    int64         // of a member that leaves: the last seq for it
 	departed chan struct{} // of a member that leaves: closed when it is out of the local room
 

@@ -16,6 +16,9 @@ const (
 // pingFrame is a ping without payload.
 var pingFrame = []byte{0x89, 0x00}
 
+// pongHeader begins the answer to it, behind which stands the peer's mask.
+const pongHeader = "\x8a\x80"
+
 // appendFrame appends a text frame.
 func appendFrame(dst, payload []byte) []byte {
 	switch n := len(payload); {

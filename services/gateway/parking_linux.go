@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// news is that there is something to read, or that the peer has ended.
+const news = syscall.EPOLLIN | syscall.EPOLLRDHUP
+
 // parking waits for all parked sessions at once, from the first one on.
 type parking struct {
 	off atomic.Bool // nobody is parked
@@ -61,14 +64,12 @@ func (p *parking) watch(s *session) error {
 	if err != nil {
 		return err
 	}
-	fd := int32(s.sock.fd)
 	p.mu.Lock()
-	p.parked[fd] = s
+	p.parked[int32(s.sock.fd)] = s
 	p.mu.Unlock()
-	event := syscall.EpollEvent{Events: syscall.EPOLLIN | syscall.EPOLLRDHUP | syscall.EPOLLONESHOT, Fd: fd}
-	err = control(epoll, syscall.EPOLL_CTL_MOD, &event)
+	err = watch(epoll, syscall.EPOLL_CTL_MOD, s)
 	if errors.Is(err, syscall.ENOENT) { // its first time
-		err = control(epoll, syscall.EPOLL_CTL_ADD, &event)
+		err = watch(epoll, syscall.EPOLL_CTL_ADD, s)
 	}
 	if err != nil {
 		p.forget(s)
@@ -76,13 +77,14 @@ func (p *parking) watch(s *session) error {
 	return err
 }
 
-func control(epoll *os.File, op int, event *syscall.EpollEvent) error {
+func watch(epoll *os.File, op int, s *session) error {
 	raw, err := epoll.SyscallConn()
 	if err != nil {
 		return err
 	}
+	event := syscall.EpollEvent{Events: news | syscall.EPOLLONESHOT, Fd: int32(s.sock.fd)}
 	failed := raw.Control(func(fd uintptr) {
-		err = os.NewSyscallError("epoll_ctl", syscall.EpollCtl(int(fd), op, int(event.Fd), event))
+		err = os.NewSyscallError("epoll_ctl", syscall.EpollCtl(int(fd), op, s.sock.fd, &event))
 	})
 	return cmp.Or(failed, err)
 }
@@ -117,9 +119,29 @@ func (p *parking) serve(epoll *os.File) {
 			p.mu.Lock()
 			s := p.parked[e.Fd]
 			p.mu.Unlock()
-			if s != nil {
+			if s != nil && !(e.Events == syscall.EPOLLIN && s.stays(epoll)) {
 				s.sock.wake()
 			}
 		}
 	}
+}
+
+// stays takes the answer to a ping, where that is all that has come, and leaves the session
+// parked: with a goroutine, and the WebSocket library's clocks, it costs three times as much.
+func (s *session) stays(epoll *os.File) bool {
+	s.sock.mu.Lock()
+	defer s.sock.mu.Unlock()
+	if s.sock.parked != s {
+		return true // somebody else woke it
+	}
+	var in [len(pongHeader) + 4 + 1]byte // the mask, and whatever else
+	n, _, err := syscall.Recvfrom(s.sock.fd, in[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+	if err != nil || n != len(in)-1 || string(in[:len(pongHeader)]) != pongHeader || !s.meter.allowance.Allow() {
+		return false
+	}
+	if n, err = syscall.Read(s.sock.fd, in[:n]); err != nil || n != len(in)-1 {
+		return false
+	}
+	s.hear()
+	return watch(epoll, syscall.EPOLL_CTL_MOD, s) == nil
 }

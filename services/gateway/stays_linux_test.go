@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"os"
+	"syscall"
+	"testing"
+	"time"
+)
+
+func TestAnAnswerToAPingWakesNobody(t *testing.T) {
+	const pong = pongHeader + "mask"
+	for name, test := range map[string]struct {
+		comes string
+		stays bool
+	}{
+		"the answer":                  {pong, true},
+		"half of it":                  {pong[:4], false},
+		"more than it":                {pong + "\x81", false},
+		"two of them":                 {pong + pong, false},
+		"one with a payload":          {"\x8a\x81mask!", false},
+		"one without a mask":          {"\x8a\x00", false},
+		"a ping":                      {"\x89\x80mask", false},
+		"an empty message":            {"\x81\x80mask", false},
+		"a pong with a reserved bit":  {"\xca\x80mask", false},
+		"a pong that is not the last": {"\x0a\x80mask", false},
+	} {
+		s, say := quietMember(t)
+		s.g.hub = &hub{start: time.Now().Add(-time.Hour)}
+		fd, err := syscall.EpollCreate1(syscall.EPOLL_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		epoll := os.NewFile(uintptr(fd), "epoll")
+		defer epoll.Close()
+		if err := watch(epoll, syscall.EPOLL_CTL_ADD, s); err != nil {
+			t.Fatal(err)
+		}
+		events := make([]syscall.EpollEvent, 2)
+		comes := func() bool {
+			t.Helper()
+			say(test.comes)
+			if n, err := syscall.EpollWait(fd, events, 10_000); n != 1 {
+				t.Fatalf("%s: %d events, %v", name, n, err)
+			}
+			for in := make([]byte, 64); ; time.Sleep(time.Millisecond) { // until all of it has come
+				if n, _, _ := syscall.Recvfrom(s.sock.fd, in, syscall.MSG_PEEK|syscall.MSG_DONTWAIT); n >= len(test.comes) {
+					break
+				}
+			}
+			return s.stays(epoll)
+		}
+		s.sock.parked = s
+		for range 2 {
+			before := s.heardAt.Load()
+			if stays := comes(); stays != test.stays {
+				t.Errorf("%s: stays %v", name, stays)
+			}
+			left := make([]byte, 64)
+			n, _, _ := syscall.Recvfrom(s.sock.fd, left, syscall.MSG_DONTWAIT)
+			switch heard := s.heardAt.Load() != before; {
+			case test.stays && (n > 0 || !heard):
+				t.Errorf("%s: %d bytes are left, heard %v", name, n, heard)
+			case !test.stays && string(left[:n]) != test.comes:
+				t.Errorf("%s: %q is left", name, left[:n])
+			}
+			if !test.stays {
+				break
+			}
+		}
+		s.sock.parked = nil // there is nothing to wake
+	}
+}
+
+func TestWhoFloodsWithAnswersIsWoken(t *testing.T) {
+	s, say := quietMember(t)
+	s.meter = newMeter(1, 0) // a burst of none
+	s.sock.parked = s
+	say(pongHeader + "mask")
+	if s.stays(nil) {
+		t.Error("it stays parked")
+	}
+	var p [6]byte
+	if n, err := s.sock.nc.Read(p[:]); n != len(p) {
+		t.Errorf("%d bytes are left, %v", n, err)
+	}
+	s.sock.parked = nil
+}

@@ -88,7 +88,8 @@ func (k Keys) Sessions() string { return k.prefix + "sessions" }
 func (k Keys) Leases() string { return k.prefix + "leases" }
 
 // SpentKey is the sorted set of a partition's sessions that ended lately, by the ms at
-// which they did. It is not a room's: their ids are remembered when the room is gone.
+// which they did; of why, where they were replaced or removed; and of requests that were
+// carried out. It is not a room's: their ids are remembered when the room is gone.
 func SpentKey(partition int) string { return tag(partition) + "spent" }
 
 // Log is the stream: id "<seq>-<ms>", field f the frame.

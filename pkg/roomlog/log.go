@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	// ClockLua stands in front of every script that asks for the time.
+	// ClockLua stands in front of every script.
 	//
 	//go:embed lua/clock.lua
 	ClockLua string
@@ -31,7 +31,7 @@ var (
 	readLua string
 
 	messageScript = redis.NewScript(ClockLua + EntryLua + messageLua)
-	readScript    = redis.NewScript(readLua)
+	readScript    = redis.NewScript(ClockLua + readLua)
 )
 
 // Kind tells what is published on a room's channel.

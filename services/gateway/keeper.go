@@ -205,7 +205,7 @@ func (k *keeper) call(ctx context.Context, sessions []*session) (*roomv1.RenewLe
 		GatewayId: k.g.cfg.ID, SentTime: k.g.redisTime(0), Sessions: make([]*roomv1.SessionRef, len(sessions)),
 	}
 	for i, s := range sessions {
-		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, UserId: s.joined.UserID, Epoch: s.joined.Epoch}
+		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, Epoch: s.joined.Epoch}
 	}
 	return k.g.cfg.Rooms.RenewLeases(ctx, req)
 }

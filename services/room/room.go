@@ -96,19 +96,19 @@ type Joined struct {
 type Lease struct {
 	RoomID  string
 	Session string
-	User    string // optional: tells replaced from ended
 	Epoch   string // optional: tells a room that is gone from a new one with its id
 }
 
 // Cause says why a session holds no seat any more.
 type Cause int
 
-// The causes.
+// The causes. Those of a session that ended more than two minutes ago may be forgotten: it
+// is LeaseEnded or RoomGone then.
 const (
 	LeaseEnded Cause = iota + 1
 	Replaced
 	RoomGone
-	Removed // in the last two minutes
+	Removed
 )
 
 // Lost is a session that holds no seat any more; Index is its place in the request.

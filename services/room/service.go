@@ -272,7 +272,7 @@ func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesReques
 		if err := firstError(wire.CheckID("roomId", ref.GetRoomId()), wire.CheckID("sessionId", ref.GetSessionId())); err != nil {
 			return nil, err
 		}
-		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), User: ref.GetUserId(), Epoch: ref.GetEpoch()}
+		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), Epoch: ref.GetEpoch()}
 	}
 	sent, err := timeOf("sentTime", req.GetSentTime())
 	if err != nil {

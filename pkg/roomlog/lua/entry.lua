@@ -1,8 +1,8 @@
 -- Shared by every script that appends to a room's log; clock.lua stands in front.
 
 -- rfc3339(s, ms): the time of s seconds and of ms, three digits, as frames write it. Days to
--- a date by H. Hinnant's civil-from-days, since scripts have no os.date; x - x % 1 is the
--- whole part, and %d takes it by itself.
+-- a date by H. Hinnant's civil-from-days, since scripts have no os.date. x - x % 1 is the
+-- whole part of x, which string.format takes by itself.
 local function rfc3339(s, ms)
   local z = (s - s % 86400) / 86400 + 719468
   local doe = z % 146097
@@ -11,10 +11,10 @@ local function rfc3339(s, ms)
   local doy = doe - (365 * yoe + (yoe - yoe % 4) / 4 - (yoe - yoe % 100) / 100)
   local mp = (5 * doy + 2) / 153
   mp = mp - mp % 1
-  local before = (153 * mp + 2) / 5
+  local days = (153 * mp + 2) / 5 -- of the months before
   local month = mp < 10 and mp + 3 or mp - 9
   local year = yoe + (z - doe) / 146097 * 400 + (month <= 2 and 1 or 0)
-  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%sZ', year, month, doy - (before - before % 1) + 1,
+  return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%sZ', year, month, doy - (days - days % 1) + 1,
     s % 86400 / 3600, s % 3600 / 60, s % 60, ms)
 end
 

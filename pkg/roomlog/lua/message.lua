@@ -33,7 +33,8 @@ end
 local seq = entry(KEYS[1], KEYS[2], ARGV[1], epoch, 'm', 'MESSAGE', ARGV[5])
 if ids then
   call('HSET', ids, id, seq .. ':' .. NOW)
-  -- Gone when the period comes round to this key again. To look takes half as long.
+  -- Gone when the period comes round to this key again. Mostly that has been said, and to
+  -- look costs less than to say it again.
   local gone = (period + 2) * 120000
   if call('PEXPIRETIME', ids) ~= gone then call('PEXPIREAT', ids, string.format(MS, gone)) end
 end

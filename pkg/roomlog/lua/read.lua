@@ -4,22 +4,21 @@
 --       that reaches them is the last to come (0: no limit)
 -- Answers {epoch, last seq of the room, occupied, entry id, frame, entry id, frame …}
 -- or {} where there is no room.
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'seq')
+local head = call('HMGET', KEYS[1], 'epoch', 'seq')
 if not head[1] then return {} end
-local t = redis.call('TIME')
-local oldest = (t[1] - 600) * 1000 + math.floor(t[2] / 1000)
+local oldest = now - 600000
 local last = tonumber(head[2])
 local from = math.max(tonumber(ARGV[1]), last - 999, 1)
 local to = tonumber(ARGV[2])
 if to == 0 or to > last then to = last end
 
-local answer = {head[1], last, redis.call('ZCARD', KEYS[3])}
+local answer = {head[1], last, call('ZCARD', KEYS[3])}
 if from > to then return answer end
 local room = tonumber(ARGV[3])
 if room == 0 then room = math.huge end
 while from <= to and room > 0 do
   -- A few at a time: of a page of large entries, most would be read in vain.
-  local chunk = redis.call('XRANGE', KEYS[2], from, to, 'COUNT', 64)
+  local chunk = call('XRANGE', KEYS[2], from, to, 'COUNT', 64)
   if not chunk[1] then break end
   for _, e in ipairs(chunk) do
     local seq, at = string.match(e[1], '^(%d+)%-(%d+)$')

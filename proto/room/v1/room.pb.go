@@ -173,11 +173,12 @@ const (
 	LostSession_CAUSE_UNSPECIFIED LostSession_Cause = 0
 	// The lease ended, or the session left.
 	LostSession_CAUSE_LEASE_ENDED LostSession_Cause = 1
-	// The user has joined with another session.
+	// The user has joined with another session, not long ago: that is remembered for two
+	// minutes, and a lease lives 15 s.
 	LostSession_CAUSE_REPLACED LostSession_Cause = 2
 	// The room is gone.
 	LostSession_CAUSE_ROOM_GONE LostSession_Cause = 3
-	// RemoveMember took the user out of the room, not longer ago than two minutes.
+	// RemoveMember took the user out of the room, not long ago either.
 	LostSession_CAUSE_REMOVED LostSession_Cause = 4
 )
 
@@ -1278,7 +1279,9 @@ type SessionRef struct {
 	RoomId string `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Required.
 	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// The session's user; lets the answer say REPLACED instead of LEASE_ENDED.
+	// Not looked at any more.
+	//
+	// Deprecated: Marked as deprecated in room/v1/room.proto.
 	UserId string `protobuf:"bytes,3,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// The epoch of the session's room; lets the answer say ROOM_GONE where a new
 	// room has the same id.
@@ -1331,6 +1334,7 @@ func (x *SessionRef) GetSessionId() string {
 	return ""
 }
 
+// Deprecated: Marked as deprecated in room/v1/room.proto.
 func (x *SessionRef) GetUserId() string {
 	if x != nil {
 		return x.UserId
@@ -1934,13 +1938,13 @@ const file_room_v1_room_proto_rawDesc = "" +
 	"\x03seq\x18\x02 \x01(\x03R\x03seq\x122\n" +
 	"\amembers\x18\x03 \x03(\v2\x18.anteroom.room.v1.MemberR\amembers\x120\n" +
 	"\x06member\x18\x04 \x01(\v2\x18.anteroom.room.v1.MemberR\x06member\x12/\n" +
-	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"s\n" +
+	"\x05lease\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\x05lease\"w\n" +
 	"\n" +
 	"SessionRef\x12\x17\n" +
 	"\aroom_id\x18\x01 \x01(\tR\x06roomId\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x17\n" +
-	"\auser_id\x18\x03 \x01(\tR\x06userId\x12\x14\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x1b\n" +
+	"\auser_id\x18\x03 \x01(\tB\x02\x18\x01R\x06userId\x12\x14\n" +
 	"\x05epoch\x18\x04 \x01(\tR\x05epoch\"\xa6\x01\n" +
 	"\x12RenewLeasesRequest\x12\x1d\n" +
 	"\n" +

@@ -99,7 +99,7 @@ func BenchmarkScript(b *testing.B) {
 		return err
 	}
 	renew := func(b *testing.B, store *redisstore.Store, id, user string) error {
-		_, _, err := store.Renew(b.Context(), []room.Lease{{RoomID: id, Session: user, User: user}}, unsaid)
+		_, _, err := store.Renew(b.Context(), []room.Lease{{RoomID: id, Session: user}}, unsaid)
 		return err
 	}
 	leave := func(b *testing.B, store *redisstore.Store, id, user string) error {
@@ -153,11 +153,11 @@ func occupy(b *testing.B, rdb *redis.Client, layout roomlog.Layout, rooms, sessi
 	leases := make([]room.Lease, sessions)
 	pipe := rdb.Pipeline()
 	for i := range leases {
-		leases[i] = room.Lease{RoomID: fmt.Sprintf("r%d", i%rooms), Session: fmt.Sprintf("session-%016d", i), User: fmt.Sprintf("u%d", i)}
-		k, l := layout.Keys(leases[i].RoomID), leases[i]
+		leases[i] = room.Lease{RoomID: fmt.Sprintf("r%d", i%rooms), Session: fmt.Sprintf("session-%016d", i)}
+		k, l, user := layout.Keys(leases[i].RoomID), leases[i], fmt.Sprintf("u%d", i)
 		pipe.ZAdd(b.Context(), k.Leases(), redis.Z{Score: float64(ends.UnixMilli()), Member: l.Session})
-		pipe.HSet(b.Context(), k.Sessions(), l.Session, l.User+"\ng\n{\"userId\":\""+l.User+"\"}")
-		pipe.HSet(b.Context(), k.Seats(), l.User, l.Session)
+		pipe.HSet(b.Context(), k.Sessions(), l.Session, user+"\ng\n{\"userId\":\""+user+"\"}")
+		pipe.HSet(b.Context(), k.Seats(), user, l.Session)
 		if pipe.Len() > 10_000 {
 			if _, err := pipe.Exec(b.Context()); err != nil {
 				b.Fatal(err)

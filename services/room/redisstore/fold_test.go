@@ -23,8 +23,8 @@ type crowd struct {
 	mu      sync.Mutex
 	rosters map[int64][]string // by seq: users, as Confirm told them
 	permits []string
-	live    []room.Lease
-	ended   []room.Lease
+	live    []room.Join // walk-ins
+	ended   []room.Join
 	serial  int
 }
 
@@ -95,18 +95,21 @@ func (c *crowd) step(rng *rand.Rand) {
 	case 5, 6:
 		c.join(room.Join{Permit: c.permit(rng), Session: c.session()})
 	case 7:
-		if l, ok := c.pick(rng, &c.ended); ok { // a delayed call
-			c.join(room.Join{Member: wire.Member{UserID: l.User}, Session: l.Session})
+		if j, ok := c.pick(rng, &c.ended); ok { // a delayed call
+			c.join(j)
 		}
 	case 8:
-		if l, ok := c.pick(rng, &c.live); ok {
-			c.allowed(c.store.Leave(c.ctx, "r", l.Session, wire.ReasonLeft, true))
+		if j, ok := c.pick(rng, &c.live); ok {
+			c.allowed(c.store.Leave(c.ctx, "r", j.Session, wire.ReasonLeft, true))
 		}
 	case 9:
+		var leases []room.Lease
 		c.mu.Lock()
-		leases := slices.Clone(c.live)
+		for _, j := range c.live[max(0, len(c.live)-6):] {
+			leases = append(leases, room.Lease{RoomID: "r", Session: j.Session})
+		}
 		c.mu.Unlock()
-		_, _, err := c.store.Renew(c.ctx, leases[max(0, len(leases)-6):], unsaid)
+		_, _, err := c.store.Renew(c.ctx, leases, unsaid)
 		c.allowed(err)
 	case 10:
 		_, err := c.store.Expire(c.ctx, []string{"r"})
@@ -139,19 +142,19 @@ func (c *crowd) permit(rng *rand.Rand) string {
 	return c.permits[max(0, len(c.permits)-1-rng.IntN(4))]
 }
 
-func (c *crowd) pick(rng *rand.Rand, from *[]room.Lease) (room.Lease, bool) {
+func (c *crowd) pick(rng *rand.Rand, from *[]room.Join) (room.Join, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(*from) == 0 {
-		return room.Lease{}, false
+		return room.Join{}, false
 	}
 	i := max(0, len(*from)-1-rng.IntN(6))
-	l := (*from)[i]
+	j := (*from)[i]
 	if from == &c.live {
 		c.live = slices.Delete(c.live, i, i+1)
-		c.ended = append(c.ended, l)
+		c.ended = append(c.ended, j)
 	}
-	return l, true
+	return j, true
 }
 
 func (c *crowd) join(j room.Join) {
@@ -167,7 +170,7 @@ func (c *crowd) join(j room.Join) {
 			c.Errorf("at seq %d the roster was told as %v and as %v", joined.Room.Seq, before, told)
 		}
 		c.rosters[joined.Room.Seq] = told
-		c.live = append(c.live, room.Lease{RoomID: "r", Session: j.Session, User: joined.Member.UserID})
+		c.live = append(c.live, room.Join{Member: wire.Member{UserID: joined.Member.UserID}, Session: j.Session})
 	})
 }
 

@@ -59,7 +59,7 @@ func TestARenewedLeaseGoesOn(t *testing.T) {
 		ends := func() float64 { return f.rdb.ZScore(f.ctx, f.keys("r").Leases(), "s1").Val() }
 		first := ends()
 		f.eventually("a renewal moves the end", func() bool {
-			lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}}, unsaid)
+			lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1"}}, unsaid)
 			f.must(err)
 			if len(lost) > 0 {
 				f.Fatalf("lost %+v", lost)
@@ -77,7 +77,7 @@ func TestALeaseThatEndedStaysEndedThoughNobodyFreedTheSeatYet(t *testing.T) {
 		f.eventually("the lease ends", func() bool {
 			return f.rdb.Time(f.ctx).Val().UnixMilli() > int64(f.rdb.ZScore(f.ctx, k.Leases(), "s1").Val())
 		})
-		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}}, unsaid)
+		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1"}}, unsaid)
 		f.must(err)
 		if !slices.Equal(lost, []room.Lost{{Index: 0, Cause: room.LeaseEnded}}) {
 			f.Fatalf("lost %+v", lost)
@@ -96,17 +96,26 @@ func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
 		f.walkIn("d", "s4")
 		f.must(f.store.Remove(f.ctx, "r", "d", ""))
 		f.walkIn("d", "s5") // who has come again, and was removed all the same
+		f.walkIn("e", "s6")
+		f.walkIn("e", "s7") // and left: s6 was replaced all the same
+		f.leave("s7")
+		f.create(5, named("last"))
+		_, err := f.store.Confirm(f.ctx, room.Join{RoomID: "last", Session: "s8", Gateway: "g", Member: wire.Member{UserID: "f"}})
+		f.must(err)
+		f.must(f.store.Remove(f.ctx, "last", "f", "")) // with whom the room is gone
 		lost, _, err := f.store.Renew(f.ctx, []room.Lease{
-			{RoomID: "r", Session: "s1", User: "a"},
-			{RoomID: "r", Session: "s2", User: "a"},
-			{RoomID: "r", Session: "s3", User: "b"},
-			{RoomID: "r", Session: "never", User: "c"},
-			{RoomID: "r", Session: "s1"}, // without its user the cause is not known
-			{RoomID: "nowhere", Session: "s9", User: "a"},
-			{RoomID: "r", Session: "s4", User: "d"},
+			{RoomID: "r", Session: "s1"},
+			{RoomID: "r", Session: "s2"},
+			{RoomID: "r", Session: "s3"},
+			{RoomID: "r", Session: "never"},
+			{RoomID: "r", Session: "s6"},
+			{RoomID: "nowhere", Session: "s9"},
+			{RoomID: "r", Session: "s4"},
+			{RoomID: "last", Session: "s8"},
 		}, unsaid)
 		f.must(err)
-		want := []room.Lost{{Index: 0, Cause: room.Replaced}, {Index: 2, Cause: room.LeaseEnded}, {Index: 3, Cause: room.LeaseEnded}, {Index: 4, Cause: room.LeaseEnded}, {Index: 5, Cause: room.RoomGone}, {Index: 6, Cause: room.Removed}}
+		want := []room.Lost{{Index: 0, Cause: room.Replaced}, {Index: 2, Cause: room.LeaseEnded}, {Index: 3, Cause: room.LeaseEnded}, {Index: 4, Cause: room.Replaced}, {Index: 5, Cause: room.RoomGone},
+			{Index: 6, Cause: room.Removed}, {Index: 7, Cause: room.Removed}}
 		slices.SortFunc(lost, func(a, b room.Lost) int { return a.Index - b.Index })
 		if !slices.Equal(lost, want) {
 			f.Fatalf("lost %+v; want %+v", lost, want)
@@ -166,7 +175,7 @@ func TestARenewalThatWasHeldUpEndsAsIfItHadComeInTime(t *testing.T) {
 		} {
 			at := func(d time.Duration) float64 { return float64(now.Add(d).UnixMilli()) }
 			f.must(f.rdb.ZAdd(f.ctx, f.keys("r").Leases(), redis.Z{Score: at(c.ends), Member: "s1"}).Err())
-			lost, sooner, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1", User: "a"}}, now.Add(c.sent))
+			lost, sooner, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1"}}, now.Add(c.sent))
 			if ends := f.rdb.ZScore(f.ctx, f.keys("r").Leases(), "s1").Val(); len(lost) > 0 || err != nil || ends != at(c.want) || sooner < c.sooner || sooner > c.sooner+patience {
 				f.Fatalf("sent %v ago: ends at %.0f, not %.0f; %v sooner; lost %v, %v", -c.sent, ends, at(c.want), sooner, lost, err)
 			}

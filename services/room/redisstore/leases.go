@@ -92,30 +92,28 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 	}
 	pipe := s.rdb.Pipeline()
 	epoch := make([]*redis.StringCmd, len(lost))
-	holder := make([]*redis.StringCmd, len(lost))
-	removed := make([]*redis.FloatCmd, len(lost))
+	ended := make([]*redis.FloatSliceCmd, len(lost))
 	for n, i := range lost {
-		k := s.layout.Keys(leases[i].RoomID)
-		epoch[n] = pipe.HGet(ctx, k.Room(), "epoch")
-		holder[n] = pipe.HGet(ctx, k.Seats(), leases[i].User)
-		removed[n] = pipe.ZScore(ctx, roomlog.SpentKey(s.layout.Partition(leases[i].RoomID)), "removed "+leases[i].Session)
+		roomID, session := leases[i].RoomID, leases[i].Session
+		epoch[n] = pipe.HGet(ctx, s.layout.Keys(roomID).Room(), "epoch")
+		ended[n] = pipe.ZMScore(ctx, roomlog.SpentKey(s.layout.Partition(roomID)), "removed "+session, "replaced "+session)
 	}
 	_, _ = pipe.Exec(ctx) // every command carries its own error
 	answer := make([]room.Lost, len(lost))
 	for n, i := range lost {
-		// That something is not there is an answer; anything else is a fault, and no reason to
-		// say that the room is gone.
-		if err := cmp.Or(notNil(epoch[n].Err()), notNil(holder[n].Err()), notNil(removed[n].Err())); err != nil {
+		// That there is no room is an answer; anything else is a fault, and no reason to say
+		// that the room is gone.
+		if err := cmp.Or(notNil(epoch[n].Err()), ended[n].Err()); err != nil {
 			return nil, roomlog.Fault("find out why leases ended", err)
 		}
 		answer[n] = room.Lost{Index: i, Cause: room.LeaseEnded}
-		switch session := holder[n].Val(); {
-		case removed[n].Err() == nil: // though the user has come again, or the room has gone with the last one
+		switch at := ended[n].Val(); {
+		case at[0] != 0: // though the room may have gone with its last member
 			answer[n].Cause = room.Removed
+		case at[1] != 0:
+			answer[n].Cause = room.Replaced
 		case epoch[n].Val() == "" || leases[i].Epoch != "" && epoch[n].Val() != leases[i].Epoch:
 			answer[n].Cause = room.RoomGone
-		case session != "" && session != leases[i].Session:
-			answer[n].Cause = room.Replaced
 		}
 	}
 	return answer, nil

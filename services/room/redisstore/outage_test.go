@@ -35,14 +35,14 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 		"Leave":  func(ctx context.Context) error { return s.Leave(ctx, "r", "nobody", wire.ReasonLeft, true) },
 		"Remove": func(ctx context.Context) error { return s.Remove(ctx, "r", "nobody", "") },
 		"Renew": func(ctx context.Context) error {
-			lost, _, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "sa", User: "a"}}, unsaid)
+			lost, _, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "sa"}}, unsaid)
 			if len(lost) > 0 {
 				f.Errorf("lost %+v", lost)
 			}
 			return err
 		},
 		"Renew of a lost one": func(ctx context.Context) error {
-			_, _, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "none", User: "a"}}, unsaid)
+			_, _, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "none"}}, unsaid)
 			return err
 		},
 		"Due":    func(ctx context.Context) error { _, _, err := s.Due(ctx); return err },

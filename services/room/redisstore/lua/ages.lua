@@ -1,4 +1,4 @@
--- Of a room, ms: how long an entry of its log is read,
+-- How long an entry of a room's log is read, ms.
 local AGE = 600000
--- and how often the reaper looks it through.
+-- How often the reaper looks a room through, ms.
 local LOOK = AGE / 2

@@ -62,7 +62,7 @@ if old then
   member = string.match(call('HGET', SESSIONS, old), '^[^\n]*\n[^\n]*\n(.*)$')
   call('HDEL', SESSIONS, old)
   call('ZREM', LEASES, old)
-  spend(old)
+  spend(old, 'replaced ' .. old)
   notice('r', old)
 else
   member = head .. nick .. '}'

@@ -10,6 +10,7 @@ erase() -- what an earlier room left, whose hash Redis forgot before the rest
 call('HSET', ROOM, 'epoch', ARGV[2], 'title', ARGV[3], 'capacity', ARGV[4], 'presence', ARGV[5],
   'empty', ARGV[6], 'departure', ARGV[7], 'request', ARGV[8], 'created', NOW, 'seq', 0,
   'look', string.format(MS, now + LOOK))
+-- In µs: rooms are listed in the order in which they were made.
 call('ZADD', ROOMS, clock[1] .. string.format('%06d', clock[2]), ID)
 load()
 settle()

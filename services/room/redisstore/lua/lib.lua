@@ -52,7 +52,9 @@ local function roster(kind, type, tail, occupied)
 end
 
 -- spend(session …): their ids are never used again, by a delayed call neither. They
--- are the partition's to remember, since they outlive the room.
+-- are the partition's to remember, since they outlive the room. Besides, it remembers
+-- why some ended, of which their gateways may miss the notice (leases.go), and what was
+-- carried out: those names have spaces, as no session has.
 local function spend(...)
   call('ZREMRANGEBYSCORE', SPENT, '-inf', string.format(MS, now - 120000))
   local scored = {}
@@ -66,7 +68,7 @@ end
 
 -- carriedOut(what, request): what was asked for with that request id was carried out in
 -- this room in the last 2 minutes. carried(what, request) says so of this call. '' is no
--- id. Their names have spaces, as no session has.
+-- id.
 local function carriedOut(what, request)
   if request == '' then return false end
   local at = call('ZSCORE', SPENT, ID .. ' ' .. what .. ' ' .. request)

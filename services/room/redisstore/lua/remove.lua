@@ -8,7 +8,7 @@ local session = call('HGET', SEATS, ARGV[2])
 if session then
   notice('x', session)
   vacate('REMOVED', session)
-  spend('removed ' .. session) -- whose gateway may miss the notice (leases.go)
+  spend('removed ' .. session)
 end
 settle()
 carried('remove ' .. ARGV[2], ARGV[3])

@@ -47,8 +47,9 @@ type localRoom struct {
 // batch is frames that go to the members in one write each. A room has the memory for
 // it only as long as there are some: most rooms are silent most of the time.
 type batch struct {
-	frames  []byte
-	offsets []offset
+	frames        []byte
+	offsets       []offset
+	tellsOccupied bool // OCCUPANCY is among the frames
 }
 
 // offset says which part of batch is an entry: members that joined in the middle of a
@@ -251,6 +252,9 @@ func (r *localRoom) touch() {
 
 // flush sends the batch. A session whose lease has ended gets nothing any more.
 func (r *localRoom) flush(now time.Duration) {
+	if r.tellsOccupied {
+		r.occupancyAt = now
+	}
 	for i := 0; i < len(r.members); {
 		m := r.members[i]
 		if !m.fenced(now) && !r.sendBatch(m) {
@@ -358,18 +362,21 @@ func (r *localRoom) occupancy(n int) {
 	if r.occupancyDue || len(r.members) == 0 {
 		return
 	}
-	now := r.shard.hub.clock()
-	if wait := r.occupancyAt + occupancyRate - now; wait > 0 {
+	wait := r.occupancyAt + occupancyRate - r.shard.hub.clock()
+	if r.tellsOccupied {
+		wait = occupancyRate // behind that one, which has not gone out
+	}
+	if wait > 0 {
 		r.occupancyDue = true
-		time.AfterFunc(wait, func() { r.shard.run(func(*shard) { r.tellOccupancy() }) })
+		time.AfterFunc(wait, func() {
+			r.shard.run(func(*shard) {
+				r.occupancyDue = false
+				r.occupancy(r.occupied)
+			})
+		})
 		return
 	}
-	r.tellOccupancy()
-}
-
-func (r *localRoom) tellOccupancy() {
-	r.occupancyDue = false
-	r.occupancyAt = max(r.shard.hub.clock(), r.restUntil) // when it goes out, at the latest
 	r.touch()
 	r.frames = appendFrame(r.frames, wire.OccupancyFrame(r.occupied))
+	r.tellsOccupied = true
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -303,6 +304,50 @@ func TestOccupancyOfAJoinerIsTheLastOne(t *testing.T) {
 				t.Fatalf("got %q", got)
 			}
 		}
+	})
+}
+
+// A second counts from when one went out, for which a room that rests waits.
+func TestOccupancyOfARoomThatRestsComesAtMostOnceASecond(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		st.set(func() { st.occupied = 1 })
+		var members []*member
+		for range int(hotRest / hotWrite) {
+			m := st.joining()
+			m.counted = true
+			st.joined(m)
+			members = append(members, m)
+		}
+		came := func(want int) {
+			t.Helper()
+			st.step()
+			got := 0
+			for _, f := range members[0].tape.frames() {
+				if strings.Contains(f, wire.TypeOccupancy) {
+					got++
+				}
+			}
+			if got != want {
+				t.Fatalf("%d OCCUPANCY came, want %d", got, want)
+			}
+		}
+		occupied := func(n int) {
+			st.publish(roomlog.Event{Kind: roomlog.KindOccupancy, Epoch: "E1", Data: []byte(fmt.Sprint(n))})
+			st.step()
+		}
+		time.Sleep(2 * occupancyRate)
+		st.publish(st.appendMany(hotBatch)...)
+		st.step()
+		occupied(2)
+		time.Sleep(hotRest - 1)
+		came(0)
+		time.Sleep(1)
+		came(1)
+		occupied(3)
+		time.Sleep(occupancyRate - 1)
+		came(1)
+		time.Sleep(1)
+		came(2)
 	})
 }
 

@@ -187,7 +187,7 @@ func (s *shard) lend() batch {
 // giveBack takes it back for the next room, unless there is much of it.
 func (s *shard) giveBack(b batch) {
 	if b.frames != nil && cap(b.frames) <= pieceSize && len(s.unused) < mostUnused {
-		s.unused = append(s.unused, batch{b.frames[:0], b.offsets[:0]})
+		s.unused = append(s.unused, batch{frames: b.frames[:0], offsets: b.offsets[:0]})
 	}
 }
 

@@ -31,16 +31,17 @@ const (
 // it. The WebSocket library reads; the control frames that it writes pass through
 // here, whole frames each, so they never land within one of ours.
 type socket struct {
-	// What each delivery looks at stands together: there are many sockets.
+	// While over is false, nc is open: whoever closes it sets over first. mu guards both, and
+	// the other fields down to drained. What each delivery looks at stands together, since
+	// there are many sockets.
 	mu     sync.Mutex
 	over   bool           // the connection broke or was ended: nothing is sent any more
 	fenced bool           // nothing but a close frame is sent any more
 	writer bool           // a goroutine is writing
 	code   wire.CloseCode // of the close frame that was sent or queued: nothing follows it
-	fd     int            // the connection's descriptor until it is over, noFD where it has none
+	fd     int            // nc's descriptor while that is open, noFD where it has none; set once
 	replay int            // bytes that sendAll waits for: they come on top of the limit
 
-	// mu guards these too.
 	queue   []byte        // whole frames that wait; the writer holds what it is writing
 	writing int           // bytes that the writer holds
 	final   int           // bytes of the close frame
@@ -51,7 +52,7 @@ type socket struct {
 	drained chan struct{} // closed when the writer ends; nil while nobody waits for it
 
 	nc   net.Conn
-	raw  syscall.RawConn // nil where the connection has no file descriptor
+	raw  syscall.RawConn // nil where there is no fd
 	read *bufio.Reader   // what the library reads from; the reading goroutine has it
 	// Of what came with the handshake, which the library keeps elsewhere: that it has not
 	// been read, and whether it begins with a close.
@@ -71,8 +72,8 @@ const (
 func newSocket(nc net.Conn, ended *sync.WaitGroup) *socket {
 	s := &socket{nc: nc, fd: noFD, ended: ended}
 	if sc, ok := nc.(syscall.Conn); ok {
-		if s.raw, _ = sc.SyscallConn(); s.raw != nil {
-			_ = s.raw.Control(func(fd uintptr) { s.fd = int(fd) })
+		if raw, err := sc.SyscallConn(); err == nil && raw.Control(func(fd uintptr) { s.fd = int(fd) }) == nil {
+			s.raw = raw
 		}
 	}
 	return s
@@ -120,16 +121,17 @@ func (s *socket) sendLocked(frames []byte) bool {
 	if n == len(frames) {
 		return true
 	}
+	begun := endOfFrame(frames, n) // which is finished, whatever becomes of the rest
+	s.startWriterLocked(frames[n:begun])
 	if len(frames)-n > limit {
-		s.startWriterLocked(frames[n:endOfFrame(frames, n)])
 		s.closeLocked(wire.CloseSlowConsumer)
 		return false
 	}
-	s.startWriterLocked(frames[n:])
+	s.queue = append(s.queue, frames[begun:]...)
 	return true
 }
 
-// startWriterLocked leaves rest, which the kernel did not take, to a goroutine.
+// startWriterLocked leaves rest, of one frame that the kernel did not take, to a goroutine.
 func (s *socket) startWriterLocked(rest []byte) {
 	rest = bytes.Clone(rest)
 	s.writer, s.writing = true, len(rest)

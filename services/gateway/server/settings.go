@@ -42,10 +42,6 @@ func (s *Settings) Check() error {
 		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
 	case s.MaxFrameBytes < 256 || s.MaxFrameBytes > 1<<20:
 		return fmt.Errorf("--max-frame-bytes is %d, outside 256 to 1048576", s.MaxFrameBytes)
-	case s.MessageRate > 0 && s.MessageBurst < 1:
-		return fmt.Errorf("--message-burst is %d, below 1", s.MessageBurst)
-	case s.FrameRate > 0 && s.FrameBurst < 1:
-		return fmt.Errorf("--frame-burst is %d, below 1", s.FrameBurst)
 	case s.IdentityTTL < time.Second:
 		return fmt.Errorf("--identity-ttl is %v, below 1s", s.IdentityTTL)
 	}
@@ -55,7 +51,7 @@ func (s *Settings) Check() error {
 	return cmp.Or(
 		checkRate("--message-rate", s.MessageRate), checkRate("--frame-rate", s.FrameRate),
 		checkRate("--connect-rate", s.ConnectRate), checkRate("--http-rate", s.HTTPRate),
-		checkCount("--max-sockets", s.MaxSockets), checkCount("--message-burst", s.MessageBurst), checkCount("--frame-burst", s.FrameBurst),
+		checkCount("--max-sockets", s.MaxSockets), checkBurst("--message-burst", s.MessageBurst, s.MessageRate), checkBurst("--frame-burst", s.FrameBurst, s.FrameRate),
 		checkCount("--connect-burst", s.ConnectBurst), checkCount("--http-burst", s.HTTPBurst),
 	)
 }
@@ -65,6 +61,14 @@ func checkCount(flag string, n int) error {
 		return nil
 	}
 	return fmt.Errorf("%s is %d, below 0", flag, n)
+}
+
+// checkBurst wants one at least where there is a rate.
+func checkBurst(flag string, n int, perSecond float64) error {
+	if perSecond > 0 && n == 0 {
+		return fmt.Errorf("%s is 0, below 1", flag)
+	}
+	return checkCount(flag, n)
 }
 
 // checkRate accepts what can be counted: NaN and infinity can be written as numbers too.

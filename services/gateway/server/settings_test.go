@@ -29,6 +29,8 @@ func TestWrongLimitsStopTheStart(t *testing.T) {
 	for name, change := range map[string]func(*Settings){
 		"frame rate":    func(s *Settings) { s.FrameRate = -1 },
 		"frame burst":   func(s *Settings) { s.FrameBurst = 0 },
+		"message burst": func(s *Settings) { s.MessageBurst = 0 },
+		"unused burst":  func(s *Settings) { s.MessageRate, s.MessageBurst = 0, -1 },
 		"sockets":       func(s *Settings) { s.MaxSockets = -1 },
 		"connect rate":  func(s *Settings) { s.ConnectRate = -1 },
 		"connect burst": func(s *Settings) { s.ConnectBurst = -1 },

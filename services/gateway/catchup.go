@@ -67,7 +67,7 @@ func (r *localRoom) read() {
 
 func (r *localRoom) startRead(delay time.Duration) {
 	r.reads++
-	r.reading = r.reads
+	r.reading, r.newer = r.reads, false
 	s, number, first := r.shard, r.reads, r.last+1
 	s.reads.Go(func() {
 		if !s.hub.wait(delay) {
@@ -141,14 +141,17 @@ func (r *localRoom) adopt(epoch string) {
 	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool {
 		return m.joined.Epoch != epoch && (m.joined.Epoch == r.epoch || !r.again)
 	})
-	r.epoch, r.heard = epoch, false
+	r.epoch, r.heard, r.occupied = epoch, false, notKnown
 	r.waiting, r.recent = tail{}, tail{}
 	r.mixed = false
 	r.last = -1
 	for _, m := range r.members {
 		if m.joined.Epoch != epoch {
 			r.mixed = true
-		} else if r.last < 0 || m.since < r.last {
+			continue
+		}
+		r.counted = m.counted
+		if r.last < 0 || m.since < r.last {
 			r.last = m.since
 		}
 	}
@@ -177,7 +180,7 @@ func (r *localRoom) catchUp(found roomlog.Range) {
 	if found.Last > r.last {
 		r.gap(found.Last)
 	}
-	if r.counted && found.Occupied != r.occupied {
+	if r.counted && !r.newer && found.Occupied != r.occupied {
 		r.occupancy(found.Occupied)
 	}
 	for _, e := range r.waiting.take() {

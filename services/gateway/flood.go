@@ -29,7 +29,7 @@ const (
 )
 
 // meter counts the frames of a peer that carry no message. It belongs to the goroutine
-// that reads.
+// that reads, and to parking while there is none.
 type meter struct {
 	allowance *rate.Limiter
 	excess    func() // called for each reading beyond the allowance

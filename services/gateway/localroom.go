@@ -10,7 +10,10 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-const occupancyRate = time.Second // at most one OCCUPANCY in this time
+const (
+	occupancyRate = time.Second // at most one OCCUPANCY in this time
+	notKnown      = -1          // of occupied: the read under way will tell
+)
 
 // localRoom is a room on one shard: its members here, and where they are in its log.
 type localRoom struct {
@@ -38,8 +41,9 @@ type localRoom struct {
 	restUntil time.Duration // clock; what comes before then may wait until then
 
 	counted      bool // presence is count: members see occupied
-	occupied     int  // last told, or to be told
+	occupied     int  // last told, or to be told; notKnown in a new life of the room
 	heard        bool // occupied is what was published, else what the first JOINED said
+	newer        bool // occupied was published since the last read began, whose number may be older
 	occupancyDue bool
 	occupancyAt  time.Duration // when one was sent last; long ago at first
 }
@@ -203,7 +207,7 @@ func (r *localRoom) event(e roomlog.Event) {
 		r.entry(roomlog.Entry{Seq: e.Seq, Frame: e.Data})
 	case roomlog.KindOccupancy:
 		if n, err := strconv.Atoi(string(e.Data)); err == nil {
-			r.heard = true
+			r.heard, r.newer = true, true
 			r.occupancy(n)
 		}
 	}
@@ -359,7 +363,7 @@ func (r *localRoom) sendNow() {
 // occupancy tells a number at most once a second, the last one always.
 func (r *localRoom) occupancy(n int) {
 	r.occupied = n
-	if r.occupancyDue || len(r.members) == 0 {
+	if n == notKnown || r.occupancyDue || len(r.members) == 0 {
 		return
 	}
 	wait := r.occupancyAt + occupancyRate - r.shard.hub.clock()

@@ -307,6 +307,44 @@ func TestOccupancyOfAJoinerIsTheLastOne(t *testing.T) {
 	})
 }
 
+func TestOccupancyOfAReadIsOlderThanWhatWasPublishedSince(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		st.set(func() { st.occupied = 1 })
+		m := st.joining()
+		m.counted = true
+		st.joined(m)
+		time.Sleep(2 * occupancyRate)
+		st.hold()
+		st.room().read()
+		st.set(func() { st.occupied = 2 })
+		st.publish(roomlog.Event{Kind: roomlog.KindOccupancy, Epoch: "E1", Data: []byte("2")})
+		st.got(m, string(wire.OccupancyFrame(2)))
+		st.release()
+		time.Sleep(2 * occupancyRate)
+		st.got(m, string(wire.OccupancyFrame(2)))
+	})
+}
+
+// In a new life of a room the number is told anew, though it is that of the old one.
+func TestOccupancyOfANewLifeIsTold(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		st.set(func() { st.occupied = 5 })
+		old := st.joining()
+		old.counted = true
+		st.joined(old)
+		st.again("E2")
+		st.set(func() { st.occupied = 1 })
+		m := st.joining()
+		m.counted = true
+		st.set(func() { st.occupied = 5 }) // four more have joined
+		st.publish(roomlog.Event{Kind: roomlog.KindOccupancy, Epoch: "E2", Data: []byte("5")})
+		st.joined(m)
+		time.Sleep(2 * occupancyRate)
+		st.got(m, string(wire.OccupancyFrame(5)))
+		st.got(old, fmt.Sprint("close ", int(wire.CloseRoomDeleted)))
+	})
+}
+
 // A second counts from when one went out, for which a room that rests waits.
 func TestOccupancyOfARoomThatRestsComesAtMostOnceASecond(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {

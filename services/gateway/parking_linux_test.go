@@ -52,7 +52,7 @@ func TestMembersWhoAreQuietAreParkedUntilTheySaySomething(t *testing.T) {
 	parked(2)
 	for i := range 3 {
 		for range 10 {
-			a.raw(encodeFrame(final|opPong, nil)) // wakes nobody
+			a.raw(encodeFrame(final|opPong, nil))
 		}
 		text := fmt.Sprint("said by one who was parked ", i)
 		a.say("", text)

@@ -110,7 +110,6 @@ func (s *socket) sendLocked(frames []byte) bool {
 	limit := wire.MaxQueuedBytes + s.replay
 	if s.writer {
 		if len(s.queue)+s.writing+len(frames) > limit {
-			s.queue = s.queue[:0] // it will be read from the log
 			s.closeLocked(wire.CloseSlowConsumer)
 			return false
 		}
@@ -202,7 +201,6 @@ func (s *socket) stuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.code == 0 {
-		s.queue = s.queue[:0]
 		s.closeLocked(wire.CloseSlowConsumer)
 	}
 	return time.Now().Before(s.giveUp)
@@ -258,6 +256,9 @@ func (s *socket) closeLocked(code wire.CloseCode) {
 		return
 	}
 	s.code = code
+	if code == wire.CloseSlowConsumer || code == wire.CloseLeaseLost {
+		s.queue = s.queue[:0] // it will be read from the log
+	}
 	s.finalLocked(closeFrame(code))
 	patience := closePatience
 	if s.writer {

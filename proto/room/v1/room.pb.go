@@ -174,7 +174,7 @@ const (
 	// The lease ended, or the session left.
 	LostSession_CAUSE_LEASE_ENDED LostSession_Cause = 1
 	// The user has joined with another session, not long ago: that is remembered for two
-	// minutes, and a lease lives 15 s.
+	// minutes at least, and a lease lives 15 s. The room may be gone since.
 	LostSession_CAUSE_REPLACED LostSession_Cause = 2
 	// The room is gone.
 	LostSession_CAUSE_ROOM_GONE LostSession_Cause = 3

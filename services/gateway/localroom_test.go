@@ -284,16 +284,14 @@ func TestOccupancyOfAJoinerIsTheLastOne(t *testing.T) {
 	}
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 1 })
-		first := st.joining()
-		first.counted = true
+		first := st.counting()
 		st.publish(number(1), number(2)) // another one joined before it was let in
 		st.joined(first)
 		st.got(first, string(wire.OccupancyFrame(2)))
 
 		time.Sleep(2 * time.Second)
 		st.set(func() { st.occupied = 3 })
-		m := st.joining()
-		m.counted = true
+		m := st.counting()
 		st.publish(number(3), number(4))
 		st.step()
 		st.joined(m)
@@ -310,8 +308,7 @@ func TestOccupancyOfAJoinerIsTheLastOne(t *testing.T) {
 func TestOccupancyOfAReadIsOlderThanWhatWasPublishedSince(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 1 })
-		m := st.joining()
-		m.counted = true
+		m := st.counting()
 		st.joined(m)
 		time.Sleep(2 * occupancyRate)
 		st.hold()
@@ -329,13 +326,11 @@ func TestOccupancyOfAReadIsOlderThanWhatWasPublishedSince(t *testing.T) {
 func TestOccupancyOfANewLifeIsTold(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 5 })
-		old := st.joining()
-		old.counted = true
+		old := st.counting()
 		st.joined(old)
 		st.again("E2")
 		st.set(func() { st.occupied = 1 })
-		m := st.joining()
-		m.counted = true
+		m := st.counting()
 		st.set(func() { st.occupied = 5 }) // four more have joined
 		st.publish(roomlog.Event{Kind: roomlog.KindOccupancy, Epoch: "E2", Data: []byte("5")})
 		st.joined(m)
@@ -351,8 +346,7 @@ func TestOccupancyOfARoomThatRestsComesAtMostOnceASecond(t *testing.T) {
 		st.set(func() { st.occupied = 1 })
 		var members []*member
 		for range int(hotRest / hotWrite) {
-			m := st.joining()
-			m.counted = true
+			m := st.counting()
 			st.joined(m)
 			members = append(members, m)
 		}
@@ -392,12 +386,10 @@ func TestOccupancyOfARoomThatRestsComesAtMostOnceASecond(t *testing.T) {
 func TestOccupancyInABatchReachesWhoSkipsItsEntries(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 2 })
-		old := st.joining()
-		old.counted = true
+		old := st.counting()
 		st.joined(old)
 		events := st.appendMany(2)
-		m := st.joining() // has both
-		m.counted = true
+		m := st.counting() // has both
 		st.joined(m)
 		st.publish(events[0], roomlog.Event{Kind: roomlog.KindOccupancy, Epoch: "E1", Data: []byte("5")}, events[1])
 		st.got(m, string(wire.OccupancyFrame(5)))

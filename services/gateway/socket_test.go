@@ -28,16 +28,22 @@ func tcpSocket(t *testing.T) (*socket, net.Conn, *sync.WaitGroup) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	peer, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	nc, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
+	peer, nc := connection(t, l)
 	_ = nc.(*net.TCPConn).SetWriteBuffer(8 << 10)
 	return newTestSocket(t, nc, peer)
+}
+
+// connection is both ends of a new connection to a listener.
+func connection(t *testing.T, l net.Listener) (dialed, accepted net.Conn) {
+	t.Helper()
+	dialed, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if accepted, err = l.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	return dialed, accepted
 }
 
 // memSocket is a socket over memnet, for virtual time: nothing is written at once.
@@ -426,87 +432,6 @@ func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T)
 	}
 	if code := s.closed(); code != wire.CloseSlowConsumer {
 		t.Errorf("closed with %d", code)
-	}
-}
-
-// A session whose lease has ended sends nothing more, also of what waits for its writer. It
-// is closed a second before the lease ends, or behind it where the process stood still.
-func TestWhatWaitsBehindAFenceIsNotSent(t *testing.T) {
-	for _, closedFirst := range []bool{false, true} {
-		for _, batch := range []int{1, 200} { // frames
-			s, peer, _ := tcpSocket(t)
-			sent, waits := 0, func() int {
-				s.mu.Lock()
-				defer s.mu.Unlock()
-				return len(s.queue)
-			}
-			for waits() < 150<<10 {
-				var frames []byte
-				for range batch {
-					frames = append(frames, numbered(sent, 1000)...)
-					sent++
-				}
-				if !s.send(frames) {
-					t.Fatal("closed")
-				}
-			}
-			if closedFirst {
-				s.closeWith(wire.CloseLeaseLost)
-			}
-			s.fence()
-			if s.send(numbered(sent, 1000)) {
-				t.Error("sent behind the fence")
-			}
-			s.closeWith(wire.CloseLeaseLost)
-			got, code := readNumbered(t, peer)
-			if got > sent-120 || code != wire.CloseLeaseLost {
-				t.Errorf("closed first %v, %d frames a batch: %d of %d came, closed with %d", closedFirst, batch, got, sent, code)
-			}
-		}
-	}
-}
-
-// The kernel gives the descriptor of a connection that is over to the next one.
-func TestNothingIsSentToTheNextConnectionOfADescriptor(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	for name, end := range map[string]func(*socket){
-		"aborted":  (*socket).abort,
-		"finished": func(s *socket) { s.finish(true) },
-	} {
-		old, _, _ := tcpSocket(t)
-		end(old)
-		var next *socket
-		var peer net.Conn
-		for n := 0; next == nil || next.fd != old.fd; n++ {
-			if n == 100 {
-				t.Fatalf("descriptor %d is not used again", old.fd)
-			}
-			dialed, err := net.Dial("tcp", l.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			accepted, err := l.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, ends := range [][2]net.Conn{{dialed, accepted}, {accepted, dialed}} {
-				if next == nil || next.fd != old.fd {
-					next, peer, _ = newTestSocket(t, ends[0], ends[1])
-				}
-			}
-		}
-		if old.send(numbered(0, 10)) {
-			t.Errorf("%s: sent", name)
-		}
-		old.closeWith(wire.CloseLeaseLost)
-		next.closeWith(wire.CloseNormal)
-		if frames, code := readNumbered(t, peer); frames != 0 || code != wire.CloseNormal {
-			t.Errorf("%s: %d frames and close %d came to another connection", name, frames, code)
-		}
 	}
 }
 

@@ -172,6 +172,13 @@ func (st *stage) joining() *member {
 	return m
 }
 
+// counting is joining, where presence is count.
+func (st *stage) counting() *member {
+	m := st.joining()
+	m.counted = true
+	return m
+}
+
 // joined ends it: as a session does, it reads on for as long as the room does not
 // remember what came since.
 func (st *stage) joined(m *member) {

@@ -171,7 +171,7 @@ func TestALogThatWasSetBackIsFollowed(t *testing.T) {
 
 func TestCloseCodesSayWhetherToComeBack(t *testing.T) {
 	for code, back := range map[wire.CloseCode]bool{
-		1000: false, 1003: false, 1007: false, 1009: false, 4000: false,
+		1000: false, 1002: false, 1003: false, 1007: false, 1009: false, 4000: false,
 		1001: true, 1011: true, 1012: true, 1013: true,
 		4400: false, 4401: false, 4403: false, 4404: false, 4408: false, 4409: false, 4410: false,
 		4429: false, 4440: false, 4441: false, 4442: false, 4499: false,

@@ -103,6 +103,7 @@ type CloseCode uint16
 const (
 	CloseNormal          CloseCode = 1000
 	CloseGoingAway       CloseCode = 1001
+	CloseProtocolError   CloseCode = 1002
 	CloseUnsupported     CloseCode = 1003
 	CloseInvalidText     CloseCode = 1007
 	CloseTooBig          CloseCode = 1009
@@ -125,8 +126,8 @@ const (
 )
 
 var closeNames = map[CloseCode]string{
-	CloseNormal: "NORMAL", CloseGoingAway: "GOING_AWAY", CloseUnsupported: "UNSUPPORTED",
-	CloseInvalidText: "INVALID_TEXT", CloseTooBig: "TOO_BIG", CloseRestart: "RESTART",
+	CloseNormal: "NORMAL", CloseGoingAway: "GOING_AWAY", CloseProtocolError: "PROTOCOL_ERROR",
+	CloseUnsupported: "UNSUPPORTED", CloseInvalidText: "INVALID_TEXT", CloseTooBig: "TOO_BIG", CloseRestart: "RESTART",
 	CloseBadRequest: "BAD_REQUEST", CloseUnauthenticated: "UNAUTHENTICATED", CloseForbidden: "FORBIDDEN",
 	CloseRoomNotFound: "ROOM_NOT_FOUND", CloseJoinTimeout: "JOIN_TIMEOUT", CloseRoomFull: "ROOM_FULL",
 	ClosePermitExpired: "PERMIT_EXPIRED", CloseRateLimited: "RATE_LIMITED", CloseReplaced: "REPLACED",

@@ -14,7 +14,7 @@ const ENDINGS = {
   RATE_LIMITED: ['Too much at once', 'The server asks to slow down. Wait a moment.', RETRY],
   UNAVAILABLE: ['The server cannot be reached', 'This says nothing about the room; it may well have free seats.', RETRY],
   JOIN_TIMEOUT: ['Joining took too long', 'The connection opened, but the join did not arrive in time.', RETRY],
-  FRAME_TOO_LARGE: ['A message was too large', 'The server ended the connection because of it.', 'Join again'],
+  TOO_BIG: ['A message was too large', 'The server ended the connection because of it.', 'Join again'],
   BAD_REQUEST: ['The server did not understand', 'It refused what this page sent.', null],
   INTERNAL: ['The server failed', 'It could not do what this page asked for.', RETRY],
 };

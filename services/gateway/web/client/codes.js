@@ -2,16 +2,21 @@
  * Errors and close codes, as the protocol's tables have them.
  */
 
-/** Names of the close codes that a room connection can end with. */
+/**
+ * Names of the close codes that a room connection can end with: those that the server
+ * gives as reason, and names of our own for 1000 and for what browsers and proxies
+ * close with (1006, 1011, 1013).
+ */
 const CLOSE_NAMES = {
   1000: 'LEFT',
   1001: 'GOING_AWAY',
-  1003: 'BINARY_REFUSED',
+  1002: 'PROTOCOL_ERROR',
+  1003: 'UNSUPPORTED',
   1006: 'LOST',
-  1007: 'NOT_UTF8',
-  1009: 'FRAME_TOO_LARGE',
+  1007: 'INVALID_TEXT',
+  1009: 'TOO_BIG',
   1011: 'INTERNAL',
-  1012: 'SERVICE_RESTART',
+  1012: 'RESTART',
   1013: 'TRY_AGAIN_LATER',
   4400: 'BAD_REQUEST',
   4401: 'UNAUTHENTICATED',
@@ -34,9 +39,9 @@ const CLOSE_WORDS = {
   LEFT: 'You left the room.',
   GOING_AWAY: 'The server is going away.',
   LOST: 'The connection was lost.',
-  SERVICE_RESTART: 'The server is restarting.',
+  RESTART: 'The server is restarting.',
   TRY_AGAIN_LATER: 'The server asks to come back later.',
-  FRAME_TOO_LARGE: 'A message was too large.',
+  TOO_BIG: 'A message was too large.',
   UNAUTHENTICATED: 'The identity was refused.',
   FORBIDDEN: 'Joining this room is not allowed.',
   ROOM_NOT_FOUND: 'There is no such room.',

@@ -12,6 +12,9 @@
  *     await room.send('Hello');                                // resolves with its echo
  *     await room.leave();
  *
+ * A page of another origin imports it by its full address and gives `baseUrl`; the
+ * server's ALLOWED_ORIGINS names that origin.
+ *
  * A RoomConnection comes back by itself after close codes 4500–4599, 1001,
  * 1006, 1011, 1012 and 1013, with a random delay below 0.5 s that doubles to
  * 20 s, and continues the log where it stopped. After any other code it ends

@@ -2,6 +2,9 @@ package web_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/chromedp"
@@ -19,6 +22,7 @@ func TestPage(t *testing.T) {
 		"what goes from a list takes no focus with it":      testListKeepsFocus,
 		"a late permit is that of a new visit to the room":  testLatePermit,
 		"a late answer moves nobody out of the next room":   testLateAnswers,
+		"a page of another origin may import the client":    testOtherOrigin,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
 	}
@@ -121,6 +125,22 @@ func testLatePermit(t *testing.T, s *scripted) {
 	s.socket()
 	if n := len(s.cancelled); n != 0 {
 		t.Errorf("%d permits were cancelled", n)
+	}
+}
+
+func testOtherOrigin(t *testing.T, s *scripted) {
+	client := eval[string](s, "location.origin") + "/anteroom.js"
+	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		// Nothing may be loaded there that does not allow it.
+		w.Header().Set("Cross-Origin-Embedder-Policy", "require-corp")
+		w.Write([]byte(`<!DOCTYPE html><link rel="icon" href="data:,">`))
+	}))
+	defer other.Close()
+	s.do(chromedp.Navigate(other.URL))
+	got := eval[string](s, fmt.Sprintf("import(%q).then(({ Anteroom }) => new Anteroom({ baseUrl: %[1]q }).socketUrl(), String)", client))
+	if want := "ws" + strings.TrimPrefix(strings.TrimSuffix(client, "/anteroom.js"), "http") + "/chat"; got != want {
+		t.Errorf("the page came to %s, want %s", got, want)
 	}
 }
 

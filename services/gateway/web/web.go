@@ -1,6 +1,6 @@
 // Package web serves the demo page and the browser client, anteroom.js, from
 // the binary itself. There is no build step: what stands here is what browsers
-// get.
+// get. Pages of other origins may import the client.
 //
 //	/                 the page (lobby; #/room/<id> opens a room)
 //	/anteroom.js      the browser client, with /client/*.js behind it
@@ -16,6 +16,7 @@ import (
 	"io/fs"
 	"net/http"
 	"path"
+	"strings"
 	"time"
 )
 
@@ -65,6 +66,10 @@ func Handler() http.Handler {
 		w.Header().Set("Content-Type", file.contentType)
 		w.Header().Set("Cache-Control", "no-cache")
 		w.Header().Set("ETag", file.etag)
+		if isClient(r.URL.Path) {
+			// Modules are fetched with CORS. These are public, and no cookie goes with them.
+			w.Header().Set("Access-Control-Allow-Origin", "*")
+		}
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(file.body))
 	})
 }
@@ -96,6 +101,11 @@ func servedAt(name string) string {
 		return "/"
 	}
 	return "/" + name
+}
+
+// isClient tells the browser client from the page's own files.
+func isClient(path string) bool {
+	return path == "/anteroom.js" || strings.HasPrefix(path, "/client/")
 }
 
 func setSecurityHeaders(h http.Header) {

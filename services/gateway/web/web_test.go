@@ -95,10 +95,35 @@ func TestPageHasNothingInline(t *testing.T) {
 
 // A module that imports a file which is not embedded would leave a blank page.
 func TestEveryImportIsServed(t *testing.T) {
+	if modules := modulesOf(t, "/app.js"); len(modules) < 10 {
+		t.Errorf("only %d modules were found: %v", len(modules), modules)
+	}
+}
+
+// One module without the header, and the whole client is not run there.
+func TestOtherOriginsMayImportTheClientAlone(t *testing.T) {
+	client := modulesOf(t, "/anteroom.js")
+	for file := range modulesOf(t, "/app.js") {
+		want := ""
+		if client[file] {
+			want = "*"
+		}
+		if got := request(http.MethodGet, file, "Origin", "https://app.example.com").Header().Get("Access-Control-Allow-Origin"); got != want {
+			t.Errorf("GET %s: Access-Control-Allow-Origin %q, want %q", file, got, want)
+		}
+	}
+	if len(client) < 5 {
+		t.Errorf("only %d modules were found: %v", len(client), client)
+	}
+}
+
+// modulesOf is a module and all that it imports.
+func modulesOf(t *testing.T, file string) map[string]bool {
+	t.Helper()
 	imports := regexp.MustCompile(`(?m)^(?:import|export) .* from '\.([^']+)';`)
 	seen := map[string]bool{}
-	var check func(file string)
-	check = func(file string) {
+	var find func(file string)
+	find = func(file string) {
 		if seen[file] {
 			return
 		}
@@ -108,11 +133,9 @@ func TestEveryImportIsServed(t *testing.T) {
 			t.Errorf("GET %s: status %d", file, w.Code)
 		}
 		for _, match := range imports.FindAllStringSubmatch(w.Body.String(), -1) {
-			check(path.Join(path.Dir(file), match[1]))
+			find(path.Join(path.Dir(file), match[1]))
 		}
 	}
-	check("/app.js")
-	if len(seen) < 10 {
-		t.Errorf("only %d modules were found: %v", len(seen), seen)
-	}
+	find(file)
+	return seen
 }

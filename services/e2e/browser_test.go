@@ -29,6 +29,7 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 		chromedp.SendKeys(chromedp.CSS("#nickname"), "Ann"),
 		chromedp.SendKeys(chromedp.CSS("#room-title"), "Two tabs"),
 		chromedp.SetValue(chromedp.CSS("#room-capacity"), "4"),
+		chromedp.SetValue(chromedp.CSS("#room-departure"), "0"),
 		chromedp.Click(chromedp.CSS("#create")),
 	)
 	ann.wantState("open")

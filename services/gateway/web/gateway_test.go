@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"sync"
@@ -38,6 +39,7 @@ type scripted struct {
 	room      string             // of this page alone: an earlier page's socket may come late
 	sockets   chan *socket       // those that have sent JOIN
 	refuse    chan int           // statuses of the next calls for an identity
+	created   chan string        // rooms, as the page asked for them
 	cancelled chan string        // permits
 	held      chan chan struct{} // what the next calls that change something wait for
 }
@@ -85,7 +87,8 @@ func (s *site) newPage(t *testing.T) *scripted {
 	s.n++
 	p := &scripted{
 		t: t, tab: s.tab, room: fmt.Sprint("room-", s.n), sockets: make(chan *socket, 10),
-		refuse: make(chan int, 10), held: make(chan chan struct{}, 10), cancelled: make(chan string, 10),
+		refuse: make(chan int, 10), held: make(chan chan struct{}, 10),
+		created: make(chan string, 10), cancelled: make(chan string, 10),
 	}
 	s.page.Store(p)
 	return p
@@ -105,7 +108,9 @@ func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-func (s *scripted) create(w http.ResponseWriter, _ *http.Request) {
+func (s *scripted) create(w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	s.created <- string(body)
 	s.wait()
 	w.WriteHeader(http.StatusCreated)
 	w.Write([]byte(`{"roomId":"made"}`))

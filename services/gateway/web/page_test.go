@@ -6,6 +6,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -22,6 +23,7 @@ func TestPage(t *testing.T) {
 		"what goes from a list takes no focus with it":      testListKeepsFocus,
 		"a late permit is that of a new visit to the room":  testLatePermit,
 		"a late answer moves nobody out of the next room":   testLateAnswers,
+		"a room of one's own outlives a reload, if wished":  testDeparture,
 		"a page of another origin may import the client":    testOtherOrigin,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
@@ -126,6 +128,27 @@ func testLatePermit(t *testing.T, s *scripted) {
 	if n := len(s.cancelled); n != 0 {
 		t.Errorf("%d permits were cancelled", n)
 	}
+}
+
+// made fails unless the page asked for this room.
+func (s *scripted) made(want string) {
+	s.t.Helper()
+	select {
+	case got := <-s.created:
+		if got != want {
+			s.t.Errorf("the page asked for the room %s, want %s", got, want)
+		}
+	case <-time.After(soon):
+		s.t.Error("the page asked for no room")
+	}
+}
+
+func testDeparture(t *testing.T, s *scripted) {
+	s.run("$('#create').click()")
+	s.made(`{"capacity":8,"departureTimeoutSeconds":30}`)
+	s.until("location.hash === '#/room/made'")
+	s.run("location.hash = '#/'; $('#room-departure').value = '0'; $('#create').click()")
+	s.made(`{"capacity":8}`)
 }
 
 func testOtherOrigin(t *testing.T, s *scripted) {

@@ -8,7 +8,7 @@ const ENDINGS = {
   REPLACED: ['You joined from another tab or device', 'The seat moved there with you. You can take it back to this tab.', 'Take the seat back here'],
   REMOVED: ['You were removed from this room', 'Somebody with that right took you out of it.', 'Ask for a seat again'],
   ROOM_DELETED: ['This room was closed', 'It was deleted while you were in it.', null],
-  ROOM_NOT_FOUND: ['There is no such room', 'A room goes away when its last seat is given up. Perhaps it just did.', null],
+  ROOM_NOT_FOUND: ['There is no such room', 'A room goes away after its last seat is given up. Perhaps it just did.', null],
   FORBIDDEN: ['Not allowed', 'The server does not let this page join that room.', null],
   UNAUTHENTICATED: ['You were not recognised', 'Your identity ran out or was refused. Trying again makes a new one.', RETRY],
   RATE_LIMITED: ['Too much at once', 'The server asks to slow down. Wait a moment.', RETRY],

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 
@@ -14,6 +15,10 @@ func ExampleMember() {
 	ctx := context.Background()
 	c, err := client.New("http://localhost:8080")
 	if err != nil {
+		log.Fatal(err)
+	}
+	_, err = c.CreateRoom(ctx, client.RoomSpec{RoomID: "lobby", Capacity: 8})
+	if err != nil && !errors.Is(err, &wire.Error{Code: wire.RoomExists}) {
 		log.Fatal(err)
 	}
 	bot, err := c.Enter(ctx, client.MemberOptions{RoomID: "lobby", Nickname: "echo"})
@@ -41,15 +46,19 @@ func ExampleClient_Join() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	room, err := c.CreateRoom(ctx, client.RoomSpec{Title: "Tea", Capacity: 2})
+	if err != nil {
+		log.Fatal(err)
+	}
 	ann, err := c.Identity(ctx, "Ann")
 	if err != nil {
 		log.Fatal(err)
 	}
-	permit, err := c.Reserve(ctx, ann.Identity, "lobby")
+	permit, err := c.Reserve(ctx, ann.Identity, room.RoomID)
 	if err != nil {
 		log.Fatal(err) // errors.Is(err, &wire.Error{Code: wire.RoomFull})
 	}
-	s, err := c.Join(ctx, client.JoinOptions{RoomID: "lobby", Permit: permit.Permit, Identity: ann.Identity})
+	s, err := c.Join(ctx, client.JoinOptions{RoomID: room.RoomID, Permit: permit.Permit, Identity: ann.Identity})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -24,6 +24,7 @@ func TestAnteroomJS(t *testing.T) {
 		"so does one that was to be replaced":                             testJitterStartsOverAfterMove,
 		"waits for an identity as long as it is told":                     testIdentityRefused,
 		"the network's return cuts no delay that the server asked for":    testHurry,
+		"who hears that the service answers hurries, with jitter":         testHurryByWord,
 		"without an identity there is no coming back":                     testIdentityRefusedForGood,
 		"a draining gateway's delay is kept, and nothing is missed":       testDraining,
 		"a gateway that closes before the delay is over changes nothing":  testDrainingClosedEarly,
@@ -192,12 +193,37 @@ func testHurry(t *testing.T, s *scripted) {
 	s.run("harness.join({})")
 	s.want("reconnecting 7250")
 	s.run("harness.keepIdentity(%q)", me)
-	s.run("dispatchEvent(new Event('online'))")
+	s.run("dispatchEvent(new Event('online')); harness.hurry()")
 	s.dialsAfter(7250 * time.Millisecond)
 	s.socket().close(1006)
 	s.want("reconnecting 500")
 	s.run("dispatchEvent(new Event('online'))")
+	s.want("reconnecting 0")
+	s.dialsAfter(0)
 	s.socket()
+}
+
+func testHurryByWord(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	for _, delay := range []int{250, 500, 1000} {
+		c.close(4503)
+		s.want(fmt.Sprintf("reconnecting %d", delay))
+		s.dialsAfter(time.Duration(delay) * time.Millisecond)
+		c = s.socket()
+	}
+	c.close(4503)
+	s.want("reconnecting 2000")
+	s.run("harness.hurry()")
+	s.want("reconnecting 500")
+	s.dialsAfter(500 * time.Millisecond)
+	s.socket().close(4503)
+	s.want("reconnecting 4000")
+	s.advance(3700 * time.Millisecond)
+	s.run("harness.hurry()") // would come later
+	s.dialsAfter(300 * time.Millisecond)
+	c = s.socket()
+	c.joined("e", 4, true)
+	s.want("joined 4 again")
 }
 
 func testIdentityRefusedForGood(t *testing.T, s *scripted) {

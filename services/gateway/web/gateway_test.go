@@ -39,6 +39,7 @@ type scripted struct {
 	room      string             // of this page alone: an earlier page's socket may come late
 	sockets   chan *socket       // those that have sent JOIN
 	refuse    chan int           // statuses of the next calls for an identity
+	silent    atomic.Bool        // whether the room cannot be asked about
 	created   chan string        // rooms, as the page asked for them
 	cancelled chan string        // permits
 	held      chan chan struct{} // what the next calls that change something wait for
@@ -60,9 +61,7 @@ func serve(tab context.Context, t *testing.T) *site {
 	mux.HandleFunc("POST /v1/identities", func(w http.ResponseWriter, r *http.Request) { s.page.Load().identities(w, r) })
 	mux.HandleFunc("GET /v1/rooms", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"rooms":[]}`)) })
 	mux.HandleFunc("POST /v1/rooms", func(w http.ResponseWriter, r *http.Request) { s.page.Load().create(w, r) })
-	mux.HandleFunc("GET /v1/rooms/{room}", func(w http.ResponseWriter, r *http.Request) {
-		w.Write(fmt.Appendf(nil, `{"roomId":%q,"capacity":9}`, r.PathValue("room")))
-	})
+	mux.HandleFunc("GET /v1/rooms/{room}", func(w http.ResponseWriter, r *http.Request) { s.page.Load().get(w, r) })
 	mux.HandleFunc("POST /v1/rooms/{room}/permits", func(w http.ResponseWriter, r *http.Request) { s.page.Load().reserve(w, r) })
 	mux.HandleFunc("DELETE /v1/rooms/{room}/permits/{permit}", func(w http.ResponseWriter, r *http.Request) {
 		s.page.Load().cancelled <- r.PathValue("permit")
@@ -106,6 +105,15 @@ func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 		expire := time.Now().Add(24 * time.Hour).Format(time.RFC3339)
 		w.Write(fmt.Appendf(nil, `{"userId":%q,"identity":"token","expireTime":%q}`, me, expire))
 	}
+}
+
+// get answers with the room, unless it is silent.
+func (s *scripted) get(w http.ResponseWriter, r *http.Request) {
+	if s.silent.Load() {
+		w.WriteHeader(http.StatusServiceUnavailable)
+		return
+	}
+	w.Write(fmt.Appendf(nil, `{"roomId":%q,"capacity":9}`, r.PathValue("room")))
 }
 
 func (s *scripted) create(w http.ResponseWriter, r *http.Request) {

@@ -20,6 +20,7 @@ func TestPage(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *scripted){
 		"a message that failed is neither lost nor doubled": testFailedMessage,
 		"the focus goes where the notice is, and back":      testFocus,
+		"an answer behind a silence hurries the connection": testPollHurries,
 		"what goes from a list takes no focus with it":      testListKeepsFocus,
 		"a late permit is that of a new visit to the room":  testLatePermit,
 		"a late answer moves nobody out of the next room":   testLateAnswers,
@@ -192,6 +193,26 @@ func testFocus(t *testing.T, s *scripted) {
 	focused("message-input")
 	c.close(4442)
 	focused("notice-title")
+}
+
+func testPollHurries(t *testing.T, s *scripted) {
+	const poll = "document.dispatchEvent(new Event('visibilitychange'))"
+	c := s.inside()
+	s.run("Math.random = () => 0")
+	for range 6 {
+		c.close(4503)
+		c = s.socket()
+	}
+	s.run("Math.random = () => 0.999")
+	c.close(4503)
+	s.until("$('#state-countdown').textContent === 'in 20 s'")
+	s.silent.Store(true)
+	s.run(poll)
+	s.until("performance.getEntriesByType('resource').some(({ responseStatus }) => responseStatus === 503)")
+	s.is("$('#state-countdown').textContent.length > 'in 1 s'.length")
+	s.silent.Store(false)
+	s.run("Math.random = () => 0;" + poll)
+	s.socket()
 }
 
 func testListKeepsFocus(t *testing.T, s *scripted) {

@@ -25,6 +25,8 @@ export class RoomView {
   #polling = false;
   #pollTimer = null;
   #pollFailures = 0;
+  // Whether the last poll had no answer.
+  #silent = false;
   #countdown = null;
 
   /**
@@ -54,6 +56,7 @@ export class RoomView {
     this.#after = undefined;
     this.#reserved = 0;
     this.#pollFailures = 0;
+    this.#silent = false;
     delete byId('room').dataset.joined;
     this.#messages.clear();
     byId('members').replaceChildren();
@@ -175,6 +178,10 @@ export class RoomView {
       failure = error;
     }
     if (visit !== this.#visit) return;
+    const silent = failure !== undefined && failure.code !== 'ROOM_NOT_FOUND';
+    // Only behind a silence: where HTTP answers and WebSockets do not, the backoff stays.
+    if (this.#silent && !silent) this.#connection?.hurry();
+    this.#silent = silent;
     this.#pollFailures = failure ? this.#pollFailures + 1 : 0;
     clearTimeout(this.#pollTimer);
     this.#pollTimer = setTimeout(() => this.#pollRoom(), pollDelay(ROOM_POLL_MS, this.#pollFailures, failure));

@@ -62,7 +62,7 @@ export class RoomConnection extends EventTarget {
   #userIds = new Set();
   // Whether the ids of messages sent before still protect from doubles.
   #idsKnown = true;
-  #onOnline = () => this.#hurry();
+  #onOnline = () => this.#hurry('The network is back.');
 
   /**
    * @param {object} client what `Anteroom` gives: identity(), keepIdentity(), forgetIdentity(), socketUrl(), cancel()
@@ -148,6 +148,15 @@ export class RoomConnection extends EventTarget {
       this.#finish(1000);
     }
     return this.#leaving;
+  }
+
+  /**
+   * Cuts the delay before the next attempt to less than a second, for an application
+   * that heard elsewhere that the service answers again. A delay that the server asked
+   * for stays.
+   */
+  hurry() {
+    this.#hurry('The service answers again.', fullJitter(1));
   }
 
   async #dial() {
@@ -351,11 +360,15 @@ export class RoomConnection extends EventTarget {
     if (!this.#link) this.#tell('reconnecting', reason, { delayMs });
   }
 
-  /** The network is back: no need to sit out the rest of the delay. */
-  #hurry() {
-    if (this.#state !== 'reconnecting' || !this.#timer || Date.now() < this.#earliest) return;
+  /** There is news: no need to sit out the rest of the delay. */
+  #hurry(reason, delayMs = 0) {
+    const now = Date.now();
+    if (this.#state !== 'reconnecting' || !this.#timer) return;
+    if (now < this.#earliest || now + delayMs >= this.#moveAt) return;
+    this.#moveAt = now + delayMs;
     clearTimeout(this.#timer);
-    this.#dial();
+    this.#timer = setTimeout(() => this.#dial(), delayMs);
+    this.#tell('reconnecting', reason, { delayMs });
   }
 
   #retire() {

@@ -75,6 +75,7 @@ globalThis.harness = {
   forgetIdentity: () => anteroom.forgetIdentity(),
   keepIdentity: (userId) => anteroom.keepIdentity({ userId, identity: 'token' }),
 
+  hurry: () => room.hurry(),
   leave: () => room.leave().then(() => tell('left')),
 
   /** The next line, when there is one. */

@@ -59,7 +59,7 @@ func serve(tab context.Context, t *testing.T) *site {
 	})
 	mux.HandleFunc("/harness.js", func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, "testdata/harness.js") })
 	mux.HandleFunc("POST /v1/identities", func(w http.ResponseWriter, r *http.Request) { s.page.Load().identities(w, r) })
-	mux.HandleFunc("GET /v1/rooms", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"rooms":[]}`)) })
+	mux.HandleFunc("GET /v1/rooms", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(listed)) })
 	mux.HandleFunc("POST /v1/rooms", func(w http.ResponseWriter, r *http.Request) { s.page.Load().create(w, r) })
 	mux.HandleFunc("GET /v1/rooms/{room}", func(w http.ResponseWriter, r *http.Request) { s.page.Load().get(w, r) })
 	mux.HandleFunc("POST /v1/rooms/{room}/permits", func(w http.ResponseWriter, r *http.Request) { s.page.Load().reserve(w, r) })
@@ -107,13 +107,22 @@ func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// get answers with the room, unless it is silent.
+// listed is the lobby: two rooms of one title, and one without.
+const listed = `{"rooms":[{"roomId":"tea-1","title":"Tea","capacity":3,"reserved":1,"occupied":1},
+	{"roomId":"tea-2","title":"Tea","capacity":2,"reserved":0,"occupied":2},
+	{"roomId":"untitled","title":"","capacity":1,"reserved":0,"occupied":0}]}`
+
+// get answers with a room that has a title if its id says so.
 func (s *scripted) get(w http.ResponseWriter, r *http.Request) {
 	if s.silent.Load() {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
-	w.Write(fmt.Appendf(nil, `{"roomId":%q,"capacity":9}`, r.PathValue("room")))
+	title := ""
+	if r.PathValue("room") == "titled" {
+		title = "Tea"
+	}
+	w.Write(fmt.Appendf(nil, `{"roomId":%q,"title":%q,"capacity":9}`, r.PathValue("room"), title))
 }
 
 func (s *scripted) create(w http.ResponseWriter, r *http.Request) {

@@ -121,16 +121,23 @@ function roomOf(form) {
 }
 
 function makeCard({ roomId }) {
-  const link = element('a', { class: 'enter', href: `#/room/${encodeURIComponent(roomId)}` });
-  const head = element('div', { class: 'room-card-head' }, link, element('span', { class: 'badge' }));
-  const code = element('code', {}, roomId);
-  return element('li', { class: 'card room-card', 'data-room-id': roomId }, head, code, element('div', { class: 'seats' }));
+  const badge = element('span', { class: 'badge', id: `badge-of-${roomId}` });
+  const seats = element('div', { class: 'seats', id: `seats-of-${roomId}` });
+  const link = element('a', {
+    class: 'enter',
+    href: `#/room/${encodeURIComponent(roomId)}`,
+    // Titles alone would sound alike.
+    'aria-describedby': `${badge.id} ${seats.id}`,
+  });
+  const head = element('div', { class: 'room-card-head' }, link, badge);
+  return element('li', { class: 'card room-card', 'data-room-id': roomId }, head, element('code', {}, roomId), seats);
 }
 
 function updateCard(card, room) {
   const free = Math.max(0, room.capacity - room.occupied - room.reserved);
   const link = card.querySelector('.enter');
   setText(link, room.title || room.roomId);
+  card.querySelector('code').hidden = link.textContent === room.roomId;
   setText(card.querySelector('.badge'), free === 0 ? 'full' : `${free.toLocaleString()} free`);
   card.classList.toggle('full', free === 0);
   drawSeats(card.querySelector('.seats'), room);

@@ -21,6 +21,7 @@ func TestPage(t *testing.T) {
 		"a message that failed is neither lost nor doubled": testFailedMessage,
 		"the focus goes where the notice is, and back":      testFocus,
 		"an answer behind a silence hurries the connection": testPollHurries,
+		"rooms in the lobby are told apart, each once":      testLobby,
 		"what goes from a list takes no focus with it":      testListKeepsFocus,
 		"a late permit is that of a new visit to the room":  testLatePermit,
 		"a late answer moves nobody out of the next room":   testLateAnswers,
@@ -176,10 +177,13 @@ func testFocus(t *testing.T, s *scripted) {
 		c := s.socket()
 		c.joined("e", 3, false)
 		focused("message-input")
-		s.run("$('#message-input').value = 'hello'; $('#send').click()")
+		s.run("$('#message-input').value = 'hello'; $('#send').focus(); $('#send').click()")
 		c.next()
+		focused("message-input")
 		c.close(code)
 		focused("notice-title")
+		// Read as the focus comes there, and not a second time as an alert.
+		s.is("$('#notice').role === null && document.activeElement.getAttribute('aria-describedby') === 'notice-text'")
 		release := s.hold()
 		s.run("$('#notice-again').focus(); $('#notice-again').click()")
 		focused("room-name")
@@ -213,6 +217,24 @@ func testPollHurries(t *testing.T, s *scripted) {
 	s.silent.Store(false)
 	s.run("Math.random = () => 0;" + poll)
 	s.socket()
+}
+
+func testLobby(t *testing.T, s *scripted) {
+	s.until("$('#room-list').childElementCount === 3")
+	got := eval[string](s, `Array.from($('#room-list').children, (card) => {
+		const link = card.querySelector('.enter');
+		const described = link.getAttribute('aria-describedby').split(' ').map((id) => document.getElementById(id).textContent);
+		const seen = card.querySelector('code').checkVisibility() ? ' ' + card.querySelector('code').textContent : '';
+		return link.textContent + seen + ': ' + described.join(', ');
+	}).join('; ')`)
+	if want := "Tea tea-1: 1 free, 1 of 3 seats occupied, 1 reserved; Tea tea-2: full, 2 of 2 seats occupied; untitled: 1 free, 0 of 1 seat occupied"; got != want {
+		t.Errorf("the lobby has %s, want %s", got, want)
+	}
+	for id, title := range map[string]string{"titled": "Tea", "untitled": "untitled"} {
+		s.run("location.hash = '#/room/%s'", id)
+		s.until("$('#room-name').textContent === '" + title + "'")
+		s.is(fmt.Sprintf("$('#room-code').checkVisibility() === %t", id != title))
+	}
 }
 
 func testListKeepsFocus(t *testing.T, s *scripted) {

@@ -147,7 +147,9 @@ export class RoomView {
 
   #submit(input) {
     const body = input.value.trim();
-    if (body !== '' && this.#send(body)) input.value = '';
+    if (body === '' || !this.#send(body)) return;
+    input.value = '';
+    input.focus(); // the button may have it
   }
 
   /** @returns {boolean} false without a connection: then nothing was done */
@@ -217,6 +219,7 @@ export class RoomView {
 
   #showTitle(title) {
     setText(byId('room-name'), title);
+    byId('room-code').hidden = title === this.#roomId; // once is enough
     document.title = `${title} · Anteroom`;
   }
 

@@ -136,8 +136,11 @@ function makeCard({ roomId }) {
 function updateCard(card, room) {
   const free = Math.max(0, room.capacity - room.occupied - room.reserved);
   const link = card.querySelector('.enter');
-  setText(link, room.title || room.roomId);
-  card.querySelector('code').hidden = link.textContent === room.roomId;
+  const title = room.title || room.roomId;
+  const untitled = title === room.roomId;
+  setText(link, title);
+  link.classList.toggle('untitled', untitled);
+  card.querySelector('code').hidden = untitled;
   setText(card.querySelector('.badge'), free === 0 ? 'full' : `${free.toLocaleString()} free`);
   card.classList.toggle('full', free === 0);
   drawSeats(card.querySelector('.seats'), room);

@@ -219,7 +219,9 @@ export class RoomView {
 
   #showTitle(title) {
     setText(byId('room-name'), title);
-    byId('room-code').hidden = title === this.#roomId; // once is enough
+    const untitled = title === this.#roomId;
+    byId('room-name').classList.toggle('untitled', untitled);
+    byId('room-code').hidden = untitled; // once is enough
     document.title = `${title} · Anteroom`;
   }
 

@@ -71,6 +71,7 @@ func (c libraryConn) Read(p []byte) (int, error) {
 	m := c.session.meter
 	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may tell any length
 	n, err := c.session.read(p)
+	c.session.cut = err != nil && !errors.Is(err, errQuiet)
 	m.pass(p[:n])
 	return n, err
 }

@@ -62,6 +62,7 @@ type session struct {
 	ask       *wire.ClientFrame // the join that the URL asked for
 	late      bool              // the time for the join is over
 	amid      bool              // a message has begun and not ended
+	cut       bool              // the last read of the connection failed
 	malformed int
 	messages  *rate.Limiter // nil before the first
 	pings     *rate.Limiter // nil before the first PING
@@ -199,8 +200,11 @@ func (s *session) talk() {
 			err = nil
 		}
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) && !s.leased() {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && !s.leased():
 		s.close(wire.CloseJoinTimeout)
+	case !s.cut && websocket.CloseStatus(err) == -1: // a frame that the library does not take
+		s.close(wire.CloseProtocolError)
 	}
 	s.end(err)
 	s.sock.finish(websocket.CloseStatus(err) != -1)

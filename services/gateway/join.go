@@ -31,12 +31,14 @@ func (s *session) joinAsked() {
 
 func (s *session) joinByURL(f *wire.ClientFrame) error {
 	byPermit := f.RoomID == "" && f.Permit != ""
-	if byPermit {
+	if f.Permit != "" { // which may be any bytes here
 		roomID, _, err := wire.SplitPermit(f.Permit)
 		if err != nil {
 			return err
 		}
-		f.RoomID = roomID
+		if byPermit {
+			f.RoomID = roomID
+		}
 	}
 	if err := f.CheckJoin(); err != nil {
 		return err

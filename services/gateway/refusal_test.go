@@ -76,6 +76,8 @@ func TestPermitsThatConfirmNothing(t *testing.T) {
 		}
 		expired(roomID, "made-up")
 		expired(roomID, ".")
+		n.refusedByURL(query("permit", "\xff"), wire.PermitExpired)
+		n.refusedByURL(query("roomId", roomID, "permit", "\xff"), wire.PermitExpired)
 		expired(roomID, roomID+".MADEUP")
 		expired(roomID, strings.Repeat("x", 10_000))
 		used := c.permit(roomID, ada)

@@ -133,6 +133,10 @@ func TestCancellingWhatIsNoPermitOfTheRoomIsDone(t *testing.T) {
 			t.Errorf("%s: %d %q after %d calls", path, a.status, a.body, g.rooms.cancels)
 		}
 	}
+	g.do("DELETE", "/v1/rooms/lobby/permits/lobby.secret", `{"reason":"x"}`).expectProblem(t, 400, wire.BadRequest)
+	if a := g.do("DELETE", "/v1/rooms/lobby/permits/lobby.secret", `{}`); a.status != 204 {
+		t.Errorf("an empty object: %d %s", a.status, a.body)
+	}
 	for _, code := range []wire.Code{wire.RoomNotFound, wire.PermitExpired} {
 		g.rooms.fail(wire.Errorf(code, "gone"))
 		if a := g.do("DELETE", "/v1/rooms/lobby/permits/lobby.secret", ""); a.status != 204 {

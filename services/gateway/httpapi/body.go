@@ -16,11 +16,11 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// checkBody reads a POST's body before its handler: at most 16 KiB of UTF-8, sent
-// as JSON. An empty body has no type.
+// checkBody reads the body of a POST or a DELETE before its handler: at most 16 KiB of
+// UTF-8, sent as JSON. An empty body has no type. That of a DELETE has no fields.
 func checkBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != http.MethodPost {
+		if r.Method != http.MethodPost && r.Method != http.MethodDelete {
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -28,6 +28,12 @@ func checkBody(next http.Handler) http.Handler {
 		if refusal != nil {
 			writeProblem(w, refusal)
 			return
+		}
+		if r.Method == http.MethodDelete && len(body) > 0 {
+			if err := decodeBody(body, &struct{}{}); err != nil {
+				writeProblem(w, badRequest("%s", err))
+				return
+			}
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
 		next.ServeHTTP(w, r)

@@ -11,14 +11,14 @@ import (
 // is closed a second before the lease ends, or behind it where the process stood still.
 func TestWhatWaitsBehindAFenceIsNotSent(t *testing.T) {
 	for _, closedFirst := range []bool{false, true} {
-		for _, batch := range []int{1, 200} { // frames
+		for _, batch := range []int{1, 100} { // frames: what waits and a batch stay within the limit
 			s, peer, _ := tcpSocket(t)
 			sent, waits := 0, func() int {
 				s.mu.Lock()
 				defer s.mu.Unlock()
 				return len(s.queue)
 			}
-			for waits() < 150<<10 {
+			for waits() < 130<<10 {
 				var frames []byte
 				for range batch {
 					frames = append(frames, numbered(sent, 1000)...)
@@ -37,7 +37,7 @@ func TestWhatWaitsBehindAFenceIsNotSent(t *testing.T) {
 			}
 			s.closeWith(wire.CloseLeaseLost)
 			got, code := readNumbered(t, peer)
-			if got > sent-120 || code != wire.CloseLeaseLost {
+			if got > sent-100 || code != wire.CloseLeaseLost {
 				t.Errorf("closed first %v, %d frames a batch: %d of %d came, closed with %d", closedFirst, batch, got, sent, code)
 			}
 		}

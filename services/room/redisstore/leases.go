@@ -18,7 +18,7 @@ const renewChunk = 500
 
 // chunk is the part of a renewal that one script carries out.
 type chunk struct {
-	keys  []string // leases of each room
+	keys  []string // due rooms of the partition, leases of each room
 	args  []any    // lease and latest end, then for each room its number of sessions and they
 	index []int    // by position in args: the session's place in the request, or -1
 }
@@ -67,7 +67,10 @@ func (s *Store) chunks(leases []room.Lease, latest string) []*chunk {
 		for rest := byRoom[roomID]; len(rest) > 0; {
 			c := open[p]
 			if c == nil || len(c.args) >= renewChunk {
-				c = &chunk{args: []any{s.rules.Lease.Milliseconds(), latest}, index: []int{-1, -1}}
+				c = &chunk{
+					keys: []string{roomlog.DueKey(p)},
+					args: []any{s.rules.Lease.Milliseconds(), latest}, index: []int{-1, -1},
+				}
 				open[p] = c
 				all = append(all, c)
 			}

@@ -7,10 +7,8 @@ local user, token = ARGV[2], ARGV[5]
 local seated = call('HEXISTS', SEATS, user) == 1
 local held = call('HGET', TOKENS, user)
 local reserved = held and call('ZSCORE', PERMITS, user) -- each reserved seat has its token
-if not seated and not reserved
-  and call('ZCARD', LEASES) + call('ZCARD', PERMITS) >= room.capacity then
-  return {'ROOM_FULL'}
-end
+local permits = not seated and not reserved and call('ZCARD', PERMITS)
+if permits and call('ZCARD', LEASES) + permits >= room.capacity then return {'ROOM_FULL'} end
 -- A permit that lives is prolonged: a repeated call, or a second tab, gets the same one.
 if held and call('EXISTS', PREFIX .. 'permit:' .. held) == 1 then token = held end
 local deadline = now + tonumber(ARGV[6])
@@ -19,5 +17,5 @@ call('HSET', TOKENS, user, token)
 if not seated then call('ZADD', PERMITS, string.format(MS, deadline), user) end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
 due(deadline)
-if not reserved then keep(PERMITS, TOKENS) end
+if seated or permits == 0 then keep(PERMITS, TOKENS) end -- else they are there
 return {'OK', token, deadline}

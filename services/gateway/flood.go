@@ -13,8 +13,8 @@ import (
 // What a peer may send beside its messages. The WebSocket library tells nothing of
 // fragments, and answers pings by itself, so frames are counted where they come in.
 //
-// Counted are control frames, fragments that do not end a message, and messages that
-// were refused. A peer that sends more of them than FRAME_RATE is read no faster than
+// Counted are control frames, PINGs, fragments that do not end a message, and messages
+// that were refused. A peer that sends more of them than FRAME_RATE is read no faster than
 // that: the rest waits in its own kernel, and costs this process nothing. Whoever goes
 // on for 10 s is closed with 4429.
 const (
@@ -50,7 +50,14 @@ func newMeter(perSecond float64, burst int) *meter {
 
 // pass looks at what was read, and pauses where it holds too many frames.
 func (m *meter) pass(p []byte) {
-	if n := m.count(p); n > 0 && m.take(n) {
+	if n := m.count(p); n > 0 {
+		m.spend(n)
+	}
+}
+
+// spend takes n frames from the allowance, and notes it where they are too many.
+func (m *meter) spend(n int) {
+	if m.take(n) {
 		m.excess()
 	}
 }

@@ -16,7 +16,7 @@ func (s *session) message(f *wire.ClientFrame) {
 		s.decline(wire.Errorf(wire.BadRequest, "JOIN comes before MESSAGE"), f.ID)
 		return
 	}
-	if !s.allowed(&s.messages, f.ID) {
+	if !s.allowed(f.ID) {
 		return
 	}
 	id := f.ID

@@ -65,7 +65,6 @@ type session struct {
 	cut       bool              // the last read of the connection failed
 	malformed int
 	messages  *rate.Limiter // nil before the first
-	pings     *rate.Limiter // nil before the first PING
 	meter     *meter        // of all else
 	flood     flood
 	left      bool // the seat was given up
@@ -295,9 +294,8 @@ func (s *session) handle(data []byte) error {
 	case wire.TypeMessage:
 		s.message(&f)
 	case wire.TypePing:
-		if s.allowed(&s.pings, "") {
-			s.send(appendFrame(nil, wire.PongFrame()))
-		}
+		s.meter.spend(1) // as any ping: it is answered, and a flood of them read slowly
+		s.send(appendFrame(nil, wire.PongFrame()))
 	case wire.TypeLeave:
 		s.leave()
 	}
@@ -308,7 +306,7 @@ func (s *session) handle(data []byte) error {
 // rate as a message does, and for that of refused ones.
 func (s *session) decline(err error, id string) {
 	s.meter.take(1)
-	if s.allowed(&s.messages, id) {
+	if s.allowed(id) {
 		s.refuse(err, id)
 	}
 }
@@ -326,17 +324,17 @@ func (s *session) refuse(err error, id string) {
 	s.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
 }
 
-// allowed takes one frame from an allowance, which PINGs have for themselves; it closes
-// one who floods on. An allowance is made when it is used first: many never are.
-func (s *session) allowed(allowance **rate.Limiter, id string) bool {
+// allowed takes one message from the allowance, and closes one who floods on. The
+// allowance is made when it is used first: many never are.
+func (s *session) allowed(id string) bool {
 	perSecond := rate.Limit(s.g.cfg.MessageRate)
 	if perSecond == 0 {
 		return true
 	}
-	if *allowance == nil {
-		*allowance = rate.NewLimiter(perSecond, s.g.cfg.MessageBurst)
+	if s.messages == nil {
+		s.messages = rate.NewLimiter(perSecond, s.g.cfg.MessageBurst)
 	}
-	if (*allowance).Allow() {
+	if s.messages.Allow() {
 		return true
 	}
 	s.refuse(wire.Errorf(wire.RateLimited, "more than %v messages/s", s.g.cfg.MessageRate), id)

@@ -4,8 +4,10 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
+	"google.golang.org/grpc"
 
 	"github.com/anteroom-chat/anteroom/pkg/vec"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // callMetrics count the calls of one side.
@@ -25,6 +27,16 @@ func newMetrics(side string, registry *metrics.Set) *callMetrics {
 	return &callMetrics{
 		calls:    vec.NewCounters(registry, "anteroom_rpc_"+side+"_calls_total", "code", "method"),
 		duration: vec.NewHistograms(registry, bounds, "anteroom_rpc_"+side+"_duration_seconds", "method"),
+	}
+}
+
+// begin lets the methods' calls be there from the start, with how they should end and how
+// they never should.
+func (m *callMetrics) begin(desc *grpc.ServiceDesc) {
+	for _, method := range desc.Methods {
+		name := "/" + desc.ServiceName + "/" + method.MethodName
+		m.calls.With(codeLabel(nil, nil), name)
+		m.calls.With(string(wire.Internal), name)
 	}
 }
 

@@ -205,6 +205,7 @@ func TestDefectsAreLoggedOnceAndTellNothing(t *testing.T) {
 	var text strings.Builder
 	registry.WritePrometheus(&text)
 	want := `anteroom_rpc_server_calls_total{code="INTERNAL",method="/test.Echo/Do"} 2
+anteroom_rpc_server_calls_total{code="OK",method="/test.Echo/Do"} 0
 anteroom_rpc_server_duration_seconds_bucket{method="/test.Echo/Do",le="0.0005"} `
 	if !strings.HasPrefix(text.String(), want) {
 		t.Errorf("%s\ndoes not begin with\n%s", text.String(), want)

@@ -51,6 +51,7 @@ type ServerConfig struct {
 type Server struct {
 	*grpc.Server
 	health      *health.Server
+	metrics     *callMetrics
 	services    []string // whose health is told; "" is the server's own
 	stopTimeout time.Duration
 }
@@ -78,7 +79,7 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.ChainUnaryInterceptor(deadlineInterceptor, errorInterceptor(cfg.Logger, m)),
 		grpc.ChainStreamInterceptor(streamPanicInterceptor(cfg.Logger)),
 	}
-	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), services: []string{""}, stopTimeout: cfg.StopTimeout}
+	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), metrics: m, services: []string{""}, stopTimeout: cfg.StopTimeout}
 	s.SetServing(false)
 	grpc_health_v1.RegisterHealthServer(s.Server, s.health)
 	return s
@@ -87,6 +88,7 @@ func NewServer(cfg ServerConfig) *Server {
 // RegisterService adds a service to the server and to its health checks.
 func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.Server.RegisterService(withReadable(desc), impl)
+	s.metrics.begin(desc)
 	s.services = append(s.services, desc.ServiceName)
 	s.SetServing(false)
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// Vec is metrics of one name. Each is there once the values of its labels have come, and
-// stays: they must be few.
+// Vec is metrics of one name. Each is there once the values of its labels have come, or
+// from the start by Begin, and stays: they must be few.
 type Vec[M any] struct {
 	name   string
 	labels []string
@@ -65,6 +65,14 @@ func (v *Vec[M]) With(values ...string) M {
 	v.made[key] = m
 	v.mu.Unlock()
 	return m
+}
+
+// Begin makes the metrics of one label that are known before their first event: what asks
+// by how much a counter grew would miss an event that the counter came with.
+func Begin[M any, V ~string](v *Vec[M], values ...V) {
+	for _, value := range values {
+		v.With(string(value))
+	}
 }
 
 var escape = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)

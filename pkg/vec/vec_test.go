@@ -40,6 +40,17 @@ seconds_count{method="Join"} 3
 	}
 }
 
+func TestWhatIsKnownBeginsAtZero(t *testing.T) {
+	set := metrics.NewSet()
+	v := NewCounters(set, "drops_total", "reason")
+	Begin(v, "full", "late")
+	v.With("late").Inc()
+	Begin(v, "late")
+	if got, want := text(set), "drops_total{reason=\"full\"} 0\ndrops_total{reason=\"late\"} 1\n"; got != want {
+		t.Errorf("got %swant %s", got, want)
+	}
+}
+
 func TestVecsOfOneSetShareTheirMetrics(t *testing.T) {
 	set := metrics.NewSet()
 	var all sync.WaitGroup

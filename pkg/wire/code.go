@@ -3,7 +3,9 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -48,6 +50,9 @@ var translations = map[Code]Translation{
 	Unavailable:     {HTTP: http.StatusServiceUnavailable, GRPC: codes.Unavailable, Close: CloseUnavailable, Title: "Temporarily unavailable", Retry: true},
 	Internal:        {HTTP: http.StatusInternalServerError, GRPC: codes.Internal, Close: CloseInternal, Title: "Internal error"},
 }
+
+// Codes are all codes.
+func Codes() []Code { return slices.Sorted(maps.Keys(translations)) }
 
 // Known reports whether c is a code of the table.
 func (c Code) Known() bool { _, ok := translations[c]; return ok }
@@ -134,6 +139,9 @@ var closeNames = map[CloseCode]string{
 	CloseRemoved: "REMOVED", CloseRoomDeleted: "ROOM_DELETED", CloseInternal: "INTERNAL",
 	CloseUnavailable: "UNAVAILABLE", CloseLeaseLost: "LEASE_LOST", CloseSlowConsumer: "SLOW_CONSUMER",
 }
+
+// CloseCodes are all close codes of the service.
+func CloseCodes() []CloseCode { return slices.Sorted(maps.Keys(closeNames)) }
 
 // String answers with the code's name: the close reason on the wire and the
 // label in metrics.

@@ -54,7 +54,7 @@ func (s *session) joinByURL(f *wire.ClientFrame) error {
 // refuseJoin tells why, and ends the socket with the code that goes with it.
 func (s *session) refuseJoin(err error) {
 	if errors.Is(err, errGone) { // nobody hears it, and the next read ends the session
-		s.g.metrics.joins.With("GONE").Inc()
+		s.g.metrics.joins.With(joinGone).Inc()
 		return
 	}
 	e := wire.AsError(err)
@@ -82,7 +82,7 @@ func (s *session) join(f *wire.ClientFrame) error {
 		s.g.hub.exit(f.RoomID, sh)
 		return err
 	}
-	s.g.metrics.joins.With("ok").Inc()
+	s.g.metrics.joins.With(joinOK).Inc()
 	return nil
 }
 

@@ -187,7 +187,7 @@ func (k *keeper) renew(ctx context.Context, sessions []*session) {
 			k.renewed(sessions, resp, sent)
 			return
 		}
-		k.g.metrics.renewals.With("failed").Add(len(sessions))
+		k.g.metrics.renewals.With(renewalFailed).Add(len(sessions))
 		slog.Warn("cannot renew leases", "sessions", len(sessions), "err", err)
 		select {
 		case <-ctx.Done():
@@ -240,8 +240,8 @@ func (k *keeper) renewed(sessions []*session, resp *roomv1.RenewLeasesResponse, 
 			s.close(wire.CloseLeaseLost)
 		}
 	}
-	k.g.metrics.renewals.With("lost").Add(len(lost))
-	k.g.metrics.renewals.With("renewed").Add(len(sessions) - len(lost))
+	k.g.metrics.renewals.With(renewalLost).Add(len(lost))
+	k.g.metrics.renewals.With(renewalRenewed).Add(len(sessions) - len(lost))
 }
 
 // verify asks why a session's message was refused for want of a seat, and closes it.

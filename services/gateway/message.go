@@ -31,10 +31,10 @@ func (s *session) message(f *wire.ClientFrame) {
 
 // published answers where the log will not.
 func (s *session) published(m *outMessage, id string, tail []byte, r roomlog.Result) {
-	result := "ok"
+	result := messageOK
 	switch {
 	case errors.Is(r.Err, roomlog.ErrNoSeat):
-		result = "no_seat"
+		result = messageNoSeat
 		s.g.keeper.verify(s) // the close is the answer
 		s.outgoing.unknown()
 	case r.Err != nil:
@@ -46,12 +46,12 @@ func (s *session) published(m *outMessage, id string, tail []byte, r roomlog.Res
 		s.refuse(e, id)
 		s.outgoing.answered(m)
 	case r.Duplicate && r.Seq < s.first:
-		result = "duplicate"
+		result = messageDuplicate
 		s.g.background.Go(func() { s.repeatEcho(r.Seq, r.Time, tail) })
 		s.outgoing.answered(m)
 	default:
 		if r.Duplicate {
-			result = "duplicate"
+			result = messageDuplicate
 		}
 		s.outgoing.appended(m, r.Seq)
 	}

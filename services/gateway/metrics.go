@@ -4,6 +4,22 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/anteroom-chat/anteroom/pkg/vec"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
+)
+
+// The values of labels, besides the names of error codes and close codes.
+const (
+	refusalOrigin, refusalRate, refusalFull, refusalStopping = "origin", "rate", "full", "stopping"
+
+	joinOK, joinGone = "ok", "GONE" // GONE: the peer did not wait
+
+	messageOK, messageDuplicate, messageNoSeat = "ok", "duplicate", "no_seat"
+
+	closeBroken, closeOther = "BROKEN", "OTHER" // without a code; with one of the client's own
+
+	dropInboxFull = "inbox_full"
+
+	renewalRenewed, renewalLost, renewalFailed = "renewed", "lost", "failed"
 )
 
 // gatewayMetrics are the gateway's own; the terms are PROTOCOL's.
@@ -24,7 +40,7 @@ func newMetrics(registry *metrics.Set) *gatewayMetrics {
 	if registry == nil {
 		registry = metrics.NewSet()
 	}
-	return &gatewayMetrics{
+	m := &gatewayMetrics{
 		sessions:   registry.GetOrCreateGauge("anteroom_gateway_sockets", nil),
 		parked:     registry.GetOrCreateGauge("anteroom_gateway_parked_sockets", nil),
 		refusals:   vec.NewCounters(registry, "anteroom_gateway_refusals_total", "reason"),
@@ -35,5 +51,26 @@ func newMetrics(registry *metrics.Set) *gatewayMetrics {
 		catchUps:   registry.GetOrCreateCounter("anteroom_gateway_catch_ups_total"),
 		drops:      vec.NewCounters(registry, "anteroom_gateway_drops_total", "reason"),
 		renewals:   vec.NewCounters(registry, "anteroom_gateway_renewals_total", "result"),
+	}
+	m.begin()
+	return m
+}
+
+// begin lets everything that may come be there from the start, at 0.
+func (m *gatewayMetrics) begin() {
+	vec.Begin(m.refusals, refusalOrigin, refusalRate, refusalFull, refusalStopping)
+	vec.Begin(m.drops, dropInboxFull)
+	vec.Begin(m.renewals, renewalRenewed, renewalLost, renewalFailed)
+	vec.Begin(m.joins, joinOK, joinGone)
+	for _, code := range wire.Codes() {
+		if code.Translate().Close != 0 { // else it refuses no join
+			vec.Begin(m.joins, code)
+		}
+	}
+	vec.Begin(m.messages, messageOK, messageDuplicate, messageNoSeat)
+	vec.Begin(m.messages, wire.RoomNotFound, wire.Unavailable, wire.Internal) // all that a publisher answers with
+	vec.Begin(m.closes, closeBroken, closeOther)
+	for _, code := range wire.CloseCodes() {
+		vec.Begin(m.closes, closeLabel(code))
 	}
 }

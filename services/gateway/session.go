@@ -406,9 +406,9 @@ func (s *session) end(err error) {
 func closeLabel(code wire.CloseCode) string {
 	switch name := code.String(); {
 	case code == 0:
-		return "BROKEN"
+		return closeBroken
 	case strings.HasPrefix(name, "CLOSE_"):
-		return "OTHER"
+		return closeOther
 	default:
 		return name
 	}

@@ -81,7 +81,7 @@ func (s *shard) event(roomID string, e roomlog.Event) {
 	if len(s.inbox) >= maxInbox {
 		s.missed[roomID] = true
 		s.unheard = s.unheard || e.Seq == 0 && e.Kind != roomlog.KindOccupancy
-		s.metrics.drops.With("inbox_full").Inc()
+		s.metrics.drops.With(dropInboxFull).Inc()
 	} else {
 		s.inbox = append(s.inbox, task{roomID: roomID, event: e})
 	}

@@ -55,20 +55,20 @@ var errMoving = wire.Errorf(wire.Unavailable, "this gateway is going away")
 // admit counts a socket, unless there can be none.
 func (g *Gateway) admit(r *http.Request) *refusal {
 	if !g.cfg.Origins.Allows(r) {
-		return &refusal{"origin", wire.Errorf(wire.Forbidden, "this origin may not open a WebSocket here"), 0}
+		return &refusal{refusalOrigin, wire.Errorf(wire.Forbidden, "this origin may not open a WebSocket here"), 0}
 	}
 	if g.cfg.Wait != nil {
 		if wait := g.cfg.Wait(r); wait > 0 {
-			return &refusal{"rate", wire.Errorf(wire.RateLimited, "too many WebSockets from your address"), wait}
+			return &refusal{refusalRate, wire.Errorf(wire.RateLimited, "too many WebSockets from your address"), wait}
 		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	switch {
 	case g.closed:
-		return &refusal{"stopping", errMoving, 0}
+		return &refusal{refusalStopping, errMoving, 0}
 	case g.cfg.MaxSockets > 0 && g.open >= g.cfg.MaxSockets:
-		return &refusal{"full", wire.Errorf(wire.Unavailable, "this gateway has as many WebSockets as it may"), 0}
+		return &refusal{refusalFull, wire.Errorf(wire.Unavailable, "this gateway has as many WebSockets as it may"), 0}
 	}
 	g.open++
 	g.sockets.Add(1)

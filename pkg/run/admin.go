@@ -162,11 +162,28 @@ func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
 	w.Write([]byte(text.String()))
 }
 
+// Probe is what a health check asks for.
+type Probe string
+
+// The probes. What restarts processes asks whether they are live, what routes or waits
+// asks whether they are ready: a restart mends no outage of what a process depends on.
+const (
+	Live  Probe = "live"  // /healthz: the process runs
+	Ready Probe = "ready" // /readyz: what it depends on answers, and it does not stop
+)
+
+func (p Probe) path() string {
+	if p == Live {
+		return "/healthz"
+	}
+	return "/readyz"
+}
+
 // HealthCheck is what --healthcheck does, for container health checks in images
-// without a shell: it asks /readyz on the process's own admin address and answers
-// nil or why the process is not ready. An address without a host (":9101", or one
+// without a shell: it asks the process at its own admin address and answers nil or why
+// the process is not what was asked for. An address without a host (":9101", or one
 // that means every interface) is asked on loopback.
-func HealthCheck(ctx context.Context, address string) error {
+func HealthCheck(ctx context.Context, probe Probe, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
@@ -176,7 +193,7 @@ func HealthCheck(ctx context.Context, address string) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
 	defer cancel()
-	url := "http://" + net.JoinHostPort(host, port) + "/readyz"
+	url := "http://" + net.JoinHostPort(host, port) + probe.path()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
@@ -189,7 +206,7 @@ func HealthCheck(ctx context.Context, address string) error {
 	defer resp.Body.Close()
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10))
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("not ready: %s", strings.TrimSpace(string(body)))
+		return fmt.Errorf("not %s: %s", probe, strings.TrimSpace(string(body)))
 	}
 	return nil
 }

@@ -212,9 +212,12 @@ func TestReadyzNamesTheCheckThatFails(t *testing.T) {
 	if status != 503 || body != "redis: ok\nroom service: no address is serving\n" {
 		t.Errorf("%d %q", status, body)
 	}
-	err := HealthCheck(t.Context(), a.Addr())
-	if err == nil || !strings.Contains(err.Error(), "no address is serving") {
-		t.Errorf("HealthCheck: %v", err)
+	err := HealthCheck(t.Context(), Ready, a.Addr())
+	if err == nil || !strings.HasPrefix(err.Error(), "not ready: ") || !strings.Contains(err.Error(), "no address is serving") {
+		t.Errorf("ready: %v", err)
+	}
+	if err := HealthCheck(t.Context(), Live, a.Addr()); err != nil {
+		t.Errorf("live, with a check that fails: %v", err)
 	}
 }
 
@@ -231,12 +234,12 @@ func TestHealthCheckAsksLoopbackForAnAddressOfEveryInterface(t *testing.T) {
 	a := serveAdmin(t)
 	_, port, _ := strings.Cut(a.Addr(), ":")
 	for _, address := range []string{a.Addr(), ":" + port, "0.0.0.0:" + port, "[::]:" + port} {
-		if err := HealthCheck(t.Context(), address); err != nil {
+		if err := HealthCheck(t.Context(), Live, address); err != nil {
 			t.Errorf("%s: %v", address, err)
 		}
 	}
 	for _, address := range []string{"nowhere", "127.0.0.1:1"} {
-		if HealthCheck(t.Context(), address) == nil {
+		if HealthCheck(t.Context(), Live, address) == nil {
 			t.Errorf("%s passed", address)
 		}
 	}

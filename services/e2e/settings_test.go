@@ -48,7 +48,7 @@ func TestAWrongSettingStopsTheStartWithALineThatNamesIt(t *testing.T) {
 		"GATEWAY_ID": "a b", "REDIS": "http://127.0.0.1", "LISTEN": "8080", "ADMIN_LISTEN": "127.0.0.1:99999", "ROOMS": "127.0.0.1:99999",
 		"IDENTITY_KEY": "short", "IDENTITY_TTL": "10ms", "ALLOWED_ORIGINS": "https://a.example/path", "MAX_FRAME_BYTES": "255",
 		"MESSAGE_RATE": "NaN", "MESSAGE_BURST": "0", "FRAME_RATE": "-1", "FRAME_BURST": "0", "MAX_SOCKETS": "-1", "CONNECT_RATE": "Inf", "CONNECT_BURST": "-1", "WALK_IN": "maybe", "HTTP_RATE": "-1", "HTTP_BURST": "-1",
-		"TRUST_PROXY": "maybe", "PARTITIONS": "4097", "DRAIN_TIMEOUT": "31s", "LOG_LEVEL": "loud",
+		"TRUST_PROXY": "maybe", "PARTITIONS": "4097", "DRAIN_TIMEOUT": "31s", "LOG_LEVEL": "loud", "HEALTHCHECK": "true",
 	}
 	room := map[string]string{"REDIS": "redis://127.0.0.1:6379/-1", "LISTEN": ":port:", "ADMIN_LISTEN": "x", "PARTITIONS": "many", "LOG_LEVEL": ""}
 	dev := map[string]string{"REDIS": "redis://:secret@[::1", "LISTEN": "", "IDENTITY_KEY": "short", "MESSAGE_RATE": "+Inf", "PARTITIONS": "0"}
@@ -65,6 +65,18 @@ func TestAWrongSettingStopsTheStartWithALineThatNamesIt(t *testing.T) {
 			flag := "--" + strings.ToLower(strings.ReplaceAll(variable, "_", "-"))
 			if last := lines[len(lines)-1]; err == nil || !strings.Contains(last, "error: ") || !strings.Contains(last, flag) || strings.Contains(last, "secret") {
 				t.Errorf("%s with %s=%q: %v, %s", command, variable, value, err, last)
+			}
+		}
+	}
+}
+
+func TestAHealthCheckEndsWithItsAnswer(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"gateway", "room", "anteroom dev"} {
+		for _, probe := range []string{"live", "ready"} {
+			words := append(strings.Fields(command), "--healthcheck="+probe, "--admin-listen=127.0.0.1:1")
+			if output, err := runBinary(t, nil, words...); err == nil || !strings.Contains(output, "error: health check: ") {
+				t.Errorf("%s, where nobody listens: %v, %s", strings.Join(words, " "), err, output)
 			}
 		}
 	}

@@ -27,11 +27,12 @@ import (
 
 // dev runs a room service and a gateway, connected as in production.
 type dev struct {
-	Listen      string `help:"Address of the page, HTTP and WebSocket." default:"127.0.0.1:8080" env:"LISTEN"`
-	AdminListen string `help:"Address of metrics, health and pprof." default:"127.0.0.1:9180" env:"ADMIN_LISTEN"`
-	Redis       string `help:"URL of a Redis to use instead of the embedded store. None by default." placeholder:"redis://HOST:PORT/DB" env:"REDIS"`
-	IdentityKey string `help:"Key that signs identities, at least 32 bytes. Made at start when empty." env:"IDENTITY_KEY"`
-	LogLevel    string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
+	Listen      string    `help:"Address of the page, HTTP and WebSocket." default:"127.0.0.1:8080" env:"LISTEN"`
+	AdminListen string    `help:"Address of metrics, health and pprof." default:"127.0.0.1:9180" env:"ADMIN_LISTEN"`
+	Redis       string    `help:"URL of a Redis to use instead of the embedded store. None by default." placeholder:"redis://HOST:PORT/DB" env:"REDIS"`
+	IdentityKey string    `help:"Key that signs identities, at least 32 bytes. Made at start when empty." env:"IDENTITY_KEY"`
+	LogLevel    string    `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
+	Healthcheck run.Probe `help:"Ask the process at --admin-listen whether it is live or ready, and exit with 0 or 1; off by default." enum:"live,ready," default:"" placeholder:"live|ready" env:"HEALTHCHECK"`
 
 	server.Settings
 }
@@ -42,6 +43,9 @@ func (d *dev) Validate() error {
 }
 
 func (d *dev) Run(ctx context.Context) error {
+	if d.Healthcheck != "" {
+		return run.HealthCheck(ctx, d.Healthcheck, d.AdminListen)
+	}
 	if _, err := run.NewLogger(os.Stderr, d.LogLevel); err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type settings struct {
 	GatewayID    string        `help:"Unique name among the gateways, 1 to 64 of A-Z a-z 0-9 _ -. Made at start when empty." env:"GATEWAY_ID"`
 	DrainTimeout time.Duration `help:"How long a stop waits for members to move to other gateways, 0s to 30s. Allow a stop 5s more before it is killed." default:"30s" env:"DRAIN_TIMEOUT"`
 	LogLevel     string        `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
-	Healthcheck  bool          `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1; off by default." env:"HEALTHCHECK"`
+	Healthcheck  run.Probe     `help:"Ask the process at --admin-listen whether it is live or ready, and exit with 0 or 1; off by default." enum:"live,ready," default:"" placeholder:"live|ready" env:"HEALTHCHECK"`
 
 	server.Settings
 }
@@ -55,8 +55,8 @@ func main() {
 	k := kong.Parse(&s, kong.Name("gateway"), kong.Description("Anteroom's WebSocket gateway."))
 	ctx, stop := run.Signals(context.Background())
 	defer stop()
-	if s.Healthcheck {
-		k.FatalIfErrorf(run.HealthCheck(ctx, s.AdminListen))
+	if s.Healthcheck != "" {
+		k.FatalIfErrorf(run.HealthCheck(ctx, s.Healthcheck, s.AdminListen))
 		return
 	}
 	k.FatalIfErrorf(s.serve(ctx))

@@ -23,12 +23,12 @@ import (
 
 // settings are flags, and environment variables of the same name.
 type settings struct {
-	Listen      string `help:"Address of gRPC." default:"127.0.0.1:50051" env:"LISTEN"`
-	AdminListen string `help:"Address of metrics, health and pprof." default:"127.0.0.1:9101" env:"ADMIN_LISTEN"`
-	Redis       string `help:"URL of Redis, redis:// or rediss://." default:"redis://127.0.0.1:6379/0" env:"REDIS"`
-	Partitions  int    `help:"Number of partitions that rooms hash to, 1 to 4096; all processes must agree, and it cannot be changed while rooms live." default:"64" env:"PARTITIONS"`
-	LogLevel    string `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
-	Healthcheck bool   `help:"Ask the process at --admin-listen whether it is ready, and exit with 0 or 1; off by default." env:"HEALTHCHECK"`
+	Listen      string    `help:"Address of gRPC." default:"127.0.0.1:50051" env:"LISTEN"`
+	AdminListen string    `help:"Address of metrics, health and pprof." default:"127.0.0.1:9101" env:"ADMIN_LISTEN"`
+	Redis       string    `help:"URL of Redis, redis:// or rediss://." default:"redis://127.0.0.1:6379/0" env:"REDIS"`
+	Partitions  int       `help:"Number of partitions that rooms hash to, 1 to 4096; all processes must agree, and it cannot be changed while rooms live." default:"64" env:"PARTITIONS"`
+	LogLevel    string    `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
+	Healthcheck run.Probe `help:"Ask the process at --admin-listen whether it is live or ready, and exit with 0 or 1; off by default." enum:"live,ready," default:"" placeholder:"live|ready" env:"HEALTHCHECK"`
 }
 
 // Validate is called by kong.
@@ -44,8 +44,8 @@ func main() {
 	k := kong.Parse(&s, kong.Name("room"), kong.Description("Anteroom's room service."))
 	ctx, stop := run.Signals(context.Background())
 	defer stop()
-	if s.Healthcheck {
-		k.FatalIfErrorf(run.HealthCheck(ctx, s.AdminListen))
+	if s.Healthcheck != "" {
+		k.FatalIfErrorf(run.HealthCheck(ctx, s.Healthcheck, s.AdminListen))
 		return
 	}
 	k.FatalIfErrorf(s.serve(ctx))

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"os"
 	"os/exec"
 	"regexp"
 	"strings"
@@ -36,6 +37,29 @@ func TestEverySettingIsAFlagAndAVariableOfTheSameName(t *testing.T) {
 			variable := "($" + strings.ToUpper(strings.ReplaceAll(flag[1], "-", "_")) + ")"
 			if flag[1] != "help" && !strings.Contains(help, variable) {
 				t.Errorf("%s: --%s has no variable %s", command, flag[1], variable)
+			}
+		}
+	}
+}
+
+// What compose does not pass on is ignored without a word.
+func TestComposePassesSettingsOn(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../docker-compose.yml")
+	must(t, err)
+	for _, command := range []string{"gateway", "room"} {
+		_, service, _ := strings.Cut(string(text), "\n  "+command+":\n")
+		service, _, _ = strings.Cut(service, "\n\n")
+		help, err := runBinary(t, nil, command, "--help")
+		must(t, err)
+		for _, flag := range flagInHelp.FindAllStringSubmatch(help, -1) {
+			switch flag[1] {
+			case "help", "healthcheck", "listen", "admin-listen": // the image knows its own
+			case "gateway-id": // not the same for all replicas
+			default:
+				if name := strings.ToUpper(strings.ReplaceAll(flag[1], "-", "_")); !strings.Contains(service, "\n      "+name+":") {
+					t.Errorf("docker-compose.yml does not pass %s on to %s", name, command)
+				}
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
@@ -105,6 +106,23 @@ func TestBrokenWebSocketFramesEndTheSocketAndNothingElse(t *testing.T) {
 		for {
 			if f := other.next(); f.Type == wire.TypeMessage {
 				break
+			}
+		}
+	})
+}
+
+// The library waits 5 s for the rest of a control frame. Such a peer is slow, breaks no
+// rule, and may come back.
+func TestASlowControlFrameIsNoFault(t *testing.T) {
+	virtual(t, shape{}, func(t *testing.T, c *cluster) {
+		for _, op := range []byte{opPing, opPong} {
+			p, _ := c.nodes[0].walkIn(c.room(roomSpec{}), "")
+			frame := encodeFrame(final|op, []byte("x"))
+			p.raw(frame[:len(frame)-1])
+			time.Sleep(6 * time.Second)
+			p.raw(frame[len(frame)-1:])
+			if code := p.end(); code != 1006 {
+				t.Errorf("closed with %d", code)
 			}
 		}
 	})

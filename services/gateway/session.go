@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -202,7 +203,7 @@ func (s *session) talk() {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded) && !s.leased():
 		s.close(wire.CloseJoinTimeout)
-	case !s.cut && websocket.CloseStatus(err) == -1: // a frame that the library does not take
+	case s.broken(err):
 		s.close(wire.CloseProtocolError)
 	}
 	s.end(err)
@@ -211,6 +212,14 @@ func (s *session) talk() {
 	_ = s.ws.CloseNow()
 	s.g.metrics.sessions.Dec()
 	s.g.ended()
+}
+
+// broken reports whether reading ended with a frame that breaks RFC 6455: neither with the
+// connection, nor with a close, nor with a control frame that took longer than 5 s, of
+// which the library despairs.
+func (s *session) broken(err error) bool {
+	return !s.cut && websocket.CloseStatus(err) == -1 &&
+		!errors.Is(err, net.ErrClosed) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 // frames keeps buffers for what is being read: a socket that is silent holds none.

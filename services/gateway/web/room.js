@@ -180,10 +180,10 @@ export class RoomView {
       failure = error;
     }
     if (visit !== this.#visit) return;
-    const silent = failure !== undefined && failure.code !== 'ROOM_NOT_FOUND';
     // Only behind a silence: where HTTP answers and WebSockets do not, the backoff stays.
-    if (this.#silent && !silent) this.#connection?.hurry();
-    this.#silent = silent;
+    const answered = failure === undefined || failure.code === 'ROOM_NOT_FOUND';
+    if (this.#silent && answered) this.#connection?.hurry();
+    this.#silent = failure?.code === 'UNAVAILABLE';
     this.#pollFailures = failure ? this.#pollFailures + 1 : 0;
     clearTimeout(this.#pollTimer);
     this.#pollTimer = setTimeout(() => this.#pollRoom(), pollDelay(ROOM_POLL_MS, this.#pollFailures, failure));

@@ -23,7 +23,7 @@ type Settings struct {
 	MaxFrameBytes  int           `help:"Largest frame of a client, in bytes, 256 to 1048576." default:"16384" env:"MAX_FRAME_BYTES"`
 	MessageRate    float64       `help:"Messages per second that a session may sustain; 0 is no limit." default:"20" env:"MESSAGE_RATE"`
 	MessageBurst   int           `help:"Messages that a session may send at once." default:"40" env:"MESSAGE_BURST"`
-	FrameRate      float64       `help:"Control frames, fragments of less than 1 KiB and refused messages per second that a socket may sustain; it is read no faster. 0 is no limit." default:"100" env:"FRAME_RATE"`
+	FrameRate      float64       `help:"PINGs, control frames, fragments of less than 1 KiB and refused messages per second that a socket may sustain; it is read no faster. 0 is no limit." default:"100" env:"FRAME_RATE"`
 	FrameBurst     int           `help:"Of these, how many a socket may send at once." default:"50" env:"FRAME_BURST"`
 	MaxSockets     int           `help:"WebSockets open at once at this gateway; also at most 90 % of the files that the process may open. 0 is no limit of its own." default:"100000" env:"MAX_SOCKETS"`
 	ConnectRate    float64       `help:"WebSockets per second that a client address may open and sustain; 0 is no limit." default:"0" env:"CONNECT_RATE"`

@@ -210,11 +210,8 @@ func (r *Runner) send(ctx context.Context, batch []*Call) (unknown []*Call) {
 	for i, c := range batch {
 		cmds[i] = c.Script.EvalSha(ctx, pipe, c.Keys, c.Args...)
 	}
-	_, err := pipe.Exec(ctx)
+	Exec(ctx, pipe)
 	for i, c := range batch {
-		if err != nil && cmds[i].Err() == nil && cmds[i].Val() == nil {
-			cmds[i].SetErr(err) // there was no connection to send it on
-		}
 		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
 			unknown = append(unknown, c)
 			continue

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 )
 
 // Reader gets what is published in the rooms that a Subscriber follows. Its methods
@@ -423,7 +425,7 @@ func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 	number := s.sent
 	s.mu.Unlock()
 	probe := pipe.Publish(ctx, s.probe, number)
-	_, _ = pipe.Exec(ctx) // each has its own error
+	pipeline.Exec(ctx, pipe)
 	if probe.Err() != nil {
 		s.mu.Lock()
 		s.sent-- // it may not have been published: the next one bears its number again

@@ -8,6 +8,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/services/room"
 )
@@ -101,7 +102,7 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 		epoch[n] = pipe.HGet(ctx, s.layout.Keys(roomID).Room(), "epoch")
 		ended[n] = pipe.ZMScore(ctx, roomlog.SpentKey(s.layout.Partition(roomID)), "removed "+session, "replaced "+session)
 	}
-	_, _ = pipe.Exec(ctx) // every command carries its own error
+	pipeline.Exec(ctx, pipe)
 	answer := make([]room.Lost, len(lost))
 	for n, i := range lost {
 		// That there is no room is an answer; anything else is a fault, and no reason to say

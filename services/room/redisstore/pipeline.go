@@ -23,7 +23,7 @@ func pipelined(ctx context.Context, rdb pipeline.Redis, sc *redis.Script, n int,
 			keys, args := call(i)
 			cmds[i] = sc.EvalSha(ctx, pipe, keys, args...)
 		}
-		_, _ = pipe.Exec(ctx)
+		pipeline.Exec(ctx, pipe)
 	}
 	all := make([]int, n)
 	for i := range all {

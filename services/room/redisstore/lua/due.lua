@@ -7,8 +7,6 @@ local DUE = KEYS[1]
 local ROOMS = string.sub(DUE, 1, -4) .. 'r:'
 
 local due = call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', '0', '100')
--- A full Redis refuses a script whose first write is ZADD. This one removes nothing.
-if due[1] then call('ZREM', DUE, '') end
 
 -- first(key): when the first of a set of holders loses its hold. A key that is no such set
 -- is for the visit to fail at: here, it would stop those of all rooms.
@@ -18,14 +16,21 @@ local function first(key)
 end
 
 local answer = {#due == 100 and 1 or 0}
+local again = {} -- scores and ids
 for _, id in ipairs(due) do
   local room = ROOMS .. id .. ':'
   local look = tonumber(redis.pcall('HGET', room .. 'room', 'look')) or 0
   local ends = math.min(first(room .. 'permits'), first(room .. 'leases'))
   if now < look and look <= now + LOOK and now < ends and ends < math.huge then
-    call('ZADD', DUE, string.format(MS, ends), id)
+    again[#again + 1] = string.format(MS, ends)
+    again[#again + 1] = id
   else
     answer[#answer + 1] = id
   end
+end
+if again[1] then
+  -- A full Redis refuses a script whose first write is ZADD. This one removes nothing.
+  call('ZREM', DUE, '')
+  call('ZADD', DUE, unpack(again))
 end
 return answer

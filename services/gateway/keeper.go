@@ -3,9 +3,12 @@ package gateway
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"math"
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -14,7 +17,7 @@ import (
 
 const (
 	keeperTick   = 500 * time.Millisecond
-	renewTurns   = int(wire.RenewEvery / keeperTick) // each member belongs to one turn of so many
+	renewTurns   = int(wire.RenewEvery / keeperTick)
 	pingTurns    = int(wire.PingEvery / keeperTick)
 	renewChunk   = 5_000 // sessions in one call
 	renewTimeout = 2 * time.Second
@@ -34,19 +37,28 @@ type keeper struct {
 	turn   int           // of that tick
 	stood  bool          // that tick renewed nothing
 
-	mu       sync.Mutex
-	sessions [pingTurns]map[*session]struct{} // by the turn in which they are pinged
-	next     int                              // turn of the next session
-	kicked   bool                             // renew all, notices may be lost
-	memory   memory
+	mu     sync.Mutex
+	turns  [pingTurns]turn
+	next   int  // counts sessions, which are spread over the turns
+	kicked bool // renew all, notices may be lost
+	memory memory
 
 	calls sync.WaitGroup
 }
 
+// turn is the sessions that are pinged at one tick of so many. Their leases are renewed
+// then, and at every renewTurns-th tick from there. At the others they are passed by, while
+// all are quiet: to look at each of 10,000 twice a second was a tenth of what they cost.
+type turn struct {
+	sessions map[*session]struct{}
+	look     time.Duration // clock when one may have to end; of those that came since, none before the next renewal
+	talks    atomic.Bool   // one has talked, whose echo may be late
+}
+
 func newKeeper(g *Gateway) *keeper {
 	k := &keeper{g: g}
-	for i := range k.sessions {
-		k.sessions[i] = make(map[*session]struct{})
+	for i := range k.turns {
+		k.turns[i].sessions = make(map[*session]struct{})
 	}
 	return k
 }
@@ -64,16 +76,31 @@ func (k *keeper) turnOf(group uint32) int {
 func (k *keeper) add(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s.pingTurn = k.next
-	k.next = (k.next + 1) % pingTurns
-	k.sessions[s.pingTurn][s] = struct{}{}
+	k.put(s, k.next%pingTurns)
 	k.memory.note(k.g.hub.clock())
+}
+
+// group gives a session its turn among those in which its group's leases are renewed.
+func (k *keeper) group(s *session, group uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(s.turn.sessions, s)
+	k.put(s, k.turnOf(group)+k.next%(pingTurns/renewTurns)*renewTurns)
+}
+
+func (k *keeper) put(s *session, turn int) {
+	k.next++
+	s.turn = &k.turns[turn]
+	s.turn.sessions[s] = struct{}{}
+	if s.talks.Load() {
+		s.turn.talks.Store(true)
+	}
 }
 
 func (k *keeper) remove(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(k.sessions[s.pingTurn], s)
+	delete(s.turn.sessions, s)
 	k.memory.note(k.g.hub.clock())
 }
 
@@ -82,10 +109,8 @@ func (k *keeper) all() []*session {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var all []*session
-	for _, turn := range k.sessions {
-		for s := range turn {
-			all = append(all, s)
-		}
+	for i := range k.turns {
+		all = slices.AppendSeq(all, maps.Keys(k.turns[i].sessions))
 	}
 	return all
 }
@@ -95,8 +120,8 @@ func (k *keeper) count() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := 0
-	for _, turn := range k.sessions {
-		n += len(turn)
+	for i := range k.turns {
+		n += len(k.turns[i].sessions)
 	}
 	return n
 }
@@ -142,20 +167,32 @@ func (k *keeper) tick(ctx context.Context) {
 	late := now - k.ticked
 	k.stood = late > 2*keeperTick && !k.stood
 	k.ticked = now
-	for i, sessions := range k.sessions {
-		for s := range sessions {
+	for i := range k.turns {
+		t := &k.turns[i]
+		renew := k.kicked || passed(i%renewTurns, renewTurns)
+		if !k.stood && !renew && !t.talks.Load() && now < t.look {
+			continue
+		}
+		t.talks.Store(false)
+		t.look = math.MaxInt64
+		for s := range t.sessions {
 			if k.stood { // nobody was asked meanwhile, or read of
 				heard := s.heardAt.Load()
 				s.heardAt.CompareAndSwap(heard, min(heard+int64(late), int64(now)))
 			}
 			if s.endedBy(now, k.stood) {
+				t.look = now
 				continue
 			}
+			t.look = min(t.look, s.endsAt())
 			s.calm(now)
+			if s.talks.Load() {
+				t.talks.Store(true)
+			}
 			if passed(i, pingTurns) {
 				s.sock.send(pingFrame)
 			}
-			if !k.stood && s.leased() && (passed(s.renewTurn, renewTurns) || k.kicked) && s.sock.closed() == 0 {
+			if renew && !k.stood && s.leased() && s.sock.closed() == 0 {
 				due = append(due, s)
 			}
 		}

@@ -35,10 +35,11 @@ func TestLeasesAreRenewedATickAfterTheProcessStoodStill(t *testing.T) {
 		k.ticked = g.hub.clock()
 		for turn := range renewTurns {
 			m := st.join()
-			m.g, m.renewTurn = g, turn
+			m.g = g
 			m.renewedAt(g.hub.clock())
 			m.hear()
 			k.add(m.session)
+			k.group(m.session, uint32(turn))
 		}
 		for _, step := range []struct {
 			pause time.Duration
@@ -146,8 +147,9 @@ func TestSessionThatLapsedIsNotRevivedByAnAnswerThatComesLate(t *testing.T) {
 		g := &Gateway{cfg: Config{Rooms: rooms}, hub: st.shard.hub, metrics: newMetrics(nil)}
 		k := newKeeper(g)
 		m := st.join()
-		m.g, m.renewTurn = g, renewTurns-1
+		m.g = g
 		k.add(m.session)
+		k.group(m.session, uint32(renewTurns-1))
 		m.renewedAt(g.hub.clock())
 		time.Sleep(wire.Lease - fence - keeperTick)
 		k.ticked = g.hub.clock()
@@ -162,6 +164,59 @@ func TestSessionThatLapsedIsNotRevivedByAnAnswerThatComesLate(t *testing.T) {
 		k.tick(t.Context())
 		st.publish(st.append())
 		st.got(m, fmt.Sprint("close ", int(wire.CloseLeaseLost)))
+	})
+}
+
+// failing refuses renewals.
+type failing struct{ roomv1.RoomServiceClient }
+
+func (failing) RenewLeases(context.Context, *roomv1.RenewLeasesRequest, ...grpc.CallOption) (*roomv1.RenewLeasesResponse, error) {
+	return nil, wire.Errorf(wire.Unavailable, "out of reach")
+}
+
+// The keeper passes quiet sessions by at most ticks, and is there when it counts.
+func TestQuietSessionsEndBeforeTheirLeasesAndAfterTheirSilence(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		g := &Gateway{cfg: Config{Rooms: failing{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
+		k := newKeeper(g)
+		k.ticked = g.hub.clock()
+		const unleased = 7 // have not joined, and are silent
+		var members []*member
+		for i := range 3*pingTurns + unleased {
+			m := st.join()
+			m.g = g
+			m.hear()
+			k.add(m.session)
+			if i >= unleased {
+				m.renewedAt(g.hub.clock())
+				k.group(m.session, uint32(i))
+			}
+			members = append(members, m)
+			if i%7 == 0 {
+				time.Sleep(keeperTick)
+				k.tick(t.Context())
+			}
+		}
+		for range 100 {
+			time.Sleep(keeperTick)
+			now := g.hub.clock()
+			k.tick(t.Context())
+			for i, m := range members {
+				ends := time.Duration(m.leaseUntil.Load()) - fence
+				if i < unleased {
+					ends = time.Duration(m.heardAt.Load()) + wire.PeerSilence
+				}
+				if ended := m.sock.ending(); ended != (now >= ends) {
+					t.Fatalf("number %d: ended %v, %v before it is to end", i, ended, ends-now)
+				}
+			}
+		}
+		for _, m := range members[unleased:] {
+			if code := m.sock.closed(); code != wire.CloseLeaseLost {
+				t.Fatalf("closed with %d", code)
+			}
+		}
+		k.calls.Wait()
 	})
 }
 

@@ -22,7 +22,7 @@ func (s *session) message(f *wire.ClientFrame) {
 	id := f.ID
 	tail := wire.MessageTail(s.from, id, f.Body)
 	m := s.outgoing.begin(s.g.hub.clock(), s.given())
-	s.talks.Store(true) // the keeper looks for its echo
+	s.talking() // the keeper looks for its echo
 	s.g.publisher.Publish(&roomlog.Message{
 		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail,
 		Done: func(r roomlog.Result) { s.published(m, id, tail, r) },

@@ -11,18 +11,24 @@ import (
 
 // say begins a message of a member, now.
 func (st *stage) say(m *member) *outMessage {
-	defer m.talks.Store(true)
+	defer m.talking()
 	return m.outgoing.begin(st.shard.hub.clock(), m.given())
 }
 
 // watch is the keeper at work for so long. It answers with when it ended the session,
 // 0 for never.
 func (st *stage) watch(m *member, d time.Duration) time.Duration {
+	g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
+	k := newKeeper(g)
+	m.g = g
+	k.add(m.session)
 	began := st.shard.hub.clock()
+	k.ticked = began
 	for st.shard.hub.clock()-began < d {
 		time.Sleep(keeperTick)
-		m.heardAt.Store(int64(st.shard.hub.clock()))
-		if m.endedBy(st.shard.hub.clock(), false) {
+		m.hear()
+		k.tick(st.t.Context())
+		if m.sock.closed() != 0 {
 			return st.shard.hub.clock() - began
 		}
 		st.step()

@@ -37,15 +37,13 @@ type session struct {
 	since      int64        // of the shard: seqs up to this one are not for this member
 	heardAt    atomic.Int64 // clock when something came last
 	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
-	renewTurn  int          // of the keeper: that of its group; set before the join is complete
 	lapsed     atomic.Bool  // the lease has ended: nothing is sent or taken any more
 	talks      atomic.Bool  // has talked lately, or waits for an echo: it keeps its goroutine
 	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
 
-	g        *Gateway
-	ws       *websocket.Conn
-	id       string
-	pingTurn int // of the keeper
+	g  *Gateway
+	ws *websocket.Conn
+	id string
 
 	// Set before the join is complete, never changed after.
 	joined  wire.Joined // without members and identity
@@ -60,6 +58,7 @@ type session struct {
 	departed chan struct{} // of a member that leaves: closed when it is out of the local room
 
 	// Owned by the reading goroutine.
+	turn      *turn             // of the keeper
 	ask       *wire.ClientFrame // the join that the URL asked for
 	late      bool              // the time for the join is over
 	amid      bool              // a message has begun and not ended
@@ -98,6 +97,14 @@ func (s *session) init(ask *wire.ClientFrame) {
 
 func (s *session) hear() { s.heardAt.Store(int64(s.g.hub.clock())) }
 
+// talking tells the keeper to look at every tick.
+func (s *session) talking() {
+	s.talks.Store(true)
+	if !s.turn.talks.Load() { // which others' memory is not written for
+		s.turn.talks.Store(true)
+	}
+}
+
 // hearControl hears a control frame. Between the fragments of a message it is no sign
 // of life: else a peer could leave a message unfinished for ever.
 func (s *session) hearControl() {
@@ -135,6 +142,16 @@ func (s *session) fenced(now time.Duration) bool {
 // send sends frames while the lease lives.
 func (s *session) send(frames []byte) bool {
 	return !s.fenced(s.g.hub.clock()) && s.sock.send(frames)
+}
+
+// endsAt is the clock at which endedBy ends a session that does not talk, unless its lease
+// is renewed, or its peer heard of.
+func (s *session) endsAt() time.Duration {
+	at := time.Duration(s.heardAt.Load()) + wire.PeerSilence
+	if s.leased() {
+		at = min(at, time.Duration(s.leaseUntil.Load())-fence)
+	}
+	return at
 }
 
 // endedBy closes the session when its lease is about to end without a renewal, or its
@@ -233,7 +250,7 @@ func (s *session) readFrame() error {
 		return err
 	}
 	s.hear()
-	s.talks.Store(true)
+	s.talking()
 	s.sock.unread = false // what is left of it is buffered
 	s.amid = true
 	defer func() { s.amid = false }()

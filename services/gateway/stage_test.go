@@ -166,7 +166,7 @@ type member struct {
 func (st *stage) joining() *member {
 	st.shard.open("room")
 	tape := &tape{}
-	m := &member{tape: tape, session: &session{id: fmt.Sprintf("s%p", tape), sock: newSocket(tape, &st.writers)}}
+	m := &member{tape: tape, session: &session{id: fmt.Sprintf("s%p", tape), sock: newSocket(tape, &st.writers), turn: new(turn)}}
 	m.joined = wire.Joined{RoomID: "room", Epoch: st.epoch, Seq: int64(len(st.entries)), Occupied: st.occupied}
 	m.from = m.joined.Seq + 1
 	return m

@@ -50,6 +50,10 @@ type Call struct {
 	Keys   []string
 	Args   []any
 
+	// By is until when the call may wait for others that share its round trip, where none is
+	// there that does not wait. Zero: it does not.
+	By time.Time
+
 	// Done is called once with the answer or its error, which is ErrBusy, or what go-redis
 	// says. It is called from a worker, or by Go itself where the call is refused at once: it
 	// must not block.
@@ -63,8 +67,9 @@ type Call struct {
 // Runner runs scripts in the order in which they were given. Its methods may be called
 // from many goroutines.
 type Runner struct {
-	rdb   Redis
-	queue chan *Call
+	rdb      Redis
+	queue    chan *Call
+	patience *time.Timer // of work
 
 	mu     sync.RWMutex // held to send to queue: nothing is sent to it after closed
 	closed bool
@@ -73,7 +78,7 @@ type Runner struct {
 
 // New starts a runner; Close ends it. The caller closes rdb.
 func New(rdb Redis) *Runner {
-	r := &Runner{rdb: rdb, queue: make(chan *Call, queueSize), ended: make(chan struct{})}
+	r := &Runner{rdb: rdb, queue: make(chan *Call, queueSize), patience: time.NewTimer(0), ended: make(chan struct{})}
 	go r.work()
 	return r
 }
@@ -148,20 +153,40 @@ func (r *Runner) work() {
 	}
 }
 
-// collect adds what waits already.
+// collect adds what waits already, and what comes for as long as all of them may wait.
 func (r *Runner) collect(batch []*Call) []*Call {
+	by := batch[0].By
 	for len(batch) < batchSize {
-		select {
-		case c, ok := <-r.queue:
-			if !ok {
-				return batch
-			}
-			batch = append(batch, c)
-		default:
-			return batch
+		c := r.next(by)
+		if c == nil {
+			break
+		}
+		batch = append(batch, c)
+		if c.By.Before(by) {
+			by = c.By
 		}
 	}
 	return batch
+}
+
+// next is the next call of those that wait, or come by then; nil for none.
+func (r *Runner) next(by time.Time) *Call {
+	select {
+	case c := <-r.queue: // nil: closed
+		return c
+	default:
+	}
+	patience := time.Until(by)
+	if patience <= 0 {
+		return nil
+	}
+	r.patience.Reset(patience)
+	select {
+	case c := <-r.queue:
+		return c
+	case <-r.patience.C:
+		return nil
+	}
 }
 
 // flush runs a batch in one round trip, and once more where Redis did not know a

@@ -244,3 +244,84 @@ func TestAFullQueueRefusesInsteadOfBlocking(t *testing.T) {
 		t.Error("nothing was refused")
 	}
 }
+
+// recorder answers pipelines at once, and remembers what came in each.
+type recorder struct {
+	began   time.Time
+	batches []string
+}
+
+func (r *recorder) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(_ context.Context, cmds []redis.Cmder) error {
+		batch := time.Since(r.began).String() + ":"
+		for _, cmd := range cmds {
+			batch += " " + cmd.Args()[len(cmd.Args())-1].(string)
+		}
+		r.batches = append(r.batches, batch)
+		return nil
+	}
+}
+
+func (r *recorder) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (r *recorder) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func TestCallsWaitForOthersAsLongAsAllOfThemMay(t *testing.T) {
+	const ms = time.Millisecond
+	type arrival struct{ at, patience time.Duration }
+	for name, test := range map[string]struct {
+		arrivals []arrival
+		want     []string
+	}{
+		"alone":                    {[]arrival{{0, 4 * ms}}, []string{"4ms: 0"}},
+		"behind another":           {[]arrival{{0, 4 * ms}, {3 * ms, 4 * ms}}, []string{"4ms: 0 1"}},
+		"the second has less":      {[]arrival{{0, 9 * ms}, {ms, 2 * ms}}, []string{"3ms: 0 1"}},
+		"one that does not wait":   {[]arrival{{0, 4 * ms}, {ms, 4 * ms}, {2 * ms, 0}}, []string{"2ms: 0 1 2"}},
+		"behind one that does not": {[]arrival{{0, 0}, {ms, 4 * ms}}, []string{"0s: 0", "5ms: 1"}},
+		"too late":                 {[]arrival{{0, -ms}}, []string{"0s: 0"}},
+		"closed meanwhile":         {[]arrival{{99 * ms, time.Hour}}, []string{"100ms: 0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
+				defer rdb.Close()
+				rec := &recorder{began: time.Now()}
+				rdb.AddHook(rec)
+				r := pipeline.New(rdb)
+				for i, a := range test.arrivals {
+					time.Sleep(time.Until(rec.began.Add(a.at)))
+					c := call(strconv.Itoa(i), func(*redis.Cmd) {})
+					if a.patience != 0 {
+						c.By = time.Now().Add(a.patience)
+					}
+					r.Go(c)
+				}
+				time.Sleep(time.Until(rec.began.Add(100 * ms)))
+				r.Close()
+				if !slices.Equal(rec.batches, test.want) {
+					t.Errorf("got %q, want %q", rec.batches, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestAFullBatchDoesNotWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
+		defer rdb.Close()
+		rec := &recorder{began: time.Now()}
+		rdb.AddHook(rec)
+		r := pipeline.New(rdb)
+		defer r.Close()
+		for range pipeline.BatchSize {
+			c := call("x", func(*redis.Cmd) {})
+			c.By = time.Now().Add(time.Hour)
+			r.Go(c)
+		}
+		synctest.Wait()
+		if len(rec.batches) != 1 {
+			t.Errorf("%d round trips", len(rec.batches))
+		}
+	})
+}

@@ -18,8 +18,9 @@ type Message struct {
 	Epoch   string // of the session's room; empty for the application's own messages
 	Session string // in whose name; empty for the application's own messages
 	User    string
-	ID      string // of the sender; empty: a retry would be delivered again
-	Tail    []byte // wire.MessageTail
+	ID      string    // of the sender; empty: a retry would be delivered again
+	Tail    []byte    // wire.MessageTail
+	By      time.Time // until when it may wait for others, to be appended in one round trip; zero: not at all
 
 	// Done is called once, from a goroutine of the runner, or by Publish itself where
 	// the message is refused at once: it must not block.
@@ -63,6 +64,7 @@ func (p *Publisher) Publish(m *Message) {
 		Script: messageScript,
 		Keys:   []string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
 		Args:   []any{k.Channel(), m.Epoch, m.Session, id, m.Tail},
+		By:     m.By,
 		Done:   func(cmd *redis.Cmd) { m.Done(result(m.RoomID, cmd)) },
 	})
 }

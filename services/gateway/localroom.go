@@ -38,7 +38,7 @@ type localRoom struct {
 	batch      // what goes out next
 	dirty bool // is in shard.dirty
 
-	restUntil time.Duration // clock; what comes before then may wait until then
+	restUntil atomic.Int64 // clock; what comes before then may wait until then
 
 	counted      bool // presence is count: members see occupied
 	occupied     int  // last told, or to be told; notKnown in a new life of the room
@@ -286,6 +286,11 @@ func (r *localRoom) tellGiven() {
 	} else {
 		r.given.Store(r.last)
 	}
+}
+
+// rests is how long the room rests on, if at all. Any goroutine may ask.
+func (r *localRoom) rests(now time.Duration) time.Duration {
+	return time.Duration(r.restUntil.Load()) - now
 }
 
 func (r *localRoom) sendBatch(m *session) bool {

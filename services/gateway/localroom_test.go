@@ -341,6 +341,34 @@ func TestOccupancyOfANewLifeIsTold(t *testing.T) {
 }
 
 // A second counts from when one went out, for which a room that rests waits.
+func TestMessagesWaitForOthersWhileTheirRoomRests(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		var m *member
+		for range int(hotRest / hotWrite) {
+			m = st.join()
+		}
+		patience := func(want time.Duration) {
+			t.Helper()
+			got := time.Duration(0)
+			if by := m.publishBy(st.shard.hub.clock()); !by.IsZero() {
+				got = time.Until(by)
+			}
+			if got != want {
+				t.Fatalf("a message waits %v, want %v", got, want)
+			}
+		}
+		time.Sleep(hotRest)
+		patience(0)
+		st.publish(st.appendMany(hotBatch)...)
+		st.step()
+		patience(mostPatience)
+		time.Sleep(hotRest - time.Millisecond)
+		patience(time.Millisecond)
+		time.Sleep(time.Millisecond)
+		patience(0)
+	})
+}
+
 func TestOccupancyOfARoomThatRestsComesAtMostOnceASecond(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 1 })

@@ -10,6 +10,10 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
+// mostPatience bounds how long messages wait for others. Members on other gateways wait for
+// them, too.
+const mostPatience = 4 * time.Millisecond
+
 // message puts a MESSAGE on its way into the room's log. Its echo is the answer.
 func (s *session) message(f *wire.ClientFrame) {
 	if !s.leased() {
@@ -21,12 +25,24 @@ func (s *session) message(f *wire.ClientFrame) {
 	}
 	id := f.ID
 	tail := wire.MessageTail(s.from, id, f.Body)
-	m := s.outgoing.begin(s.g.hub.clock(), s.given())
+	now := s.g.hub.clock()
+	m := s.outgoing.begin(now, s.given())
 	s.talking() // the keeper looks for its echo
 	s.g.publisher.Publish(&roomlog.Message{
-		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail,
+		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail, By: s.publishBy(now),
 		Done: func(r roomlog.Result) { s.published(m, id, tail, r) },
 	})
+}
+
+// publishBy is until when a message may wait for others: while its room rests, nobody here
+// would get it sooner.
+func (s *session) publishBy(now time.Duration) (by time.Time) {
+	if r := s.room.Load(); r != nil {
+		if rest := r.rests(now); rest > 0 {
+			by = time.Now().Add(min(rest, mostPatience))
+		}
+	}
+	return by
 }
 
 // published answers where the log will not.

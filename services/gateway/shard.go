@@ -155,7 +155,7 @@ func (s *shard) flush() (rest time.Duration) {
 	dirty := s.dirty
 	s.dirty = s.spare[:0]
 	for _, r := range dirty {
-		if left := r.restUntil - now; left > 0 && len(r.frames) < fullBatch {
+		if left := r.rests(now); left > 0 && len(r.frames) < fullBatch {
 			s.dirty = append(s.dirty, r)
 			if rest == 0 || left < rest {
 				rest = left
@@ -166,7 +166,7 @@ func (s *shard) flush() (rest time.Duration) {
 		after := restAfter(len(r.members), len(r.offsets))
 		r.flush(now)
 		now = s.hub.clock()
-		r.restUntil = now + after
+		r.restUntil.Store(int64(now + after))
 	}
 	clear(dirty)
 	s.spare = dirty[:0]

@@ -87,11 +87,7 @@ func (s *socket) tryWriteLocked(p []byte) int {
 	if s.fd == noFD {
 		return 0
 	}
-	n, err := syscall.Write(s.fd, p)
-	if err != nil {
-		return 0
-	}
-	return n
+	return send(s.fd, p)
 }
 
 // send sends frames, or queues what does not go at once. frames is not kept. It

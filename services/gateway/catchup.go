@@ -190,6 +190,12 @@ func (r *localRoom) catchUp(found roomlog.Range) {
 
 // gap tells the members that the entries up to seq will not come.
 func (r *localRoom) gap(seq int64) {
-	r.put(seq, wire.GapFrame(r.last+1, seq))
+	from := r.last + 1
+	r.put(seq, wire.GapFrame(from, seq))
+	for _, m := range r.members {
+		if m.since < seq && m.joined.Epoch == r.epoch {
+			m.skip(from, seq)
+		}
+	}
 	r.recent = tail{} // has to be without a hole
 }

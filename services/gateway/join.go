@@ -176,5 +176,5 @@ func (s *session) take(resp *roomv1.ConfirmJoinResponse, token string) {
 		RoomID: r.GetRoomId(), Epoch: r.GetEpoch(), Seq: resp.GetSeq(), UserID: me.UserID, SessionID: s.id,
 		Identity: token, Capacity: int(r.GetCapacity()), Occupied: int(r.GetOccupied()),
 	}
-	s.first = s.joined.Seq + 1
+	s.outgoing.carry(s.joined.Seq + 1)
 }

@@ -118,7 +118,7 @@ func TestSessionsThatLapsedWhileTheProcessStoodStillHearWhy(t *testing.T) {
 			if err := m.handle([]byte("nonsense")); err != nil {
 				t.Error(err)
 			}
-			m.published(&outMessage{}, "id", nil, roomlog.Result{Err: wire.Errorf(wire.Unavailable, "late")})
+			m.published(&outMessage{}, nil, roomlog.Result{Err: wire.Errorf(wire.Unavailable, "late")})
 		}
 		st.publish(st.append(), roomlog.Event{Kind: roomlog.KindReplaced, Data: []byte(replaced.id)})
 		st.step()

@@ -26,11 +26,11 @@ func (s *session) message(f *wire.ClientFrame) {
 	id := f.ID
 	tail := wire.MessageTail(s.from, id, f.Body)
 	now := s.g.hub.clock()
-	m := s.outgoing.begin(now, s.given())
+	m := s.outgoing.begin(id, now, s.given())
 	s.talking() // the keeper looks for its echo
 	s.g.publisher.Publish(&roomlog.Message{
 		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail, By: s.publishBy(now),
-		Done: func(r roomlog.Result) { s.published(m, id, tail, r) },
+		Done: func(r roomlog.Result) { s.published(m, tail, r) },
 	})
 }
 
@@ -46,7 +46,7 @@ func (s *session) publishBy(now time.Duration) (by time.Time) {
 }
 
 // published answers where the log will not.
-func (s *session) published(m *outMessage, id string, tail []byte, r roomlog.Result) {
+func (s *session) published(m *outMessage, tail []byte, r roomlog.Result) {
 	result := messageOK
 	switch {
 	case errors.Is(r.Err, roomlog.ErrNoSeat):
@@ -59,19 +59,33 @@ func (s *session) published(m *outMessage, id string, tail []byte, r roomlog.Res
 			slog.Error("message failed", "room", s.joined.RoomID, "err", r.Err)
 		}
 		result = string(e.Code)
-		s.refuse(e, id)
-		s.outgoing.answered(m)
-	case r.Duplicate && r.Seq < s.first:
-		result = messageDuplicate
-		s.g.background.Go(func() { s.repeatEcho(r.Seq, r.Time, tail) })
+		s.refuse(e, m.id)
 		s.outgoing.answered(m)
 	default:
+		comes := s.outgoing.appended(m, r.Seq)
+		switch {
+		case r.Duplicate && !comes:
+			s.g.background.Go(func() { s.repeatEcho(r.Seq, r.Time, tail) })
+		case !comes:
+			s.echoLost(m)
+		}
 		if r.Duplicate {
 			result = messageDuplicate
 		}
-		s.outgoing.appended(m, r.Seq)
 	}
 	s.g.metrics.messages.With(result).Inc()
+}
+
+// skip answers the messages whose echoes a GAP stands for.
+func (s *session) skip(from, to int64) {
+	for _, m := range s.outgoing.skip(from, to) {
+		s.echoLost(m)
+	}
+}
+
+// echoLost answers a message whose echo a GAP stands for. Who repeats it gets that echo.
+func (s *session) echoLost(m *outMessage) {
+	s.refuse(wire.Errorf(wire.Unavailable, "the message's echo is not kept any more"), m.id)
 }
 
 // owesEcho sees to it that a message that stands in the log comes to its sender: it is

@@ -22,10 +22,12 @@ type outgoing struct {
 	changed  chan struct{} // closed when one of them is done; nil while nobody waits
 	newest   int64         // seq of the newest that was appended
 	waiting  []*outMessage // without an answer, the oldest first
+	first    int64         // from this seq on, the socket carries every entry
 }
 
 // outMessage is one MESSAGE that waits for its answer. The mutex of outgoing guards it.
 type outMessage struct {
+	id       string        // of the sender, if any
 	sent     time.Duration // clock when its frame came
 	seq      int64         // of the entry that answers it; 0 while none is known
 	answered bool          // otherwise than by an entry
@@ -33,8 +35,8 @@ type outMessage struct {
 
 // begin counts one more on its way, once there is room for it. given is the seq up to
 // which its session was given the log.
-func (o *outgoing) begin(sent time.Duration, given int64) *outMessage {
-	m := &outMessage{sent: sent}
+func (o *outgoing) begin(id string, sent time.Duration, given int64) *outMessage {
+	m := &outMessage{id: id, sent: sent}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.untilLocked(maxInflight - 1)
@@ -65,12 +67,37 @@ func (o *outgoing) untilLocked(n int) {
 	}
 }
 
-// appended says that an entry with this seq answers m.
-func (o *outgoing) appended(m *outMessage, seq int64) {
+// appended says that an entry with this seq answers m. It reports false where the socket
+// does not carry that entry: the caller answers.
+func (o *outgoing) appended(m *outMessage, seq int64) (comes bool) {
 	o.done(func() {
-		m.seq = seq
+		comes = seq >= o.first
+		m.seq, m.answered = seq, !comes
 		o.newest = max(o.newest, seq)
 	})
+	return comes
+}
+
+// carry says that the socket carries every entry from first on.
+func (o *outgoing) carry(first int64) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.first = first
+}
+
+// skip says that the socket does not carry some entries. It answers with the messages that
+// wait for one of them: the caller answers those.
+func (o *outgoing) skip(from, to int64) (lost []*outMessage) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, m := range o.waiting {
+		if !m.answered && from <= m.seq && m.seq <= to {
+			m.answered = true
+			lost = append(lost, m)
+		}
+	}
+	o.first = to + 1
+	return lost
 }
 
 // answered says that m has its answer.

@@ -2,17 +2,19 @@ package gateway
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // say begins a message of a member, now.
 func (st *stage) say(m *member) *outMessage {
 	defer m.talking()
-	return m.outgoing.begin(st.shard.hub.clock(), m.given())
+	return m.outgoing.begin("said", st.shard.hub.clock(), m.given())
 }
 
 // watch is the keeper at work for so long. It answers with when it ended the session,
@@ -91,6 +93,38 @@ func TestEchoThatIsLateIsReadFromTheLog(t *testing.T) {
 	})
 }
 
+func TestMessagesWhoseEchoesAreInAGapGetAnError(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		m.g = &Gateway{hub: st.shard.hub, metrics: newMetrics(nil)}
+		came, early, late := st.say(m), st.say(m), st.say(m)
+		e := st.append()
+		m.outgoing.appended(came, e.Seq)
+		st.publish(e)
+		st.step()
+		m.outgoing.appended(early, st.append().Seq)
+		lost := st.append().Seq
+		last := st.append()
+		st.set(func() { st.kept = 1 })
+		st.publish(last)
+		st.step()
+		m.published(late, nil, roomlog.Result{Seq: lost})
+		st.step()
+		var unknown []string
+		for _, f := range m.tape.frames() {
+			if strings.Contains(f, string(wire.Unavailable)) && strings.Contains(f, `"id":"said"`) {
+				unknown = append(unknown, f)
+			}
+		}
+		if len(unknown) != 2 {
+			t.Errorf("got %q, want 2 errors", m.tape.frames())
+		}
+		if d := st.watch(m, time.Minute); d != 0 {
+			t.Errorf("ended after %v", d)
+		}
+	})
+}
+
 func TestWhatIsAnsweredIsForgotten(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.join()
@@ -116,10 +150,10 @@ func TestSenderIsReadMoreSlowlyWhileManyMessagesAreOnTheirWay(t *testing.T) {
 		var o outgoing
 		var first *outMessage
 		for range maxInflight {
-			first = o.begin(0, 0)
+			first = o.begin("", 0, 0)
 		}
 		began := make(chan struct{})
-		go func() { defer close(began); o.begin(0, 0) }()
+		go func() { defer close(began); o.begin("", 0, 0) }()
 		synctest.Wait()
 		select {
 		case <-began:

@@ -51,6 +51,44 @@ func TestEchoOfARepeatedMessageThatHistoryHasLostIsThatOfTheFirst(t *testing.T) 
 	})
 }
 
+// Its append was carried out and nobody heard of it; history has gone on before the gateway
+// reads again.
+func TestEchoOfARepeatedMessageInAGap(t *testing.T) {
+	virtual(t, shape{}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{})
+		p, _ := c.nodes[0].walkIn(roomID, "")
+		c.publish(roomID, 1, 1)
+		p.heard("1")
+		link := c.link("gateway-1", "redis")
+		link.StallWays(false, true)
+		p.say("mine", "said")
+		time.Sleep(100 * time.Millisecond)
+		c.partition("gateway-1", "redis", true)
+		link.Stall(false)
+		c.publish(roomID, 2, 1_001)
+		c.partition("gateway-1", "redis", false)
+		var gap wire.ServerFrame
+		for gap.Type == "" {
+			if f := p.next(); f.Type == wire.TypeGap {
+				gap = f
+			} else if f.Type != wire.TypeError || f.ID != "mine" {
+				t.Fatalf("got %s", show(f))
+			}
+		}
+		p.say("mine", "said")
+		for {
+			f := p.next()
+			if f.ID != "mine" {
+				continue
+			}
+			if f.Type != wire.TypeMessage || f.Seq < gap.GapFrom || f.Seq > gap.GapTo {
+				t.Fatalf("got %s behind %s", show(f), show(gap))
+			}
+			return
+		}
+	})
+}
+
 func TestRejoinWithNothingMissed(t *testing.T) {
 	both(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})

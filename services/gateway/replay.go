@@ -114,6 +114,7 @@ func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 		if first > next {
 			head = appendFrame(head, wire.GapFrame(next, first-1))
 			next = first
+			s.outgoing.carry(first)
 		}
 	}
 }
@@ -178,10 +179,11 @@ func (p *replay) missed(after wire.Position) (next int64, entries []roomlog.Entr
 	case page.Epoch != s.joined.Epoch || len(page.Entries) == 0:
 		return lacks(after.Seq+1, seq)
 	}
-	s.first = page.Entries[0].Seq
-	s.joined.Recovered = s.first == after.Seq+1
-	_, _, gap, _ = lacks(after.Seq+1, s.first-1)
-	return s.first, page.Entries, gap, nil
+	first := page.Entries[0].Seq
+	s.outgoing.carry(first)
+	s.joined.Recovered = first == after.Seq+1
+	_, _, gap, _ = lacks(after.Seq+1, first-1)
+	return first, page.Entries, gap, nil
 }
 
 // added makes this session a member that has everything up to seq; false when it has

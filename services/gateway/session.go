@@ -50,7 +50,6 @@ type session struct {
 	from    []byte      // this member's JSON
 	counted bool        // presence is count
 	shard   *shard
-	first   int64 // the first seq that this socket carries
 
 	// Owned by the shard.
 	slot     int           // index among the members of the local room

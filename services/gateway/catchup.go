@@ -16,7 +16,7 @@ import (
 
 const (
 	maxTail      = 4096    // entries that a local room remembers for those who are joining,
-	maxTailBytes = 1 << 20 // and bytes
+	maxTailBytes = 2 << 20 // and bytes
 	readTimeout  = 3 * time.Second
 	readRetry    = 200 * time.Millisecond
 	maxReads     = 32 // at a time: after a break, every room wants one
@@ -119,7 +119,8 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	}
 	if found.More {
 		r.giveEntries(found.Entries)
-		r.startRead(0)
+		r.reading, r.onward = r.reads, true
+		r.touch() // which sees to it that the batch goes
 		return
 	}
 	again := r.again // those who joined after the read began may be of a newer life
@@ -183,6 +184,10 @@ func (r *localRoom) catchUp(found roomlog.Range) {
 	if r.counted && !r.newer && found.Occupied != r.occupied {
 		r.occupancy(found.Occupied)
 	}
+	r.giveWaiting()
+}
+
+func (r *localRoom) giveWaiting() {
 	for _, e := range r.waiting.take() {
 		r.entry(e)
 	}

@@ -29,14 +29,16 @@ type localRoom struct {
 	recent tail                      // given while somebody was joining, who may lack them
 	gone   map[string]wire.CloseCode // sessions and epochs that ended while somebody was joining
 
-	waiting tail // to be given: they wait for a read, or for a first member
+	waiting tail // to be given: they wait for a read, for a first member, or until a full batch has gone
 	reading int  // number of the read under way; 0 for none
 	reads   int  // number of the last read
 	again   bool // something was lost while a read was under way, or before the first member
 	mixed   bool // members disagree about the epoch; a read will tell
 
-	batch      // what goes out next
-	dirty bool // is in shard.dirty
+	batch       // what goes out next
+	dirty  bool // is in shard.dirty
+	pieces bool // more than fits into a batch is on its way: members are to take one before the next
+	onward bool // the read goes on once the batch has gone
 
 	restUntil atomic.Int64 // clock; what comes before then may wait until then
 
@@ -101,6 +103,9 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		for _, e := range recent[seq+1-recent[0].Seq:] {
 			missed = appendFrame(missed, e.Frame)
 		}
+		if len(missed) > fullBatch {
+			return false // it takes that at its own pace
+		}
 		if !m.fenced(r.shard.hub.clock()) {
 			m.sock.send(missed)
 		}
@@ -125,7 +130,7 @@ func (r *localRoom) addFirst(m *session) {
 	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
 	r.reading, r.again, r.mixed = 0, false, false
 	r.tellGiven()
-	r.batch = batch{} // of members that are gone
+	r.batch, r.onward = batch{}, false // of members that are gone
 	r.members = append(r.members, m)
 	for _, e := range entries {
 		r.entry(e)
@@ -216,7 +221,7 @@ func (r *localRoom) event(e roomlog.Event) {
 // entry gives the next entry to the members; a hole before it is read from the log.
 func (r *localRoom) entry(e roomlog.Entry) {
 	switch {
-	case r.reading != 0 || len(r.members) == 0:
+	case r.reading != 0 || len(r.members) == 0 || r.full():
 		r.waiting.add(e)
 	case e.Seq <= r.last: // known
 	case e.Seq > r.last+1:
@@ -254,7 +259,18 @@ func (r *localRoom) touch() {
 	}
 }
 
-// flush sends the batch. A session whose lease has ended gets nothing any more.
+func (b *batch) full() bool { return len(b.frames) >= fullBatch }
+
+// early reports whether the room need not rest on.
+func (r *localRoom) early() bool {
+	if r.pieces {
+		return !slices.ContainsFunc(r.members, func(m *session) bool { return m.sock.waits() })
+	}
+	return r.full()
+}
+
+// flush sends the batch, and begins the next one with what did not fit. A session whose
+// lease has ended gets nothing any more.
 func (r *localRoom) flush(now time.Duration) {
 	if r.tellsOccupied {
 		r.occupancyAt = now
@@ -276,6 +292,14 @@ func (r *localRoom) flush(now time.Duration) {
 	r.tellGiven()
 	r.shard.giveBack(r.batch)
 	r.batch = batch{}
+	r.pieces = r.onward || r.reading == 0 && len(r.waiting.entries) > 0
+	switch {
+	case r.onward:
+		r.onward = false
+		r.startRead(0)
+	case r.pieces:
+		r.giveWaiting()
+	}
 }
 
 // tellGiven tells sessions how far they were given the log. While members of two lives are

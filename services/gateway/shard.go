@@ -24,6 +24,11 @@ const (
 	hotRest     = 15 * time.Millisecond  // at most
 	fullBatch   = 64 << 10               // bytes with which a room does not rest on
 
+	// What comes in one go and is more than that, as behind a time in which this process
+	// stood still, goes out a piece at a time, so that nobody who reads is called slow.
+	pieceRest = 50 * time.Millisecond // until the next one, at most,
+	pieceLook = time.Millisecond      // or until everybody was seen to have taken the last
+
 	smallBatch = 512 // bytes of a batch's memory at first
 	mostUnused = 64  // batches whose memory is kept for the next rooms
 )
@@ -155,18 +160,28 @@ func (s *shard) flush() (rest time.Duration) {
 	dirty := s.dirty
 	s.dirty = s.spare[:0]
 	for _, r := range dirty {
-		if left := r.rests(now); left > 0 && len(r.frames) < fullBatch {
+		left := r.rests(now)
+		if left > 0 && !r.early() {
 			s.dirty = append(s.dirty, r)
-			if rest == 0 || left < rest {
-				rest = left
+		} else {
+			r.dirty = false
+			left = restAfter(len(r.members), len(r.offsets))
+			r.flush(now)
+			now = s.hub.clock()
+			if r.pieces {
+				left = pieceRest
 			}
+			r.restUntil.Store(int64(now + left))
+		}
+		if !r.dirty {
 			continue
 		}
-		r.dirty = false
-		after := restAfter(len(r.members), len(r.offsets))
-		r.flush(now)
-		now = s.hub.clock()
-		r.restUntil.Store(int64(now + after))
+		if r.pieces {
+			left = min(left, pieceLook)
+		}
+		if rest == 0 || left < rest {
+			rest = left
+		}
 	}
 	clear(dirty)
 	s.spare = dirty[:0]

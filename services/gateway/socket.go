@@ -225,6 +225,13 @@ func (s *socket) sendAll(frames []byte, taken func()) bool {
 	return s.closed() == 0
 }
 
+// waits reports whether something waits for the peer to take it.
+func (s *socket) waits() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writer
+}
+
 // awaitWriter returns once nothing waits to be written. One goroutine calls it.
 func (s *socket) awaitWriter() {
 	s.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"hash/fnv"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,11 +35,32 @@ type hub struct {
 	rooms map[string]*presence // those followed: exactly those with presence.total > 0
 }
 
-// presence is how many sessions of a room each shard has, those joining included.
+// presence is how many sessions of a room there are, in all, in each group and on each
+// shard, those joining included.
 type presence struct {
 	total   int
+	groups  []int
 	byShard []int
 }
+
+// place takes a place in the first group that has one.
+func (p *presence) place() (group int) {
+	if group = slices.IndexFunc(p.groups, func(n int) bool { return n < groupSize }); group < 0 {
+		group = len(p.groups)
+		p.groups = append(p.groups, 0)
+	}
+	p.groups[group]++
+	return group
+}
+
+// firstGroup is the number of a room's first group. The others' follow.
+func firstGroup(roomID string) uint32 {
+	hash := fnv.New32a()
+	hash.Write([]byte(roomID))
+	return hash.Sum32()
+}
+
+func (h *hub) shardOf(group uint32) int { return int(group % uint32(len(h.shards))) }
 
 func newHub(ctx context.Context, cfg Config, m *gatewayMetrics) *hub {
 	h := &hub{
@@ -84,10 +106,8 @@ func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan stru
 		p = &presence{byShard: make([]int, len(h.shards))}
 		h.rooms[roomID] = p
 	}
-	hash := fnv.New32a()
-	hash.Write([]byte(roomID))
-	group = hash.Sum32() + uint32(p.total/groupSize)
-	i := int(group % uint32(len(h.shards)))
+	group = firstGroup(roomID) + uint32(p.place())
+	i := h.shardOf(group)
 	p.total++
 	p.byShard[i]++
 	s = h.shards[i]
@@ -96,15 +116,12 @@ func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan stru
 }
 
 // exit undoes enter: with the last session the room is followed no more.
-func (h *hub) exit(roomID string, s *shard) {
+func (h *hub) exit(roomID string, group uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.rooms[roomID]
-	for i := range h.shards {
-		if h.shards[i] == s {
-			p.byShard[i]--
-		}
-	}
+	p.groups[group-firstGroup(roomID)]--
+	p.byShard[h.shardOf(group)]--
 	if p.total--; p.total == 0 {
 		delete(h.rooms, roomID)
 		h.subs.Unsubscribe(roomID)

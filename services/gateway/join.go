@@ -75,11 +75,12 @@ func (s *session) join(f *wire.ClientFrame) error {
 	}
 	f.RoomID = strings.Clone(f.RoomID) // which may be a piece of the whole URL
 	sh, group, followed := s.g.hub.enter(f.RoomID)
+	s.group = group
 	s.g.keeper.group(s, group)
 	s.joined.RoomID = f.RoomID
 	if err := s.confirm(f, sh, followed, user, nickname, token); err != nil {
 		sh.run(func(sh *shard) { sh.settled(f.RoomID) })
-		s.g.hub.exit(f.RoomID, sh)
+		s.g.hub.exit(f.RoomID, group)
 		return err
 	}
 	s.g.metrics.joins.With(joinOK).Inc()

@@ -50,6 +50,7 @@ type session struct {
 	from    []byte      // this member's JSON
 	counted bool        // presence is count
 	shard   *shard
+	group   uint32 // of the hub
 
 	// Owned by the shard.
 	slot     int           // index among the members of the local room
@@ -422,7 +423,7 @@ func (s *session) end(err error) {
 				r.remove(s)
 			}
 		})
-		s.g.hub.exit(s.joined.RoomID, s.shard)
+		s.g.hub.exit(s.joined.RoomID, s.group)
 	}
 }
 

@@ -231,8 +231,11 @@ export class Anteroom {
     } catch {
       throw new AnteroomError('UNAVAILABLE', 'the server did not answer');
     }
-    if (!response.ok) throw problem(response, parsed(answer));
-    return parsed(answer);
+    const json = parsed(answer);
+    if (!response.ok) throw problem(response, json);
+    // A portal's or a proxy's own page.
+    if (json === undefined && response.status !== 204) throw new AnteroomError('UNAVAILABLE', 'the answer is not JSON');
+    return json;
   }
 }
 

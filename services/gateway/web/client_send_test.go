@@ -111,12 +111,40 @@ func testEndWithUnanswered(t *testing.T, s *scripted) {
 	s.want("error RATE_LIMITED m1 retrying")
 	s.send("never sent", "m2")
 	c.close(4440)
-	s.want("closed 4440 REPLACED", "failed m1 CLOSED", "failed m2 CLOSED")
+	s.want("closed 4440 REPLACED", "failed m1 CLOSED REPLACED", "failed m2 CLOSED REPLACED")
+	s.send("too late", "m4")
+	s.want("failed m4 CLOSED REPLACED")
 	c = inRoom(s)
 	s.send("under way", "m3")
 	c.takes("under way", "m3")
 	c.close(4440)
 	s.want("closed 4440 REPLACED", "failed m3 UNCONFIRMED")
+}
+
+// The service promises an answer or a close; who knows what else answers.
+func testNoAnswerAtAll(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	const atOnce = 32
+	for i := range atOnce + 1 {
+		s.send("text", fmt.Sprint("m", i))
+	}
+	for i := range atOnce {
+		c.takes("text", fmt.Sprint("m", i))
+	}
+	for range 10 {
+		s.advance(10 * time.Second)
+		c.put(wire.PongFrame()) // it is there
+	}
+	s.advance(10*time.Second - time.Millisecond)
+	s.advance(time.Millisecond)
+	for i := range atOnce {
+		s.want(fmt.Sprintf("failed m%d UNCONFIRMED", i))
+	}
+	for f := c.next(); f.ID != fmt.Sprint("m", atOnce); f = c.next() {
+		if f.Type != wire.TypePing {
+			t.Fatalf("the client sent %s %s", f.Type, f.ID)
+		}
+	}
 }
 
 func testRefusedForNow(t *testing.T, s *scripted) {

@@ -46,12 +46,14 @@ func TestAnteroomJS(t *testing.T) {
 		"an ERROR rejects the message of its id":                          testRefusedMessage,
 		"what was sent and not answered is unconfirmed at the end":        testEndWithUnanswered,
 		"what is refused for now is sent again by itself":                 testRefusedForNow,
+		"what has no answer for too long is unconfirmed":                  testNoAnswerAtAll,
 		"each refusal of a backlog halves its pace":                       testPace,
 		"an ERROR behind the echo is no news":                             testErrorBehindEcho,
 		"one id is one message":                                           testOneID,
 		"a backlog stays below the service's burst":                       testBacklog,
 		"a permit whose answer was lost does not lose the seat":           testPermitShownTwice,
 		"silence is a broken connection":                                  testSilence,
+		"an answer that is no JSON is an outage":                          testPortal,
 		"leaving gives the seat up":                                       testLeave,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.visit(t)) })
@@ -186,6 +188,14 @@ func testIdentityRefused(t *testing.T, s *scripted) {
 	s.advance(7500 * time.Millisecond)
 	s.socket().joined("e", 1, false)
 	s.want("joined 1")
+}
+
+func testPortal(t *testing.T, s *scripted) {
+	s.refuse <- 200 // with no JSON
+	const ask = "import('/anteroom.js').then(({ Anteroom }) => new Anteroom().identity()).catch(({ name, code }) => `${name} ${code}`)"
+	if got := eval[string](s, ask); got != "AnteroomError UNAVAILABLE" {
+		t.Errorf("got %s", got)
+	}
 }
 
 func testHurry(t *testing.T, s *scripted) {
@@ -448,5 +458,5 @@ func testLeave(t *testing.T, s *scripted) {
 	c.gone()
 	s.want("closed 1000 LEFT", "failed m1 UNCONFIRMED", "left")
 	s.send("text", "m2")
-	s.want("failed m2 CLOSED")
+	s.want("failed m2 CLOSED LEFT")
 }

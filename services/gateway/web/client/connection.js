@@ -57,6 +57,8 @@ export class RoomConnection extends EventTarget {
   #joinedAt = 0;
   #refusal = null;
   #leaving = null;
+  // The name of what closed it.
+  #end = null;
   #me = null;
   // Whose echoes are ours: more than one user where an identity lapsed meanwhile.
   #userIds = new Set();
@@ -111,7 +113,7 @@ export class RoomConnection extends EventTarget {
    *   are waiting already
    */
   send(body, { id = messageId() } = {}) {
-    if (this.#state === 'closed') return Promise.reject(ended('LEFT'));
+    if (this.#state === 'closed') return Promise.reject(ended(this.#end));
     if (id === '' || [...id].length > 64) {
       return Promise.reject(new AnteroomError('BAD_REQUEST', 'an id has 1 to 64 characters'));
     }
@@ -400,6 +402,7 @@ export class RoomConnection extends EventTarget {
     this.#link = null;
     globalThis.removeEventListener?.('online', this.#onOnline);
     const name = this.#leaving ? 'LEFT' : closeName(code);
+    this.#end = name;
     const reason = this.#leaving ? closeWords(1000) : closeWords(code);
     if (name === 'UNAUTHENTICATED') this.#client.forgetIdentity();
     this.#outbox.close(ended(name));

@@ -31,6 +31,7 @@ export class Outbox {
   #held = false;
   #holdMs = HOLD_MS;
   #timer = null;
+  #expiry = null;
 
   /** @param {(frame: string) => void} transmit */
   constructor(transmit) {
@@ -107,7 +108,8 @@ export class Outbox {
   pause() {
     this.#open = false;
     clearTimeout(this.#timer);
-    this.#timer = null;
+    clearTimeout(this.#expiry);
+    this.#timer = this.#expiry = null;
     this.#held = false;
     for (const message of this.#waiting.values()) {
       if (message.inFlight) message.unsure = true;
@@ -126,15 +128,13 @@ export class Outbox {
 
   #pump() {
     if (!this.#open || this.#timer !== null) return;
+    this.#expire();
     let inFlight = 0;
     for (const message of this.#waiting.values()) if (message.inFlight) inFlight++;
     for (const message of this.#waiting.values()) {
       if (inFlight >= MAX_IN_FLIGHT) return;
       if (message.inFlight) continue;
-      if (message.sentAt !== null && Date.now() - message.sentAt > RETRY_WINDOW_MS) {
-        this.#giveUp(message, unconfirmed());
-        continue;
-      }
+      this.#watch();
       message.inFlight = true;
       inFlight++;
       this.#wroteAt = Date.now();
@@ -142,6 +142,23 @@ export class Outbox {
       this.#transmit(message.frame);
       if (this.#paceMs > 0) return this.#wait(this.#paceMs);
     }
+  }
+
+  /** Gives up what is too old to be sent again, answers that never came included. */
+  #expire() {
+    for (const message of this.#waiting.values()) {
+      if (message.sentAt !== null && Date.now() - message.sentAt >= RETRY_WINDOW_MS) this.#giveUp(message, unconfirmed());
+    }
+  }
+
+  /** Looks for what is too old as long as something waits. */
+  #watch() {
+    this.#expiry ??= setTimeout(() => {
+      this.#expiry = null;
+      this.#expire();
+      if (this.#waiting.size > 0) this.#watch();
+      this.#pump();
+    }, RETRY_WINDOW_MS);
   }
 
   #hold(code) {

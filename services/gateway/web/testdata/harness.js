@@ -68,7 +68,7 @@ globalThis.harness = {
   send(body, id) {
     room.send(body, { id }).then(
       ({ seq }) => tell('sent', id, seq),
-      ({ code }) => tell('failed', id, code),
+      ({ code, detail }) => tell('failed', id, code, code === 'CLOSED' && detail),
     );
   },
 

@@ -1,7 +1,7 @@
 // Package httpapi serves /v1, the JSON interface for browsers: identities, rooms
 // and permits; and /healthz and /readyz.
 //
-// A request passes, in this order: panic, no-store, metrics, CORS, rate limit,
+// A request passes, in this order: no-store, metrics, panic, CORS, rate limit,
 // deadline, path and query text, route, body, handler. Every error on the way is
 // an RFC 9457 problem with the code of the error table; huma's own validation is
 // off, since the rules are the room service's and a second copy here would drift
@@ -80,9 +80,9 @@ func (a *api) chain() http.Handler {
 	h = withDeadline(h)
 	h = onlyV1(a.Rate.limit, h)
 	h = onlyV1(a.cors, h)
+	h = a.recover(h)
 	h = newMetrics(a.Metrics).count(a.mux, h)
-	h = noStore(h)
-	return a.recover(h)
+	return noStore(h)
 }
 
 // humaConfig is huma's without its routes for documents, its $schema links and its

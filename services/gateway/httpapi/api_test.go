@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/VictoriaMetrics/metrics"
 	"go.uber.org/goleak"
 
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
@@ -189,8 +190,14 @@ func TestARoomServiceOutOfReachIsUnavailable(t *testing.T) {
 }
 
 func TestAPanicIsAnInternalErrorOfOneRequest(t *testing.T) {
-	g := newGateway(t, func(c *Config) { c.Rooms = panics{} })
+	set := metrics.NewSet()
+	g := newGateway(t, func(c *Config) { c.Rooms, c.Metrics = panics{}, set })
 	g.do("GET", "/v1/rooms/lobby", "").expectProblem(t, 500, wire.Internal)
+	var page strings.Builder
+	set.WritePrometheus(&page)
+	if want := `anteroom_http_requests_total{route="GET /v1/rooms/{roomId}",status="500"} 1`; !strings.Contains(page.String(), want) {
+		t.Errorf("not counted: %s", page.String())
+	}
 	if a := g.do("POST", "/v1/identities", ""); a.status != 201 || strings.Count(g.log.String(), "request panicked") != 1 {
 		t.Errorf("%d, logged %s", a.status, g.log)
 	}

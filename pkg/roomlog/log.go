@@ -142,7 +142,9 @@ func unreachable(err error) bool {
 	}
 	var answered redis.Error
 	if !errors.As(err, &answered) {
-		return true // go-redis' own: it could not talk to the server
+		// go-redis' own: it could not talk to the server, unless that is what it says of an
+		// answer which our scripts do not give.
+		return !strings.HasPrefix(err.Error(), "redis: unexpected type")
 	}
 	for _, state := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY", "NOREPLICAS", "ERR max number of clients"} {
 		if strings.HasPrefix(answered.Error(), state) {

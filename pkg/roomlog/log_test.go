@@ -302,6 +302,15 @@ func TestFaultSaysUnavailableWhereRedisIsOutOfReach(t *testing.T) {
 	}
 }
 
+func TestFaultSaysInternalWhereAScriptAnswersSomethingElse(t *testing.T) {
+	cmd := redis.NewCmd(t.Context())
+	cmd.SetVal("text")
+	_, err := cmd.Int64Slice()
+	if got := roomlog.Fault("op", err); wire.CodeOf(got) != wire.Internal {
+		t.Errorf("%v: %v", err, got)
+	}
+}
+
 func TestProcessesThatDisagreeOnPartitionsDoNotStart(t *testing.T) {
 	each(t, func(f *fixture) {
 		f.must(roomlog.Agree(f.ctx, f.rdb, roomlog.Layout{Partitions: 64}))

@@ -57,9 +57,6 @@ func (r *Redis) URL() string { return "unix://" + r.socket }
 // Socket is the path of the server's Unix socket.
 func (r *Redis) Socket() string { return r.socket }
 
-// Pid is the process id of the running server.
-func (r *Redis) Pid() int { return r.cmd.Process.Pid }
-
 // Start starts the server again after Stop, and waits until it answers.
 func (r *Redis) Start() {
 	r.tb.Helper()

@@ -83,8 +83,8 @@ type Gateway struct {
 
 	mu      sync.Mutex // held to count sockets: none begins once closed
 	closed  bool
-	open    int            // sessions
-	sockets sync.WaitGroup // sessions and writers
+	open    int            // sockets
+	sockets sync.WaitGroup // their goroutines
 }
 
 // New starts a gateway; Close ends it.

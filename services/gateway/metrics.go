@@ -24,8 +24,8 @@ const (
 
 // gatewayMetrics are the gateway's own; the terms are PROTOCOL's.
 type gatewayMetrics struct {
-	sessions   *metrics.Gauge
-	parked     *metrics.Gauge // of sessions: without a goroutine
+	sockets    *metrics.Gauge
+	parked     *metrics.Gauge // of sockets: without a goroutine
 	refusals   *vec.Counters  // handshakes, by reason
 	joins      *vec.Counters  // by result: ok, or the refusal's code
 	closes     *vec.Counters  // by name of the close code; BROKEN without one
@@ -41,7 +41,7 @@ func newMetrics(registry *metrics.Set) *gatewayMetrics {
 		registry = metrics.NewSet()
 	}
 	m := &gatewayMetrics{
-		sessions:   registry.GetOrCreateGauge("anteroom_gateway_sockets", nil),
+		sockets:    registry.GetOrCreateGauge("anteroom_gateway_sockets", nil),
 		parked:     registry.GetOrCreateGauge("anteroom_gateway_parked_sockets", nil),
 		refusals:   vec.NewCounters(registry, "anteroom_gateway_refusals_total", "reason"),
 		joins:      vec.NewCounters(registry, "anteroom_gateway_joins_total", "result"),

@@ -192,7 +192,7 @@ func (s *session) run() {
 		}
 		go s.talk()
 	}()
-	s.g.metrics.sessions.Inc()
+	s.g.metrics.sockets.Inc()
 	s.g.keeper.add(s)
 	s.sock.readBy(time.Now().Add(wire.JoinTimeout))
 	if s.g.moving.Load() {
@@ -227,7 +227,7 @@ func (s *session) talk() {
 	s.sock.finish(websocket.CloseStatus(err) != -1)
 	s.g.keeper.remove(s)
 	_ = s.ws.CloseNow()
-	s.g.metrics.sessions.Dec()
+	s.g.metrics.sockets.Dec()
 	s.g.ended()
 }
 

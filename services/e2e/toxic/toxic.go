@@ -127,13 +127,6 @@ func (p *Proxy) Heal() {
 	}
 }
 
-// Connections is how many connections stand.
-func (p *Proxy) Connections() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return len(p.links)
-}
-
 func (p *Proxy) accept() {
 	for {
 		c, err := p.listener.Accept()

@@ -233,8 +233,9 @@ export class Anteroom {
     }
     const json = parsed(answer);
     if (!response.ok) throw problem(response, json);
+    if (response.status === 204) return undefined;
     // A portal's or a proxy's own page.
-    if (json === undefined && response.status !== 204) throw new AnteroomError('UNAVAILABLE', 'the answer is not JSON');
+    if (typeof json !== 'object' || json === null) throw new AnteroomError('UNAVAILABLE', 'the answer is no JSON object');
     return json;
   }
 }

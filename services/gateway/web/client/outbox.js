@@ -134,11 +134,11 @@ export class Outbox {
     for (const message of this.#waiting.values()) {
       if (inFlight >= MAX_IN_FLIGHT) return;
       if (message.inFlight) continue;
-      this.#watch();
       message.inFlight = true;
       inFlight++;
       this.#wroteAt = Date.now();
       message.sentAt ??= this.#wroteAt;
+      this.#watch();
       this.#transmit(message.frame);
       if (this.#paceMs > 0) return this.#wait(this.#paceMs);
     }
@@ -151,14 +151,17 @@ export class Outbox {
     }
   }
 
-  /** Looks for what is too old as long as something waits. */
+  /** Looks again when the oldest message will be too old. */
   #watch() {
-    this.#expiry ??= setTimeout(() => {
+    if (this.#expiry !== null) return;
+    const sent = [...this.#waiting.values()].map(({ sentAt }) => sentAt).filter((at) => at !== null);
+    if (sent.length === 0) return;
+    this.#expiry = setTimeout(() => {
       this.#expiry = null;
       this.#expire();
-      if (this.#waiting.size > 0) this.#watch();
+      this.#watch();
       this.#pump();
-    }, RETRY_WINDOW_MS);
+    }, Math.min(...sent) + RETRY_WINDOW_MS - Date.now());
   }
 
   #hold(code) {

@@ -139,11 +139,11 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 // belong to it, and reads again from where the first of them is. Members of a third
 // life joined after the read began: the next one tells.
 func (r *localRoom) adopt(epoch string) {
+	r.waiting, r.recent = tail{}, tail{} // of the other life: those who stay are not to get it
 	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool {
 		return m.joined.Epoch != epoch && (m.joined.Epoch == r.epoch || !r.again)
 	})
 	r.epoch, r.heard, r.occupied = epoch, false, notKnown
-	r.waiting, r.recent = tail{}, tail{}
 	r.mixed = false
 	r.last = -1
 	for _, m := range r.members {

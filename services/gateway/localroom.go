@@ -40,6 +40,8 @@ type localRoom struct {
 	pieces bool // more than fits into a batch is on its way: members are to take one before the next
 	onward bool // the read goes on once the batch has gone
 
+	patientUntil time.Duration // clock until which pieces wait for members
+
 	restUntil atomic.Int64 // clock; what comes before then may wait until then
 
 	counted      bool // presence is count: members see occupied
@@ -101,10 +103,9 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		}
 		var missed []byte
 		for _, e := range recent[seq+1-recent[0].Seq:] {
-			missed = appendFrame(missed, e.Frame)
-		}
-		if len(missed) > fullBatch {
-			return false // it takes that at its own pace
+			if missed = appendFrame(missed, e.Frame); len(missed) > fullBatch {
+				return false // it takes that at its own pace
+			}
 		}
 		if !m.fenced(r.shard.hub.clock()) {
 			m.sock.send(missed)
@@ -127,6 +128,9 @@ func (r *localRoom) addFirst(m *session) {
 		r.occupied = m.joined.Occupied
 	}
 	again := r.again || r.reading != 0
+	if r.epoch == m.joined.Epoch && m.since < r.last && (len(entries) == 0 || entries[0].Seq > m.since+1) {
+		again = true // the members before it were further on, by what is not remembered
+	}
 	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
 	r.reading, r.again, r.mixed = 0, false, false
 	r.tellGiven()
@@ -292,7 +296,10 @@ func (r *localRoom) flush(now time.Duration) {
 	r.tellGiven()
 	r.shard.giveBack(r.batch)
 	r.batch = batch{}
-	r.pieces = r.onward || r.reading == 0 && len(r.waiting.entries) > 0
+	began := r.pieces
+	if r.pieces = r.onward || r.reading == 0 && len(r.waiting.entries) > 0; r.pieces && !began {
+		r.patientUntil = now + piecesMost
+	}
 	switch {
 	case r.onward:
 		r.onward = false
@@ -345,7 +352,9 @@ func (b *batch) since(seq int64) []byte {
 func (r *localRoom) closeSession(id string, code wire.CloseCode) {
 	for _, m := range r.members {
 		if m.id == id {
-			r.sendNow()
+			if !m.fenced(r.shard.hub.clock()) {
+				r.sendBatch(m) // what came before the close
+			}
 			m.close(code)
 			r.remove(m)
 			return
@@ -384,7 +393,7 @@ func (r *localRoom) closeWhere(code wire.CloseCode, end func(*session) bool) {
 
 // sendNow sends what came before a close.
 func (r *localRoom) sendNow() {
-	if len(r.frames) > 0 {
+	for len(r.frames) > 0 {
 		r.flush(r.shard.hub.clock())
 	}
 }

@@ -340,7 +340,6 @@ func TestOccupancyOfANewLifeIsTold(t *testing.T) {
 	})
 }
 
-// A second counts from when one went out, for which a room that rests waits.
 func TestMessagesWaitForOthersWhileTheirRoomRests(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		var m *member
@@ -369,6 +368,7 @@ func TestMessagesWaitForOthersWhileTheirRoomRests(t *testing.T) {
 	})
 }
 
+// A second counts from when one went out, for which a room that rests waits.
 func TestOccupancyOfARoomThatRestsComesAtMostOnceASecond(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 1 })

@@ -10,8 +10,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// mostPatience bounds how long messages wait for others. Members on other gateways wait for
-// them, too.
+// mostPatience bounds how long messages wait for others. Members on other shards and
+// gateways, where the room may not rest, wait for them too.
 const mostPatience = 4 * time.Millisecond
 
 // message puts a MESSAGE on its way into the room's log. Its echo is the answer.
@@ -34,8 +34,8 @@ func (s *session) message(f *wire.ClientFrame) {
 	})
 }
 
-// publishBy is until when a message may wait for others: while its room rests, nobody here
-// would get it sooner.
+// publishBy is until when a message may wait for others: while its room rests, the sender
+// would not get it sooner.
 func (s *session) publishBy(now time.Duration) (by time.Time) {
 	if r := s.room.Load(); r != nil {
 		if rest := r.rests(now); rest > 0 {

@@ -22,7 +22,8 @@ type outgoing struct {
 	changed  chan struct{} // closed when one of them is done; nil while nobody waits
 	newest   int64         // seq of the newest that was appended
 	waiting  []*outMessage // without an answer, the oldest first
-	first    int64         // from this seq on, the socket carries every entry
+	first    int64         // from this seq on, the socket carries every entry,
+	before   [2]int64      // and those from the first to before the second of these
 }
 
 // outMessage is one MESSAGE that waits for its answer. The mutex of outgoing guards it.
@@ -71,7 +72,7 @@ func (o *outgoing) untilLocked(n int) {
 // does not carry that entry: the caller answers.
 func (o *outgoing) appended(m *outMessage, seq int64) (comes bool) {
 	o.done(func() {
-		comes = seq >= o.first
+		comes = seq >= o.first || o.before[0] <= seq && seq < o.before[1]
 		m.seq, m.answered = seq, !comes
 		o.newest = max(o.newest, seq)
 	})
@@ -82,7 +83,7 @@ func (o *outgoing) appended(m *outMessage, seq int64) (comes bool) {
 func (o *outgoing) carry(first int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.first = first
+	o.first, o.before = first, [2]int64{}
 }
 
 // skip says that the socket does not carry some entries. It answers with the messages that
@@ -96,7 +97,7 @@ func (o *outgoing) skip(from, to int64) (lost []*outMessage) {
 			lost = append(lost, m)
 		}
 	}
-	o.first = to + 1
+	o.first, o.before = to+1, [2]int64{o.first, from}
 	return lost
 }
 

@@ -125,6 +125,24 @@ func TestMessagesWhoseEchoesAreInAGapGetAnError(t *testing.T) {
 	})
 }
 
+// The script's answer comes behind the echo, and behind a GAP.
+func TestAMessageIsNotEchoedAndRefused(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		m.g = &Gateway{hub: st.shard.hub, metrics: newMetrics(nil)}
+		said, e := st.say(m), st.append()
+		st.publish(e)
+		st.step()
+		st.append()
+		last := st.append()
+		st.set(func() { st.kept = 1 })
+		st.publish(last)
+		st.step()
+		m.published(said, nil, roomlog.Result{Seq: e.Seq})
+		st.got(m, "E1/1", string(wire.GapFrame(2, 2)), "E1/3")
+	})
+}
+
 func TestWhatIsAnsweredIsForgotten(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.join()

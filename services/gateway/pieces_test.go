@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -67,5 +68,111 @@ func TestMembersWhoDoNotReadABacklogAreClosed(t *testing.T) {
 			t.Fatalf("closed with %d", code)
 		}
 		m.sock.abort()
+	})
+}
+
+func TestWhatWasSaidBeforeARoomsDeletionComesBeforeIt(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		said := st.backlog()[:20] // more than a batch
+		st.publish(said...)
+		st.publish(roomlog.Event{Kind: roomlog.KindDeleted, Epoch: st.epoch})
+		st.step()
+		got := m.tape.frames()
+		if want := fmt.Sprint("close ", int(wire.CloseRoomDeleted)); len(got) != len(said)+1 || got[len(said)] != want {
+			t.Fatalf("%d frames, the last is %.20s", len(got), got[len(got)-1])
+		}
+	})
+}
+
+// Behind a standstill, takeovers come in heaps.
+func TestTakeoversInABacklogDoNotHurryIt(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.joining()
+		m.sock = newSocket(&slowTape{}, &st.writers)
+		st.joined(m)
+		var replaced []*member
+		for range 10 {
+			replaced = append(replaced, st.join())
+		}
+		for i, e := range st.backlog() {
+			st.publish(e)
+			if i%10 == 9 {
+				st.publish(roomlog.Event{Kind: roomlog.KindReplaced, Data: []byte(replaced[i/10].id)})
+			}
+		}
+		for range 1000 {
+			st.step()
+			time.Sleep(pieceLook)
+		}
+		if code := m.sock.closed(); code != 0 {
+			t.Fatalf("closed with %d", code)
+		}
+		for _, r := range replaced {
+			if code := r.sock.closed(); code != wire.CloseReplaced {
+				t.Fatalf("one replaced was closed with %d", code)
+			}
+		}
+	})
+}
+
+// pacedTape takes so many bytes a second.
+type pacedTape struct {
+	tape
+	rate int
+}
+
+func (c *pacedTape) Write(p []byte) (int, error) {
+	time.Sleep(time.Second * time.Duration(len(p)) / time.Duration(c.rate))
+	return c.tape.Write(p)
+}
+
+// It takes each piece before the others have waited for too long, and less than is said.
+func TestAMemberWhoIsTooSlowDoesNotHoldTheOthersBack(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		st.set(func() { st.kept, st.page = 1000, 32 })
+		fast, slow := st.join(), st.joining()
+		slow.sock = newSocket(&pacedTape{rate: 1_400_000}, &st.writers)
+		st.joined(slow)
+		for ms := range 3_000 { // 2 MB/s
+			e := st.append()
+			e.Data = []byte(strings.Repeat("x", 2_000))
+			st.entries[e.Seq-1].Frame = e.Data
+			st.publish(e)
+			if ms > 100 { // this process stood still
+				st.step()
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if code := slow.sock.closed(); code != wire.CloseSlowConsumer {
+			t.Errorf("the slow one was closed with %d", code)
+		}
+		if got := len(fast.tape.frames()); got < len(st.entries)-1 {
+			t.Errorf("%d entries of %d came to the other", got, len(st.entries))
+		}
+	})
+}
+
+// What waits in the room when its next life is found is not for those who stay.
+func TestMembersOfANewLifeGetNothingOfTheOldOnesBacklog(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		for range manyMembers {
+			st.join()
+		}
+		st.publish(st.append())
+		st.step() // from here on, it rests
+		second, third := st.append(), st.append()
+		st.publish(second)
+		st.again("E2")
+		st.append()
+		m := st.joining()
+		st.hold()
+		st.joined(m)
+		st.publish(third)
+		st.release()
+		st.step()
+		st.publish(st.append())
+		time.Sleep(hotRest)
+		st.got(m, "E2/2")
 	})
 }

@@ -26,8 +26,9 @@ const (
 
 	// What comes in one go and is more than that, as behind a time in which this process
 	// stood still, goes out a piece at a time, so that nobody who reads is called slow.
-	pieceRest = 50 * time.Millisecond // until the next one, at most,
-	pieceLook = time.Millisecond      // or until everybody was seen to have taken the last
+	pieceRest  = 50 * time.Millisecond // until the next one, at most,
+	pieceLook  = time.Millisecond      // or until everybody was seen to have taken the last;
+	piecesMost = time.Second           // and after that, nobody is waited for
 
 	smallBatch = 512 // bytes of a batch's memory at first
 	mostUnused = 64  // batches whose memory is kept for the next rooms
@@ -169,7 +170,7 @@ func (s *shard) flush() (rest time.Duration) {
 			r.flush(now)
 			now = s.hub.clock()
 			if r.pieces {
-				left = pieceRest
+				left = max(min(pieceRest, r.patientUntil-now), pieceLook)
 			}
 			r.restUntil.Store(int64(now + left))
 		}

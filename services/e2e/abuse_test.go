@@ -24,7 +24,7 @@ const (
 	halfClosed    = 6_000
 	reconnects    = 6_000
 	connectRate   = 1_000 // a second: sockets that will stay, or reconnects
-	flooders      = 20
+	flooders      = 60
 	handshakeRate = 100   // CONNECT_RATE
 	addressRate   = 1_000 // HAPROXY_ADDRESS_RATE
 	// calmTime is how long the honest rooms' calm is measured before and after each attack.
@@ -65,9 +65,7 @@ func TestAbuse(t *testing.T) {
 	a.attack("1,000 bodies that drip", a.dripBodies)
 	a.attack("1,000 half-closed sockets/s", a.halfClose)
 	a.attack("1,000 reconnects/s of an address", a.reconnect)
-	a.attack("20 floods of messages", a.flood(maskedFrame(0x81, []byte(`{"type":"MESSAGE","body":1}`))))
-	a.attack("20 floods of pings", a.flood(maskedFrame(0x89, nil)))
-	a.attack("20 floods of fragments", a.flood(maskedFrame(0x00, nil)))
+	a.attack("60 floods: messages, pings, fragments", a.flood)
 	// Last, since HAProxy takes this test for the attacker.
 	a.attack("1,000 reconnects/s at HAProxy", a.reconnectByProxy)
 	a.rest()
@@ -243,39 +241,36 @@ func (a *abuse) reconnectByProxy(height func()) string {
 	return fmt.Sprintf("refused by HAProxy %d, 429 to %d of %d in %.1f s", statuses[0], statuses[http.StatusTooManyRequests], reconnects, seconds)
 }
 
-// flood makes an attack of members that send a frame without an end.
-func (a *abuse) flood(frame []byte) func(height func()) string {
-	return func(height func()) string {
-		room := a.v.room(a.T, client.RoomSpec{Capacity: flooders})
-		began := time.Now()
-		chunk := bytes.Repeat(frame, 4<<10/len(frame))
-		peers := many(a.T, flooders, connectRate, a.target, func(p *raw) error { return joining(p, address(), "?roomId="+room.RoomID) })
-		var flooding sync.WaitGroup
-		for _, p := range peers {
-			flooding.Go(func() {
-				if frame[0]&0x0f == 0x00 { // the message that the fragments belong to
-					_, _ = p.Write(maskedFrame(0x01, nil))
+// flood is of members each of whom sends one kind of frame without an end.
+func (a *abuse) flood(height func()) string {
+	frames := [][]byte{maskedFrame(0x81, []byte(`{"type":"MESSAGE","body":1}`)), maskedFrame(0x89, nil), maskedFrame(0x00, nil)}
+	room := a.v.room(a.T, client.RoomSpec{Capacity: flooders})
+	began := time.Now()
+	peers := many(a.T, flooders, connectRate, a.target, func(p *raw) error { return joining(p, address(), "?roomId="+room.RoomID) })
+	var flooding, sent sync.WaitGroup
+	for i, p := range peers {
+		frame := frames[i%len(frames)]
+		flooding.Go(func() {
+			if frame[0]&0x0f == 0x00 { // the message that the fragments belong to
+				_, _ = p.Write(maskedFrame(0x01, nil))
+			}
+			chunk := bytes.Repeat(frame, 4<<10/len(frame))
+			for {
+				if _, err := p.Write(chunk); err != nil {
+					return
 				}
-				for {
-					if _, err := p.Write(chunk); err != nil {
-						return
-					}
-				}
-			})
-		}
-		var sent sync.WaitGroup
-		for _, p := range peers {
-			sent.Go(func() {
-				if code := p.closeCode(began.Add(wire.FloodPatience + lateness)); code != wire.CloseRateLimited {
-					a.Errorf("a flood was closed with %d", code)
-				}
-				_ = p.Close()
-			})
-		}
-		time.Sleep(wire.FloodPatience / 2)
-		height()
-		sent.Wait()
-		flooding.Wait()
-		return fmt.Sprintf("read at FRAME_RATE, 4429 (10 s), the last after %.1f s", time.Since(began).Seconds())
+			}
+		})
+		sent.Go(func() {
+			if code := p.closeCode(began.Add(wire.FloodPatience + lateness)); code != wire.CloseRateLimited {
+				a.Errorf("a flood of %x… was closed with %d", frame[:2], code)
+			}
+			_ = p.Close()
+		})
 	}
+	time.Sleep(wire.FloodPatience / 2)
+	height()
+	sent.Wait()
+	flooding.Wait()
+	return fmt.Sprintf("read at FRAME_RATE, 4429 (10 s), the last after %.1f s", time.Since(began).Seconds())
 }

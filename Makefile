@@ -89,7 +89,7 @@ test: deps build ## run every test, on real Redis and real processes
 	go test -c -o .run/sim.test ./services/sim
 	cd services/sim && ../../.run/sim.test -test.timeout 5m
 	ANTEROOM_BIN="$(CURDIR)/bin" go test -vet=off -count=1 -timeout 8m -v -run '$(ALONE)' ./services/e2e
-	ANTEROOM_BIN="$(CURDIR)/bin" go test -vet=off -count=1 -timeout 5m -parallel 6 -skip '$(ALONE)' ./services/e2e/...
+	ANTEROOM_BIN="$(CURDIR)/bin" go test -vet=off -count=1 -timeout 5m -parallel 8 -skip '$(ALONE)' ./services/e2e/...
 
 .PHONY: e2e
 e2e: deps build ## run the end-to-end tests alone

@@ -251,6 +251,15 @@ type recorder struct {
 	batches []string
 }
 
+// record starts a runner, in virtual time. The caller closes it.
+func record(t *testing.T) (*recorder, *pipeline.Runner) {
+	rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
+	t.Cleanup(func() { _ = rdb.Close() })
+	rec := &recorder{began: time.Now()}
+	rdb.AddHook(rec)
+	return rec, pipeline.New(rdb)
+}
+
 func (r *recorder) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(_ context.Context, cmds []redis.Cmder) error {
 		batch := time.Since(r.began).String() + ":"
@@ -283,11 +292,7 @@ func TestCallsWaitForOthersAsLongAsAllOfThemMay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
-				defer rdb.Close()
-				rec := &recorder{began: time.Now()}
-				rdb.AddHook(rec)
-				r := pipeline.New(rdb)
+				rec, r := record(t)
 				for i, a := range test.arrivals {
 					time.Sleep(time.Until(rec.began.Add(a.at)))
 					c := call(strconv.Itoa(i), func(*redis.Cmd) {})
@@ -308,11 +313,7 @@ func TestCallsWaitForOthersAsLongAsAllOfThemMay(t *testing.T) {
 
 func TestAFullBatchDoesNotWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
-		defer rdb.Close()
-		rec := &recorder{began: time.Now()}
-		rdb.AddHook(rec)
-		r := pipeline.New(rdb)
+		rec, r := record(t)
 		defer r.Close()
 		for range pipeline.BatchSize {
 			c := call("x", func(*redis.Cmd) {})

@@ -38,6 +38,14 @@ func (st *stage) watch(m *member, d time.Duration) time.Duration {
 	return 0
 }
 
+// gap makes a GAP of what was appended and not published: history has one entry behind it.
+func (st *stage) gap() {
+	last := st.append()
+	st.set(func() { st.kept = 1 })
+	st.publish(last)
+	st.step()
+}
+
 func TestMessageWithoutAnyAnswerClosesAfterTenSeconds(t *testing.T) {
 	for name, say := range map[string]func(*stage, *member){
 		"its publishing never ends": func(st *stage, m *member) { st.say(m) },
@@ -104,10 +112,7 @@ func TestMessagesWhoseEchoesAreInAGapGetAnError(t *testing.T) {
 		st.step()
 		m.outgoing.appended(early, st.append().Seq)
 		lost := st.append().Seq
-		last := st.append()
-		st.set(func() { st.kept = 1 })
-		st.publish(last)
-		st.step()
+		st.gap()
 		m.published(late, nil, roomlog.Result{Seq: lost})
 		st.step()
 		var unknown []string
@@ -134,10 +139,7 @@ func TestAMessageIsNotEchoedAndRefused(t *testing.T) {
 		st.publish(e)
 		st.step()
 		st.append()
-		last := st.append()
-		st.set(func() { st.kept = 1 })
-		st.publish(last)
-		st.step()
+		st.gap()
 		m.published(said, nil, roomlog.Result{Seq: e.Seq})
 		st.got(m, "E1/1", string(wire.GapFrame(2, 2)), "E1/3")
 	})

@@ -29,6 +29,14 @@ func (st *stage) backlog() (events []roomlog.Event) {
 	return events
 }
 
+// drain lets the shard work for a second.
+func (st *stage) drain() {
+	for range time.Second / pieceLook {
+		st.step()
+		time.Sleep(pieceLook)
+	}
+}
+
 // What waited while this process stood still is more than a member may leave waiting, and
 // is no reason to call one slow that reads.
 func TestMembersWhoReadGetABacklogAPieceAtATime(t *testing.T) {
@@ -39,10 +47,7 @@ func TestMembersWhoReadGetABacklogAPieceAtATime(t *testing.T) {
 		st.joined(m)
 		backlog := st.backlog()
 		st.publish(backlog...)
-		for range 1000 {
-			st.step()
-			time.Sleep(pieceLook)
-		}
+		st.drain()
 		if code := m.sock.closed(); code != 0 {
 			t.Fatalf("closed with %d", code)
 		}
@@ -60,10 +65,7 @@ func TestMembersWhoDoNotReadABacklogAreClosed(t *testing.T) {
 		m.sock = newSocket(conn, &st.writers)
 		st.joined(m)
 		st.publish(st.backlog()...)
-		for range 1000 {
-			st.step()
-			time.Sleep(pieceLook)
-		}
+		st.drain()
 		if code := m.sock.closed(); code != wire.CloseSlowConsumer {
 			t.Fatalf("closed with %d", code)
 		}
@@ -101,10 +103,7 @@ func TestTakeoversInABacklogDoNotHurryIt(t *testing.T) {
 				st.publish(roomlog.Event{Kind: roomlog.KindReplaced, Data: []byte(replaced[i/10].id)})
 			}
 		}
-		for range 1000 {
-			st.step()
-			time.Sleep(pieceLook)
-		}
+		st.drain()
 		if code := m.sock.closed(); code != 0 {
 			t.Fatalf("closed with %d", code)
 		}

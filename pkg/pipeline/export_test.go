@@ -4,4 +4,5 @@ package pipeline
 const (
 	BatchSize = batchSize
 	QueueSize = queueSize
+	JointSize = jointSize
 )

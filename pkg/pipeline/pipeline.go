@@ -10,6 +10,7 @@ package pipeline
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,7 @@ import (
 
 const (
 	batchSize = 256  // calls in one round trip
+	jointSize = 32   // joint calls in one run of a script, which keeps all others waiting
 	queueSize = 8192 // calls that wait
 	// maxRest bounds how long the worker rests after a round trip. Resting twice as long as
 	// that took saves a quarter of all CPU at 2,000 calls/s, and delays a call by half a
@@ -49,6 +51,12 @@ type Call struct {
 	Script *redis.Script
 	Keys   []string
 	Args   []any
+
+	// Joint: the script takes the Keys and Args of several calls, one behind another, and
+	// answers with an array that has an answer, or an error, for each of them. Calls of such
+	// a script that stand together share a run of it, which costs Redis a third less. A Redis
+	// Cluster would have it only where all of their keys are in one slot.
+	Joint bool
 
 	// By is until when the call may wait for others that share its round trip, where none is
 	// there that does not wait. Zero: it does not.
@@ -230,20 +238,60 @@ func (r *Runner) flush(batch []*Call) {
 // send runs calls and tells their callers. It answers with those whose script Redis
 // does not know.
 func (r *Runner) send(ctx context.Context, batch []*Call) (unknown []*Call) {
+	runs := split(batch)
 	pipe := r.rdb.Pipeline()
-	cmds := make([]*redis.Cmd, len(batch))
-	for i, c := range batch {
-		cmds[i] = c.Script.EvalSha(ctx, pipe, c.Keys, c.Args...)
+	cmds := make([]*redis.Cmd, len(runs))
+	for i, run := range runs {
+		keys, args := slices.Clip(run[0].Keys), slices.Clip(run[0].Args)
+		for _, c := range run[1:] {
+			keys, args = append(keys, c.Keys...), append(args, c.Args...)
+		}
+		cmds[i] = run[0].Script.EvalSha(ctx, pipe, keys, args...)
 	}
 	Exec(ctx, pipe)
-	for i, c := range batch {
-		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
-			unknown = append(unknown, c)
-			continue
+	for i, run := range runs {
+		switch {
+		case redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT"):
+			unknown = append(unknown, run...)
+		case run[0].Joint:
+			tellEach(ctx, run, cmds[i])
+		default:
+			run[0].Done(cmds[i])
 		}
-		c.Done(cmds[i])
 	}
 	return unknown
+}
+
+// split splits a batch into what one run of a script does each.
+func split(batch []*Call) (runs [][]*Call) {
+	for len(batch) > 0 {
+		first, n := batch[0], 1
+		for first.Joint && n < min(len(batch), jointSize) && batch[n].Joint && batch[n].Script == first.Script {
+			n++
+		}
+		runs = append(runs, batch[:n])
+		batch = batch[n:]
+	}
+	return runs
+}
+
+// tellEach gives each of the calls that shared a run its own answer.
+func tellEach(ctx context.Context, run []*Call, all *redis.Cmd) {
+	answers, err := all.Slice()
+	if err == nil && len(answers) != len(run) {
+		err = fmt.Errorf("pipeline: %d answers to %d calls", len(answers), len(run))
+	}
+	for i, c := range run {
+		cmd := redis.NewCmd(ctx)
+		if err != nil {
+			cmd.SetErr(err)
+		} else if fault, ok := answers[i].(error); ok {
+			cmd.SetErr(fault)
+		} else {
+			cmd.SetVal(answers[i])
+		}
+		c.Done(cmd)
+	}
 }
 
 func (r *Runner) load(ctx context.Context, calls []*Call) error {

@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"slices"
@@ -23,6 +24,15 @@ import (
 
 // push appends ARGV[1] to a list and answers with its length.
 var push = redis.NewScript(`return redis.call('RPUSH', KEYS[1], ARGV[1])`)
+
+// pushEach does so for each of its keys and arguments.
+var pushEach = redis.NewScript(`
+local answers = {}
+for i, key in ipairs(KEYS) do
+  local done, answer = pcall(redis.call, 'RPUSH', key, ARGV[i])
+  answers[i] = done and answer or redis.error_reply('WRONG it is')
+end
+return answers`)
 
 func start(t *testing.T, rdb *redis.Client) *pipeline.Runner {
 	t.Helper()
@@ -97,6 +107,79 @@ func TestAnErrorOfOneCallIsItsOwn(t *testing.T) {
 			r.Go(c)
 		}
 		done.Wait()
+	})
+}
+
+func TestJointCallsShareARunAndEachHasItsOwnAnswer(t *testing.T) {
+	each(t, func(t *testing.T, rdb *redis.Client, r *pipeline.Runner) {
+		rdb.Set(t.Context(), "no list", "", 0)
+		const calls = pipeline.BatchSize + pipeline.JointSize/2
+		var done sync.WaitGroup
+		length := 0
+		for n := range calls {
+			done.Add(1)
+			c := call(strconv.Itoa(n), nil)
+			if n%10 != 0 { // others stand in between
+				c.Script, c.Joint = pushEach, true
+			}
+			if wrong := n%7 == 1 && c.Joint; wrong {
+				c.Keys = []string{"no list"}
+				c.Done = func(cmd *redis.Cmd) {
+					defer done.Done()
+					if !redis.HasErrorPrefix(cmd.Err(), "WRONG") {
+						t.Errorf("call %d: %v, %v", n, cmd.Val(), cmd.Err())
+					}
+				}
+			} else {
+				length++
+				want := length
+				c.Done = func(cmd *redis.Cmd) {
+					defer done.Done()
+					if got, err := cmd.Int(); err != nil || got != want {
+						t.Errorf("call %d: %d, %v, want %d", n, got, err, want)
+					}
+				}
+			}
+			r.Go(c)
+		}
+		done.Wait()
+	})
+}
+
+func TestJointCallsWhoseScriptRedisForgotAreRunOnce(t *testing.T) {
+	each(t, func(t *testing.T, rdb *redis.Client, r *pipeline.Runner) {
+		var done sync.WaitGroup
+		for range pipeline.JointSize {
+			done.Add(1)
+			r.Go(&pipeline.Call{
+				Script: pushEach, Joint: true, Keys: []string{"list"}, Args: []any{"x"},
+				Done: func(cmd *redis.Cmd) {
+					defer done.Done()
+					if cmd.Err() != nil {
+						t.Error(cmd.Err())
+					}
+				},
+			})
+		}
+		done.Wait()
+		if n := rdb.LLen(t.Context(), "list").Val(); n != pipeline.JointSize {
+			t.Errorf("%d were pushed, want %d", n, pipeline.JointSize)
+		}
+	})
+}
+
+func TestAScriptThatDoesNotAnswerEachJointCallAnswersNone(t *testing.T) {
+	each(t, func(t *testing.T, _ *redis.Client, r *pipeline.Runner) {
+		for _, answer := range []string{"{}", "{1, 2}", "1"} {
+			answered := make(chan error)
+			r.Go(&pipeline.Call{
+				Script: redis.NewScript("return " + answer), Joint: true,
+				Done: func(cmd *redis.Cmd) { answered <- cmd.Err() },
+			})
+			if err := <-answered; err == nil {
+				t.Errorf("%s was taken for an answer", answer)
+			}
+		}
 	})
 }
 
@@ -309,6 +392,28 @@ func TestCallsWaitForOthersAsLongAsAllOfThemMay(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestARunOfManyJointCallsIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		rec, r := record(t)
+		other := redis.NewScript("return {}")
+		for n := range pipeline.JointSize + 5 {
+			c := call(strconv.Itoa(n), func(*redis.Cmd) {})
+			c.Script, c.Joint, c.By = pushEach, true, time.Now().Add(time.Millisecond)
+			if n >= pipeline.JointSize+2 {
+				c.Script = other
+			}
+			r.Go(c)
+		}
+		time.Sleep(2 * time.Millisecond)
+		r.Close()
+		// The last of each run.
+		want := fmt.Sprintf("1ms: %d %d %d", pipeline.JointSize-1, pipeline.JointSize+1, pipeline.JointSize+4)
+		if !slices.Equal(rec.batches, []string{want}) {
+			t.Errorf("got %q, want %q", rec.batches, want)
+		}
+	})
 }
 
 func TestAFullBatchDoesNotWait(t *testing.T) {

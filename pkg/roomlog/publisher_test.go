@@ -138,6 +138,33 @@ func TestMessagesOfARoomKeepTheOrderInWhichTheyWereGiven(t *testing.T) {
 	})
 }
 
+func TestAMessageThatCannotBeAppendedIsTheOnlyOne(t *testing.T) {
+	each(t, func(f *fixture) {
+		f.must(f.rdb.Set(f.ctx, f.layout.Keys("broken").Room(), "no hash", 0).Err())
+		f.lease("broken", "s1", f.rdb.Time(f.ctx).Val().Add(time.Hour))
+		var done sync.WaitGroup
+		for n := range 50 {
+			m := message("", "1")
+			broken := n%5 == 1
+			if broken {
+				m.RoomID = "broken"
+			}
+			done.Add(1)
+			m.Done = func(r roomlog.Result) {
+				defer done.Done()
+				if (r.Err != nil) != broken || wire.CodeOf(r.Err) == wire.Unavailable {
+					f.Errorf("message %d: %+v", n, r)
+				}
+			}
+			f.pub.Publish(&m)
+		}
+		done.Wait()
+		if r := f.read(1, 0); r.Last != 40 {
+			f.Errorf("%d messages were appended, want 40", r.Last)
+		}
+	})
+}
+
 func TestThePublisherGoesOnAfterRedisForgotTheScript(t *testing.T) {
 	each(t, func(f *fixture) {
 		f.publish(message("", "1"))

@@ -18,11 +18,15 @@ local function rfc3339(s, ms)
     s % 86400 / 3600, s % 3600 / 60, s % 60, ms)
 end
 
+-- The time of the script, as frames write it, once it was asked for.
+local stamp
+
 -- entry(room, log, channel, epoch, kind, type, tail): appends one entry and publishes it;
 -- answers with its seq, as text. tail is the frame's JSON behind "time".
 local function entry(room, log, channel, epoch, kind, type, tail)
   local seq = string.format('%d', call('HINCRBY', room, 'seq', '1'))
-  local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. rfc3339(clock[1], millis) .. '"' .. tail
+  stamp = stamp or rfc3339(clock[1], millis)
+  local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. stamp .. '"' .. tail
   call('XADD', log, 'MAXLEN', '~', '1000', seq .. '-' .. NOW, 'f', frame)
   -- An hour past the longest time that a room may be empty; the reaper's visits renew it.
   if seq == '1' then call('EXPIRE', log, '90000') end

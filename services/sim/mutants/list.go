@@ -51,7 +51,7 @@ var mutants = []mutant{
 		{lua + "renew.lua", "if ended or ", "if "},
 	}},
 	{"append-without-lease", "I6: who holds no seat may speak", []edit{
-		{"pkg/roomlog/lua/message.lua", "  if not lease or tonumber(lease) <= now then return {2} end\n", ""},
+		{"pkg/roomlog/lua/message.lua", "    if not lease or tonumber(lease) <= now then return {2} end\n", ""},
 	}},
 	{"spent-sessions-come-back", "I4: a delayed ConfirmJoin takes the seat of a session that lives", []edit{
 		{lua + "confirm.lua", "if call('ZSCORE', SPENT, session) then return {'SPENT'} end\n", ""},

@@ -4,5 +4,5 @@ package pipeline
 const (
 	BatchSize = batchSize
 	QueueSize = queueSize
-	JointSize = jointSize
+	RunSize   = runSize
 )

@@ -3,14 +3,14 @@
 // A lone call is sent at once. While its answer is on the way, and for as long again,
 // what others ask for is collected, and then sent together: at 64 callers a script costs
 // both ends a quarter of the CPU that it costs when each caller has a connection of its
-// own, since most of that is the kernel's work for each packet.
+// own, since most of that is the kernel's work for each packet. Those of one script share a
+// run of it.
 //
 //	callers ──Go, Run──▶ queue ──▶ worker: one batch, one round trip ──▶ Done
 package pipeline
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -22,7 +22,6 @@ import (
 
 const (
 	batchSize = 256  // calls in one round trip
-	jointSize = 32   // joint calls in one run of a script, which keeps all others waiting
 	queueSize = 8192 // calls that wait
 	// maxRest bounds how long the worker rests after a round trip. Resting twice as long as
 	// that took saves a quarter of all CPU at 2,000 calls/s, and delays a call by half a
@@ -46,17 +45,11 @@ type Redis interface {
 	Pipeline() redis.Pipeliner
 }
 
-// Call is one run of a script.
+// Call is one call of a script.
 type Call struct {
-	Script *redis.Script
+	Script *Script
 	Keys   []string
 	Args   []any
-
-	// Joint: the script takes the Keys and Args of several calls, one behind another, and
-	// answers with an array that has an answer, or an error, for each of them. Calls of such
-	// a script that stand together share a run of it, which costs Redis a third less. A Redis
-	// Cluster would have it only where all of their keys are in one slot.
-	Joint bool
 
 	// By is until when the call may wait for others that share its round trip, where none is
 	// there that does not wait. Zero: it does not.
@@ -72,8 +65,8 @@ type Call struct {
 	until  time.Time // by when it is sent, or not at all
 }
 
-// Runner runs scripts in the order in which they were given. Its methods may be called
-// from many goroutines.
+// Runner runs the calls of a script in the order in which they were given. Its methods may
+// be called from many goroutines.
 type Runner struct {
 	rdb      Redis
 	queue    chan *Call
@@ -123,15 +116,11 @@ func (r *Runner) Go(c *Call) {
 	c.refuse()
 }
 
-func (c *Call) refuse() {
-	cmd := redis.NewCmd(context.Background())
-	cmd.SetErr(ErrBusy)
-	c.Done(cmd)
-}
+func (c *Call) refuse() { fail([]*Call{c}, ErrBusy) }
 
 // Run is Go for a caller that waits. The script may be run though ctx ended first, but
 // not if that was before it was sent.
-func (r *Runner) Run(ctx context.Context, script *redis.Script, keys []string, args ...any) *redis.Cmd {
+func (r *Runner) Run(ctx context.Context, script *Script, keys []string, args ...any) *redis.Cmd {
 	done := make(chan *redis.Cmd, 1)
 	r.Go(&Call{
 		Script: script, Keys: keys, Args: args, ctx: ctx,
@@ -197,9 +186,8 @@ func (r *Runner) next(by time.Time) *Call {
 	}
 }
 
-// flush runs a batch in one round trip, and once more where Redis did not know a
-// script (it forgets them when it restarts): such a call did nothing. Calls whose callers
-// gave up are refused: Redis was silent, or this process stood still.
+// flush runs a batch in one round trip. Calls whose callers gave up are refused: Redis was
+// silent, or this process stood still.
 func (r *Runner) flush(batch []*Call) {
 	now := time.Now()
 	batch = slices.DeleteFunc(batch, func(c *Call) bool {
@@ -218,92 +206,5 @@ func (r *Runner) flush(batch []*Call) {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
-	unknown := r.send(ctx, batch)
-	if len(unknown) == 0 {
-		return
-	}
-	if err := r.load(ctx, unknown); err != nil {
-		for _, c := range unknown {
-			cmd := redis.NewCmd(ctx)
-			cmd.SetErr(err)
-			c.Done(cmd)
-		}
-		return
-	}
-	for _, c := range r.send(ctx, unknown) {
-		c.refuse() // forgotten again within a millisecond
-	}
-}
-
-// send runs calls and tells their callers. It answers with those whose script Redis
-// does not know.
-func (r *Runner) send(ctx context.Context, batch []*Call) (unknown []*Call) {
-	runs := split(batch)
-	pipe := r.rdb.Pipeline()
-	cmds := make([]*redis.Cmd, len(runs))
-	for i, run := range runs {
-		keys, args := slices.Clip(run[0].Keys), slices.Clip(run[0].Args)
-		for _, c := range run[1:] {
-			keys, args = append(keys, c.Keys...), append(args, c.Args...)
-		}
-		cmds[i] = run[0].Script.EvalSha(ctx, pipe, keys, args...)
-	}
-	Exec(ctx, pipe)
-	for i, run := range runs {
-		switch {
-		case redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT"):
-			unknown = append(unknown, run...)
-		case run[0].Joint:
-			tellEach(ctx, run, cmds[i])
-		default:
-			run[0].Done(cmds[i])
-		}
-	}
-	return unknown
-}
-
-// split splits a batch into what one run of a script does each.
-func split(batch []*Call) (runs [][]*Call) {
-	for len(batch) > 0 {
-		first, n := batch[0], 1
-		for first.Joint && n < min(len(batch), jointSize) && batch[n].Joint && batch[n].Script == first.Script {
-			n++
-		}
-		runs = append(runs, batch[:n])
-		batch = batch[n:]
-	}
-	return runs
-}
-
-// tellEach gives each of the calls that shared a run its own answer.
-func tellEach(ctx context.Context, run []*Call, all *redis.Cmd) {
-	answers, err := all.Slice()
-	if err == nil && len(answers) != len(run) {
-		err = fmt.Errorf("pipeline: %d answers to %d calls", len(answers), len(run))
-	}
-	for i, c := range run {
-		cmd := redis.NewCmd(ctx)
-		if err != nil {
-			cmd.SetErr(err)
-		} else if fault, ok := answers[i].(error); ok {
-			cmd.SetErr(fault)
-		} else {
-			cmd.SetVal(answers[i])
-		}
-		c.Done(cmd)
-	}
-}
-
-func (r *Runner) load(ctx context.Context, calls []*Call) error {
-	var loaded []*redis.Script
-	for _, c := range calls {
-		if slices.Contains(loaded, c.Script) {
-			continue
-		}
-		if err := c.Script.Load(ctx, r.rdb).Err(); err != nil {
-			return err
-		}
-		loaded = append(loaded, c.Script)
-	}
-	return nil
+	exec(ctx, r.rdb, batch)
 }

@@ -3,11 +3,11 @@ package pipeline_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -23,16 +23,7 @@ import (
 )
 
 // push appends ARGV[1] to a list and answers with its length.
-var push = redis.NewScript(`return redis.call('RPUSH', KEYS[1], ARGV[1])`)
-
-// pushEach does so for each of its keys and arguments.
-var pushEach = redis.NewScript(`
-local answers = {}
-for i, key in ipairs(KEYS) do
-  local done, answer = pcall(redis.call, 'RPUSH', key, ARGV[i])
-  answers[i] = done and answer or redis.error_reply('WRONG it is')
-end
-return answers`)
+var push = pipeline.NewScript("local call = redis.call", `return call('RPUSH', KEYS[1], ARGV[1])`)
 
 func start(t *testing.T, rdb *redis.Client) *pipeline.Runner {
 	t.Helper()
@@ -90,54 +81,31 @@ func TestScriptsThatRedisForgotAreLoadedAgain(t *testing.T) {
 }
 
 func TestAnErrorOfOneCallIsItsOwn(t *testing.T) {
-	each(t, func(t *testing.T, _ *redis.Client, r *pipeline.Runner) {
-		wrong := redis.NewScript(`return redis.error_reply('WRONG it is')`)
-		var done sync.WaitGroup
-		for n := range 20 {
-			done.Add(1)
-			c := call("x", func(cmd *redis.Cmd) {
-				defer done.Done()
-				if failed := redis.HasErrorPrefix(cmd.Err(), "WRONG"); failed != (n%2 == 1) {
-					t.Errorf("call %d: %v", n, cmd.Err())
-				}
-			})
-			if n%2 == 1 {
-				c.Script = wrong
-			}
-			r.Go(c)
-		}
-		done.Wait()
-	})
-}
-
-func TestJointCallsShareARunAndEachHasItsOwnAnswer(t *testing.T) {
 	each(t, func(t *testing.T, rdb *redis.Client, r *pipeline.Runner) {
 		rdb.Set(t.Context(), "no list", "", 0)
-		const calls = pipeline.BatchSize + pipeline.JointSize/2
+		refuse := pipeline.NewScript("", `return redis.error_reply('WRONG it is')`)
+		fault := pipeline.NewScript("", `error('WRONG in ' .. KEYS[1])`)
 		var done sync.WaitGroup
 		length := 0
-		for n := range calls {
+		for n := range 300 {
 			done.Add(1)
-			c := call(strconv.Itoa(n), nil)
-			if n%10 != 0 { // others stand in between
-				c.Script, c.Joint = pushEach, true
-			}
-			if wrong := n%7 == 1 && c.Joint; wrong {
+			c := call("x", nil)
+			switch n % 5 {
+			case 1:
 				c.Keys = []string{"no list"}
-				c.Done = func(cmd *redis.Cmd) {
-					defer done.Done()
-					if !redis.HasErrorPrefix(cmd.Err(), "WRONG") {
-						t.Errorf("call %d: %v, %v", n, cmd.Val(), cmd.Err())
-					}
-				}
-			} else {
+			case 2:
+				c.Script = refuse
+			case 3:
+				c.Script = fault
+			default:
 				length++
-				want := length
-				c.Done = func(cmd *redis.Cmd) {
-					defer done.Done()
-					if got, err := cmd.Int(); err != nil || got != want {
-						t.Errorf("call %d: %d, %v, want %d", n, got, err, want)
-					}
+			}
+			want, fails := length, n%5 > 0 && n%5 < 4
+			c.Done = func(cmd *redis.Cmd) {
+				defer done.Done()
+				got, err := cmd.Int()
+				if fails && (err == nil || !strings.Contains(err.Error(), "WRONG")) || !fails && (err != nil || got != want) {
+					t.Errorf("call %d: %d, %v", n, got, err)
 				}
 			}
 			r.Go(c)
@@ -146,38 +114,33 @@ func TestJointCallsShareARunAndEachHasItsOwnAnswer(t *testing.T) {
 	})
 }
 
-func TestJointCallsWhoseScriptRedisForgotAreRunOnce(t *testing.T) {
-	each(t, func(t *testing.T, rdb *redis.Client, r *pipeline.Runner) {
-		var done sync.WaitGroup
-		for range pipeline.JointSize {
-			done.Add(1)
-			r.Go(&pipeline.Call{
-				Script: pushEach, Joint: true, Keys: []string{"list"}, Args: []any{"x"},
-				Done: func(cmd *redis.Cmd) {
-					defer done.Done()
-					if cmd.Err() != nil {
-						t.Error(cmd.Err())
-					}
-				},
-			})
-		}
-		done.Wait()
-		if n := rdb.LLen(t.Context(), "list").Val(); n != pipeline.JointSize {
-			t.Errorf("%d were pushed, want %d", n, pipeline.JointSize)
+func TestAScriptThatDoesNotAnswerEachCallAnswersNone(t *testing.T) {
+	each(t, func(t *testing.T, _ *redis.Client, r *pipeline.Runner) {
+		for _, operation := range []string{"", "return nil", "answers = 1"} {
+			if err := r.Run(t.Context(), pipeline.NewScript("", operation), nil).Err(); err == nil {
+				t.Errorf("%q was taken for an operation", operation)
+			}
 		}
 	})
 }
 
-func TestAScriptThatDoesNotAnswerEachJointCallAnswersNone(t *testing.T) {
-	each(t, func(t *testing.T, _ *redis.Client, r *pipeline.Runner) {
-		for _, answer := range []string{"{}", "{1, 2}", "1"} {
-			answered := make(chan error)
-			r.Go(&pipeline.Call{
-				Script: redis.NewScript("return " + answer), Joint: true,
-				Done: func(cmd *redis.Cmd) { answered <- cmd.Err() },
-			})
-			if err := <-answered; err == nil {
-				t.Errorf("%s was taken for an answer", answer)
+func TestRunAllAnswersInTheOrderOfItsCalls(t *testing.T) {
+	each(t, func(t *testing.T, rdb *redis.Client, _ *pipeline.Runner) {
+		if got := pipeline.RunAll(t.Context(), rdb, push, 0, nil); len(got) != 0 {
+			t.Error(got)
+		}
+		const calls = pipeline.RunSize
+		for range 2 {
+			if err := rdb.ScriptFlush(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			before := int(rdb.LLen(t.Context(), "list").Val())
+			for n, cmd := range pipeline.RunAll(t.Context(), rdb, push, calls, func(i int) ([]string, []any) {
+				return []string{"list"}, []any{i}
+			}) {
+				if length, err := cmd.Int(); err != nil || length != before+n+1 {
+					t.Fatalf("call %d: %d, %v", n, length, err)
+				}
 			}
 		}
 	})
@@ -346,8 +309,14 @@ func record(t *testing.T) (*recorder, *pipeline.Runner) {
 func (r *recorder) ProcessPipelineHook(redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(_ context.Context, cmds []redis.Cmder) error {
 		batch := time.Since(r.began).String() + ":"
-		for _, cmd := range cmds {
-			batch += " " + cmd.Args()[len(cmd.Args())-1].(string)
+		for i, cmd := range cmds {
+			if i > 0 {
+				batch += " |"
+			}
+			args := cmd.Args() // EVALSHA, the script, number of keys, keys, number of calls, arguments
+			for _, arg := range args[3+args[2].(int)+1:] {
+				batch += " " + arg.(string)
+			}
 		}
 		r.batches = append(r.batches, batch)
 		return nil
@@ -394,24 +363,50 @@ func TestCallsWaitForOthersAsLongAsAllOfThemMay(t *testing.T) {
 	}
 }
 
-func TestARunOfManyJointCallsIsBounded(t *testing.T) {
+func TestCallsOfOneScriptShareARun(t *testing.T) {
+	other := pipeline.NewScript("", "return 0")
+	for name, test := range map[string]struct {
+		scripts []*pipeline.Script
+		more    int // keys of the third call, besides its own
+		want    string
+	}{
+		"one":       {[]*pipeline.Script{push, push, push}, 0, "1ms: 0 1 2"},
+		"two":       {[]*pipeline.Script{push, other, push, other, other}, 0, "1ms: 0 2 | 1 3 4"},
+		"more keys": {[]*pipeline.Script{push, push, push, push}, 1, "1ms: 0 1 | 2 | 3"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				rec, r := record(t)
+				for i, script := range test.scripts {
+					c := call(strconv.Itoa(i), func(*redis.Cmd) {})
+					c.Script, c.By = script, rec.began.Add(time.Millisecond)
+					if i == 2 {
+						c.Keys = make([]string, 1+test.more)
+					}
+					r.Go(c)
+				}
+				time.Sleep(2 * time.Millisecond)
+				r.Close()
+				if !slices.Equal(rec.batches, []string{test.want}) {
+					t.Errorf("got %q, want %q", rec.batches, test.want)
+				}
+			})
+		})
+	}
+}
+
+func TestARunIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rec, r := record(t)
-		other := redis.NewScript("return {}")
-		for n := range pipeline.JointSize + 5 {
-			c := call(strconv.Itoa(n), func(*redis.Cmd) {})
-			c.Script, c.Joint, c.By = pushEach, true, time.Now().Add(time.Millisecond)
-			if n >= pipeline.JointSize+2 {
-				c.Script = other
-			}
+		for range pipeline.RunSize/2 + 1 {
+			c := call("x", func(*redis.Cmd) {})
+			c.By = rec.began.Add(time.Millisecond)
 			r.Go(c)
 		}
 		time.Sleep(2 * time.Millisecond)
 		r.Close()
-		// The last of each run.
-		want := fmt.Sprintf("1ms: %d %d %d", pipeline.JointSize-1, pipeline.JointSize+1, pipeline.JointSize+4)
-		if !slices.Equal(rec.batches, []string{want}) {
-			t.Errorf("got %q, want %q", rec.batches, want)
+		if len(rec.batches) != 1 || !strings.HasSuffix(rec.batches[0], " x | x") || strings.Count(rec.batches[0], "|") != 1 {
+			t.Errorf("got %q", rec.batches)
 		}
 	})
 }

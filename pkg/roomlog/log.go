@@ -12,6 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -30,7 +31,7 @@ var (
 	//go:embed lua/read.lua
 	readLua string
 
-	messageScript = redis.NewScript(ClockLua + EntryLua + messageLua)
+	messageScript = pipeline.NewScript(ClockLua+EntryLua, messageLua)
 	readScript    = redis.NewScript(ClockLua + readLua)
 )
 

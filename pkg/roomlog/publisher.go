@@ -64,7 +64,6 @@ func (p *Publisher) Publish(m *Message) {
 		Script: messageScript,
 		Keys:   []string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
 		Args:   []any{k.Channel(), m.Epoch, m.Session, id, m.Tail},
-		Joint:  true,
 		By:     m.By,
 		Done:   func(cmd *redis.Cmd) { m.Done(result(m.RoomID, cmd)) },
 	})

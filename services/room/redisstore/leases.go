@@ -31,12 +31,9 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) 
 		latest = millis(sent.Add(s.rules.Lease + room.SentWithin))
 	}
 	chunks := s.chunks(leases, latest)
-	cmds, err := pipelined(ctx, s.rdb, renewScript, len(chunks), func(i int) ([]string, []any) {
+	cmds := pipeline.RunAll(ctx, s.rdb, renewScript, len(chunks), func(i int) ([]string, []any) {
 		return chunks[i].keys, chunks[i].args
 	})
-	if err != nil {
-		return nil, 0, roomlog.Fault("renew leases", err)
-	}
 	var indices []int
 	for i, cmd := range cmds {
 		answer, err := cmd.Int64Slice()
@@ -133,12 +130,9 @@ func notNil(err error) error {
 // Due asks every partition for rooms that want a visit. Where a partition does not answer,
 // the others' rooms come with the error.
 func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) {
-	cmds, err := pipelined(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
+	cmds := pipeline.RunAll(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
 		return []string{roomlog.DueKey(p)}, nil
 	})
-	if err != nil {
-		return nil, false, roomlog.Fault("ask for due rooms", err)
-	}
 	for _, cmd := range cmds {
 		answer, fault := cmd.Slice()
 		if fault != nil {
@@ -156,12 +150,9 @@ func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) 
 
 // Expire visits rooms.
 func (s *Store) Expire(ctx context.Context, roomIDs []string) (int, error) {
-	cmds, err := pipelined(ctx, s.rdb, expireScript, len(roomIDs), func(i int) ([]string, []any) {
+	cmds := pipeline.RunAll(ctx, s.rdb, expireScript, len(roomIDs), func(i int) ([]string, []any) {
 		return s.layout.Keys(roomIDs[i]).All(), []any{roomIDs[i]}
 	})
-	if err != nil {
-		return 0, roomlog.Fault("expire", err)
-	}
 	freed := 0
 	for _, cmd := range cmds {
 		n, err := cmd.Int()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
@@ -129,12 +130,9 @@ func (s *Store) newest(ctx context.Context, partitions []int, after *place, offs
 
 // describeAll counts rooms in one round trip; those that ended meanwhile are left out.
 func (s *Store) describeAll(ctx context.Context, places []place) ([]room.Room, error) {
-	cmds, err := pipelined(ctx, s.rdb, getScript, len(places), func(i int) ([]string, []any) {
+	cmds := pipeline.RunAll(ctx, s.rdb, getScript, len(places), func(i int) ([]string, []any) {
 		return s.layout.Keys(places[i].id).All(), []any{places[i].id}
 	})
-	if err != nil {
-		return nil, roomlog.Fault("list rooms", err)
-	}
 	rooms := make([]room.Room, 0, len(places))
 	for i, cmd := range cmds {
 		answer, err := cmd.Slice()

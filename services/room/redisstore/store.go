@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -23,8 +21,8 @@ import (
 var sources embed.FS
 
 // script makes the script of one operation on a room.
-func script(name string) *redis.Script {
-	return redis.NewScript(roomlog.ClockLua + roomlog.EntryLua + source("ages") + source("lib") + source(name))
+func script(name string) *pipeline.Script {
+	return pipeline.NewScript(roomlog.ClockLua+roomlog.EntryLua+source("ages")+source("lib"), "begin(KEYS, ARGV)\n"+source(name))
 }
 
 func source(name string) string {
@@ -45,8 +43,8 @@ var (
 	leaveScript   = script("leave")
 	removeScript  = script("remove")
 	expireScript  = script("expire")
-	renewScript   = redis.NewScript(roomlog.ClockLua + source("renew"))
-	dueScript     = redis.NewScript(roomlog.ClockLua + source("ages") + source("due"))
+	renewScript   = pipeline.NewScript(roomlog.ClockLua, source("renew"))
+	dueScript     = pipeline.NewScript(roomlog.ClockLua+source("ages"), source("due"))
 )
 
 // Store is a room.Store in Redis.
@@ -72,7 +70,7 @@ func NewWithRules(rdb pipeline.Redis, scripts *pipeline.Runner, layout roomlog.L
 
 // run runs a room's script and answers with what stands behind the status 'OK', or
 // with the refusal that another status names.
-func (s *Store) run(ctx context.Context, sc *redis.Script, roomID string, args ...any) ([]any, error) {
+func (s *Store) run(ctx context.Context, sc *pipeline.Script, roomID string, args ...any) ([]any, error) {
 	keys := s.layout.Keys(roomID).All()
 	answer, err := s.scripts.Run(ctx, sc, keys, append([]any{roomID}, args...)...).Slice()
 	if err != nil {

@@ -51,13 +51,13 @@ var mutants = []mutant{
 		{lua + "renew.lua", "if ended or ", "if "},
 	}},
 	{"append-without-lease", "I6: who holds no seat may speak", []edit{
-		{"pkg/roomlog/lua/message.lua", "    if not lease or tonumber(lease) <= now then return {2} end\n", ""},
+		{"pkg/roomlog/lua/message.lua", "  if not lease or tonumber(lease) <= now then return {2} end\n", ""},
 	}},
 	{"spent-sessions-come-back", "I4: a delayed ConfirmJoin takes the seat of a session that lives", []edit{
 		{lua + "confirm.lua", "if call('ZSCORE', SPENT, session) then return {'SPENT'} end\n", ""},
 	}},
 	{"spent-forgotten-with-the-room", "I4: the same, in the next room of that id", []edit{
-		{lua + "lib.lua", "SEATS, SESSIONS, LEASES, LOG, KEYS[11], KEYS[12])", "SEATS, SESSIONS, LEASES, SPENT, LOG, KEYS[11], KEYS[12])"},
+		{lua + "lib.lua", "SEATS, SESSIONS, LEASES, LOG, IDS0, IDS1)", "SEATS, SESSIONS, LEASES, SPENT, LOG, IDS0, IDS1)"},
 	}},
 	{"capacity-off-by-one", "I1: one walk-in too many", []edit{
 		{lua + "confirm.lua", ">= room.capacity then return {'ROOM_FULL'} end", "> room.capacity then return {'ROOM_FULL'} end"},

@@ -9,16 +9,22 @@
 --
 -- A count is the cardinality of a set of holders, and what is past its deadline is
 -- dropped before anything is counted.
-local ROOMS, DUE, ROOM, PERMITS, TOKENS = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local SEATS, SESSIONS, LEASES, SPENT, LOG = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10]
-local ID = ARGV[1]
-local PREFIX = string.sub(ROOM, 1, -5)
-local CHANNEL = PREFIX .. 'events'
+local ROOMS, DUE, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, SPENT, LOG, IDS0, IDS1
+local ID, PREFIX, CHANNEL
 
 -- The room's settings, nil where there is no room. vacant: since when an entered
 -- room has been empty. look: when the reaper next looks it through. visit: when it is due,
 -- nil where that was not asked.
 local room
+
+-- begin(KEYS, ARGV): what follows is of that call.
+local function begin(keys, args)
+  ROOMS, DUE, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, SPENT, LOG, IDS0, IDS1 = unpack(keys)
+  ID = args[1]
+  PREFIX = string.sub(ROOM, 1, -5)
+  CHANNEL = PREFIX .. 'events'
+  room = nil
+end
 
 local function load()
   local h = call('HMGET', ROOM, 'capacity', 'epoch', 'title', 'presence', 'created', 'empty', 'departure', 'entered', 'vacant', 'seq', 'look')
@@ -155,7 +161,7 @@ local function erase()
   local sessions = call('HKEYS', SESSIONS)
   for i = 1, #sessions, BULK do spend(unpack(sessions, i, math.min(i + BULK - 1, #sessions))) end
   for _, token in ipairs(call('HVALS', TOKENS)) do call('DEL', PREFIX .. 'permit:' .. token) end
-  call('UNLINK', ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, LOG, KEYS[11], KEYS[12])
+  call('UNLINK', ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, LOG, IDS0, IDS1)
   call('ZREM', ROOMS, ID)
   call('ZREM', DUE, ID)
   room = nil

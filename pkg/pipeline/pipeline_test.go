@@ -114,6 +114,61 @@ func TestAnErrorOfOneCallIsItsOwn(t *testing.T) {
 	})
 }
 
+// Of which go-redis makes errors of other types, behind which it reads no array on.
+func TestNobodyGetsAnothersAnswerWhereRedisIsFull(t *testing.T) {
+	t.Parallel()
+	rdb := redistest.Client(t, redistest.Server(t).URL())
+	r := start(t, rdb)
+	for _, fault := range []string{"OOM", "READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED 1 a:1", "NOPERM", "NOSCRIPT"} {
+		refuse := pipeline.NewScript("", "return redis.error_reply('"+fault+" it is')")
+		echo := pipeline.NewScript("", "return ARGV[1]")
+		other := pipeline.NewScript("", "return ARGV[1] -- and nothing else")
+		by := time.Now().Add(10 * time.Millisecond)
+		var done sync.WaitGroup
+		for n := range 40 {
+			done.Add(1)
+			c := call(strconv.Itoa(n), nil)
+			c.Script, c.By = []*pipeline.Script{refuse, echo, other, refuse}[n%4], by
+			c.Done = func(cmd *redis.Cmd) {
+				defer done.Done()
+				if c.Script == refuse {
+					if !redis.HasErrorPrefix(cmd.Err(), fault) {
+						t.Errorf("%s: call %d: %v, %v", fault, n, cmd.Val(), cmd.Err())
+					}
+				} else if got, err := cmd.Text(); err != nil || got != strconv.Itoa(n) {
+					t.Errorf("%s: call %d: %q, %v", fault, n, got, err)
+				}
+			}
+			r.Go(c)
+		}
+		done.Wait()
+	}
+	if err := rdb.ConfigSet(t.Context(), "maxmemory", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	var done sync.WaitGroup
+	for n := range 20 {
+		done.Add(1)
+		c := call("x", nil)
+		c.By = time.Now().Add(10 * time.Millisecond)
+		if n%2 == 0 {
+			c.Script = pipeline.NewScript("", "return "+strconv.Itoa(n))
+		}
+		c.Done = func(cmd *redis.Cmd) {
+			defer done.Done()
+			if n%2 == 1 {
+				if !redis.HasErrorPrefix(cmd.Err(), "OOM") {
+					t.Errorf("call %d: %v, %v", n, cmd.Val(), cmd.Err())
+				}
+			} else if got, err := cmd.Int(); err != nil || got != n {
+				t.Errorf("call %d: %d, %v", n, got, err)
+			}
+		}
+		r.Go(c)
+	}
+	done.Wait()
+}
+
 func TestAScriptThatDoesNotAnswerEachCallAnswersNone(t *testing.T) {
 	each(t, func(t *testing.T, _ *redis.Client, r *pipeline.Runner) {
 		for _, operation := range []string{"", "return nil", "answers = 1"} {

@@ -73,20 +73,28 @@ func (r run) send(ctx context.Context, pipe redis.Pipeliner) *redis.Cmd {
 func (r run) tell(ctx context.Context, all *redis.Cmd) {
 	answers, err := all.Slice()
 	if err == nil && len(answers) != len(r) {
-		err = fmt.Errorf("pipeline: %d answers to %d calls", len(answers), len(r))
+		err = fault(fmt.Sprintf("ERR %d answers to %d calls", len(answers), len(r)))
 	}
 	for i, c := range r {
 		cmd := redis.NewCmd(ctx)
 		if err != nil {
 			cmd.SetErr(err)
-		} else if fault, ok := answers[i].(error); ok {
-			cmd.SetErr(fault)
+		} else if answer, ok := answers[i].([]any); ok && len(answer) == 1 {
+			cmd.SetVal(answer[0])
 		} else {
-			cmd.SetVal(answers[i])
+			cmd.SetErr(fault(fmt.Sprint(answers[i])))
 		}
 		c.Done(cmd)
 	}
 }
+
+// fault is what Redis says of one call of a run.
+type fault string
+
+func (f fault) Error() string { return string(f) }
+
+// RedisError makes it a redis.Error.
+func (fault) RedisError() {}
 
 // exec carries calls out in one round trip, and in another one where Redis did not know a
 // script (it forgets them when it restarts): such a call did nothing.

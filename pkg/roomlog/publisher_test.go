@@ -165,6 +165,39 @@ func TestAMessageThatCannotBeAppendedIsTheOnlyOne(t *testing.T) {
 	})
 }
 
+func TestAFullRedisRefusesWhatIsNewAndNothingElse(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Client(t, redistest.Server(t).URL()))
+	known, noSeat, noRoom := message("id", "1"), message("", "1"), message("", "1")
+	noSeat.Session = "none"
+	noRoom.RoomID, noRoom.Session = "nowhere", ""
+	f.publish(known)
+	f.must(f.rdb.ConfigSet(f.ctx, "maxmemory", "1").Err())
+	by := time.Now().Add(10 * time.Millisecond) // in one run
+	var done sync.WaitGroup
+	for n, test := range []struct {
+		m    roomlog.Message
+		want func(roomlog.Result) bool
+	}{
+		{message("", "1"), func(r roomlog.Result) bool { return wire.CodeOf(r.Err) == wire.Unavailable }},
+		{known, func(r roomlog.Result) bool { return r.Err == nil && r.Duplicate && r.Seq == 1 }},
+		{noSeat, func(r roomlog.Result) bool { return errors.Is(r.Err, roomlog.ErrNoSeat) }},
+		{noRoom, func(r roomlog.Result) bool { return wire.CodeOf(r.Err) == wire.RoomNotFound }},
+		{message("new", "1"), func(r roomlog.Result) bool { return wire.CodeOf(r.Err) == wire.Unavailable }},
+	} {
+		test.m.By = by
+		done.Add(1)
+		test.m.Done = func(r roomlog.Result) {
+			defer done.Done()
+			if !test.want(r) {
+				f.Errorf("message %d: %+v", n, r)
+			}
+		}
+		f.pub.Publish(&test.m)
+	}
+	done.Wait()
+}
+
 func TestThePublisherGoesOnAfterRedisForgotTheScript(t *testing.T) {
 	each(t, func(f *fixture) {
 		f.publish(message("", "1"))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -41,6 +42,19 @@ func (t *tail) add(e roomlog.Entry) {
 	}
 	t.entries = append(t.entries, e)
 	t.bytes += len(e.Frame)
+}
+
+// upTo is the entries that end with this seq, without a hole.
+func upTo(entries []roomlog.Entry, seq int64) (t tail) {
+	end := slices.IndexFunc(entries, func(e roomlog.Entry) bool { return e.Seq == seq }) + 1
+	from := end
+	for from > 0 && entries[from-1].Seq == seq-int64(end-from) {
+		from--
+	}
+	for _, e := range entries[from:end] {
+		t.add(e)
+	}
+	return t
 }
 
 // take empties the tail.

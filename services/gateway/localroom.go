@@ -136,6 +136,9 @@ func (r *localRoom) addFirst(m *session) {
 	r.tellGiven()
 	r.batch, r.onward = batch{}, false // of members that are gone
 	r.members = append(r.members, m)
+	if r.joining > 1 { // of the others, some were confirmed before it
+		r.recent = upTo(entries, r.last)
+	}
 	for _, e := range entries {
 		r.entry(e)
 	}

@@ -155,6 +155,43 @@ func TestJoinerThatBecomesFirstGetsNothingTwice(t *testing.T) {
 	})
 }
 
+func TestJoinerWhoComesBehindOneConfirmedLaterNeedsNoRead(t *testing.T) {
+	for name, test := range map[string]struct {
+		events  []int // before the one confirmed later has come
+		refused bool  // the other has to read on
+	}{
+		"all came":      {[]int{0, 1, 2}, false},
+		"twice":         {[]int{0, 1, 0, 1, 2}, false},
+		"with a hole":   {[]int{0, 2}, true},
+		"not yet":       {[]int{0}, true},
+		"none":          {nil, true},
+		"more than all": {[]int{0, 1, 2, 3}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onStage(t, func(t *testing.T, st *stage) {
+				events := []roomlog.Event{st.append()}
+				early := st.joining() // from 2 on
+				events = append(events, st.appendMany(2)...)
+				late := st.joining() // from 4 on
+				events = append(events, st.append())
+				for _, i := range test.events {
+					st.publish(events[i])
+				}
+				st.joined(late)
+				if added := st.room().add(early.session, 1); added == test.refused {
+					t.Fatalf("added: %v", added)
+				} else if !added {
+					st.joined(early)
+				}
+				st.publish(events...)
+				st.publish(st.append())
+				st.got(early, span("E1", 2, 5)...)
+				st.got(late, span("E1", 4, 5)...)
+			})
+		})
+	}
+}
+
 func TestJoinerKeepsWhatWaitsForAReadOfMembersThatLeft(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		old := st.join()

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -11,9 +12,9 @@ import (
 // command is how a command stands in an append-only file.
 func command(words ...string) string {
 	var b strings.Builder
-	b.WriteString("*" + string(rune('0'+len(words))) + "\r\n")
+	fmt.Fprintf(&b, "*%d\r\n", len(words))
 	for _, w := range words {
-		b.WriteString("$" + string(rune('0'+len(w))) + "\r\n" + w + "\r\n")
+		fmt.Fprintf(&b, "$%d\r\n%s\r\n", len(w), w)
 	}
 	return b.String()
 }
@@ -24,6 +25,9 @@ func TestHalfATransactionIsCutOffBeforeRedisStarts(t *testing.T) {
 	t.Parallel()
 	whole := command("SET", "a", "1")
 	script := command("MULTI") + command("SET", "a", "2") + command("SET", "b", "2") + command("EXEC")
+	frame := strings.Repeat(`{"type":"MESSAGE","body":"EXEC"}`, 20)
+	message := command("MULTI") + command("HINCRBY", "room", "seq", "1") + command("XADD", "log", "1-1", "f", frame) +
+		command("HSET", "ids", frame, "1") + command("EXEC")
 	start := func(content string) (left string) {
 		dir := t.TempDir()
 		files := filepath.Join(dir, "appendonlydir")
@@ -45,11 +49,22 @@ func TestHalfATransactionIsCutOffBeforeRedisStarts(t *testing.T) {
 			t.Errorf("of %q was left %q", script[:n], left)
 		}
 	}
+	for n := len(command("MULTI")); n < len(message); n += 29 {
+		if left := start(whole + script + message[:n]); left != whole+script {
+			t.Errorf("of %q was left %q", message[:n], left)
+		}
+	}
+	for n := len(message) - 6; n < len(message); n++ {
+		if left := start(whole + message[:n]); left != whole {
+			t.Errorf("of %q was left %q", message[:n], left)
+		}
+	}
 	for what, content := range map[string]string{
 		"nothing":                         "",
 		"all of it":                       whole + script,
 		"an earlier start's half, inside": whole + script[:40] + strings.Repeat(script, 3),
 		"what is no command, inside":      whole + "rubbish\r\n" + strings.Repeat(script, 3),
+		"a wrong length, inside":          whole + "*1\r\n$9999\r\nPING\r\n" + strings.Repeat(script, 3),
 	} {
 		if left := start(content); left != content {
 			t.Errorf("%s: of %q was left %q", what, content, left)

@@ -104,10 +104,12 @@ func Tune(opts *redis.Options) *redis.Options {
 // It refuses a Redis that does not know what the scripts ask of it, and warns where
 // Redis may evict keys, since an evicted key is a lost seat.
 func Agree(ctx context.Context, rdb Redis, layout Layout) error {
-	if info, err := rdb.Info(ctx, "server").Result(); err == nil {
-		if version := field(info, "redis_version"); tooOld(version) {
-			return fmt.Errorf("--redis: this is Redis %s: %d or newer is needed", version, leastRedis)
-		}
+	info, err := rdb.Info(ctx, "server").Result()
+	if version := field(info, "redis_version"); tooOld(version) {
+		return fmt.Errorf("--redis: this is Redis %s: %d or newer is needed", version, leastRedis)
+	}
+	if redis.HasErrorPrefix(err, "NOPERM") {
+		slog.Warn("Redis does not let us ask for INFO: its version is not looked at, nor would another Redis that takes over be noticed", "err", err)
 	}
 	want := strconv.Itoa(layout.Partitions)
 	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()

@@ -110,6 +110,8 @@ func TestTheClientIsWhoTheTrustedProxySays(t *testing.T) {
 		{"trusted", "192.0.2.1:5", "198.51.100.1", true, "198.51.100.1"},
 		{"the last entry", "192.0.2.1:5", "1.1.1.1, 198.51.100.1", true, "198.51.100.1"},
 		{"trusted, absent", "192.0.2.1:5", "", true, "192.0.2.1"},
+		{"trusted, with a port", "192.0.2.1:5", "198.51.100.1:6", true, "198.51.100.1"},
+		{"trusted, IPv6 with a port", "192.0.2.1:5", "[2001:db8::1]:6", true, "2001:db8::/64"},
 		{"trusted, no address", "192.0.2.1:5", "unknown", true, "192.0.2.1"},
 		{"IPv6 by its /64", "[2001:db8::1234:5]:6", "", false, "2001:db8::/64"},
 		{"IPv4 in IPv6", "[::ffff:192.0.2.1]:6", "", false, "192.0.2.1"},

@@ -102,6 +102,9 @@ func (l RateLimit) clientOf(r *http.Request) string {
 	if l.TrustProxy {
 		forwarded := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
 		last := strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
+		if at, err := netip.ParseAddrPort(last); err == nil { // as some proxies have it
+			last = at.Addr().String()
+		}
 		if _, err := netip.ParseAddr(last); err == nil {
 			host = last
 		}

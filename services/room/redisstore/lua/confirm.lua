@@ -24,6 +24,7 @@ local deadline = now + tonumber(ARGV[9])
 local confirmed = call('HGET', SESSIONS, session)
 if confirmed then
   if user ~= '' and user ~= string.match(confirmed, '^[^\n]*') then return {'FORBIDDEN'} end
+  call('ZREM', LEASES, '') -- a full Redis refuses a script whose first write is ZADD
   call('ZADD', LEASES, 'XX', string.format(MS, deadline), session)
   return answer(confirmed)
 end

@@ -20,3 +20,70 @@ func Exec(ctx context.Context, pipe redis.Pipeliner) {
 		cmd.SetErr(err)
 	}
 }
+
+// RunAll carries out n calls of a script in one round trip. Each answer carries its own
+// error.
+func RunAll(ctx context.Context, rdb Redis, script *Script, n int, call func(i int) (keys []string, args []any)) []*redis.Cmd {
+	if n == 0 {
+		return nil
+	}
+	answers := make([]*redis.Cmd, n)
+	calls := make([]*Call, n)
+	for i := range calls {
+		keys, args := call(i)
+		calls[i] = &Call{Script: script, Keys: keys, Args: args, Done: func(cmd *redis.Cmd) { answers[i] = cmd }}
+	}
+	carryOut(ctx, rdb, calls)
+	return answers
+}
+
+// carryOut carries calls out in one round trip, and in another one where Redis did not know a
+// script (it forgets them when it restarts): such a call did nothing.
+func carryOut(ctx context.Context, rdb Redis, calls []*Call) {
+	unknown := attempt(ctx, rdb, calls)
+	if len(unknown) == 0 {
+		return
+	}
+	for script := range scripts(unknown) {
+		if err := script.Load(ctx, rdb); err != nil {
+			fail(unknown, err)
+			return
+		}
+	}
+	fail(attempt(ctx, rdb, unknown), ErrBusy) // forgotten again within a millisecond
+}
+
+// attempt answers with the calls whose script Redis does not know.
+func attempt(ctx context.Context, rdb Redis, calls []*Call) (unknown []*Call) {
+	runs := group(calls)
+	pipe := rdb.Pipeline()
+	cmds := make([]*redis.Cmd, len(runs))
+	for i, r := range runs {
+		cmds[i] = r.send(ctx, pipe)
+	}
+	Exec(ctx, pipe)
+	for i, r := range runs {
+		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
+			unknown = append(unknown, r...)
+		} else {
+			r.tell(ctx, cmds[i])
+		}
+	}
+	return unknown
+}
+
+func scripts(calls []*Call) map[*Script]struct{} {
+	all := make(map[*Script]struct{})
+	for _, c := range calls {
+		all[c.Script] = struct{}{}
+	}
+	return all
+}
+
+func fail(calls []*Call, err error) {
+	for _, c := range calls {
+		cmd := redis.NewCmd(context.Background())
+		cmd.SetErr(err)
+		c.Done(cmd)
+	}
+}

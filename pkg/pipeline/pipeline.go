@@ -206,5 +206,5 @@ func (r *Runner) flush(batch []*Call) {
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
-	exec(ctx, r.rdb, batch)
+	carryOut(ctx, r.rdb, batch)
 }

@@ -158,6 +158,9 @@ func (f *ClientFrame) parseByName(data []byte) error {
 		if after != nil {
 			f.After = &Position{}
 			err = cmp.Or(err, read(after, "epoch", &f.After.Epoch), read(after, "seq", (*whole)(&f.After.Seq)))
+			if err == nil && after["seq"] == nil {
+				err = Errorf(BadRequest, "after.seq is required")
+			}
 		}
 		if err != nil {
 			return err
@@ -226,7 +229,11 @@ func (f *ClientFrame) CheckJoin() error {
 	if err := CheckText("nickname", f.Nickname, MaxNicknameLen); err != nil {
 		return err
 	}
-	if f.After != nil && f.After.Seq < 0 {
+	switch {
+	case f.After == nil:
+	case f.After.Epoch == "":
+		return Errorf(BadRequest, "after.epoch is required")
+	case f.After.Seq < 0:
 		return Errorf(BadRequest, "after.seq is negative")
 	}
 	return nil

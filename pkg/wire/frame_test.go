@@ -29,8 +29,8 @@ func TestNamesInAnotherCaseAreOtherNames(t *testing.T) {
 		`{"type":"MESSAGE","body":"a","Body":"b","ID":"c"}`:          {Type: wire.TypeMessage, Body: []byte(`"a"`)},
 		`{"type":"MESSAGE","body":{"Type":"PING"}, "\u0042ODY" : 2}`: {Type: wire.TypeMessage, Body: []byte(`{"Type":"PING"}`)},
 		`{"\u0074ype":"PING","TYPE":1}`:                              {Type: wire.TypePing},
-		`{"type":"JOIN","roomId":"r","ROOMID":"q","after":{"SEQ":1,"seq":2}}`: {
-			Type: wire.TypeJoin, RoomID: "r", After: &wire.Position{Seq: 2},
+		`{"type":"JOIN","roomId":"r","ROOMID":"q","after":{"SEQ":1,"seq":2,"epoch":"e"}}`: {
+			Type: wire.TypeJoin, RoomID: "r", After: &wire.Position{Epoch: "e", Seq: 2},
 		},
 	} {
 		parsed(t, frame, want)
@@ -45,7 +45,9 @@ func TestNamesInAnotherCaseAreOtherNames(t *testing.T) {
 func TestFieldsOfTheWrongTypeAreRefused(t *testing.T) {
 	for _, frame := range []string{
 		`{"type":1}`, `{"type":"MESSAGE","body":1,"id":7}`, `{"type":"JOIN","roomId":1}`, `{"type":"JOIN","roomId":"r","nickname":[]}`,
-		`{"type":"JOIN","roomId":"r","after":"x"}`, `{"type":"JOIN","roomId":"r","after":{"seq":"1"}}`, `{"type":"JOIN","roomId":"r","after":{"seq":-1}}`,
+		`{"type":"JOIN","roomId":"r","after":"x"}`, `{"type":"JOIN","roomId":"r","after":{}}`, `{"type":"JOIN","roomId":"r","after":{"seq":1}}`,
+		`{"type":"JOIN","roomId":"r","after":{"epoch":"e"}}`, `{"type":"JOIN","roomId":"r","after":{"epoch":null,"seq":1}}`,
+		`{"type":"JOIN","roomId":"r","after":{"epoch":"e","seq":"1"}}`, `{"type":"JOIN","roomId":"r","after":{"epoch":"e","seq":-1}}`,
 	} {
 		refused(t, frame)
 	}
@@ -72,12 +74,12 @@ func TestHalfASurrogatePairIsNoText(t *testing.T) {
 }
 
 func TestAPositionIsAnyWholeNumber(t *testing.T) {
-	for number, want := range map[string]int64{"3.0": 3, "1e2": 100, "0": 0, "-0.0": 0, "9007199254740993": 1<<53 + 1, "null": 0} {
+	for number, want := range map[string]int64{"3.0": 3, "1e2": 100, "0": 0, "-0.0": 0, "9007199254740993": 1<<53 + 1} {
 		parsed(t, `{"type":"JOIN","roomId":"r","after":{"epoch":"e","seq":`+number+`}}`, wire.ClientFrame{
 			Type: wire.TypeJoin, RoomID: "r", After: &wire.Position{Epoch: "e", Seq: want},
 		})
 	}
-	for _, number := range []string{"0.5", "1e400", "1e17", "true", "[]"} {
+	for _, number := range []string{"0.5", "1e400", "1e17", "true", "[]", "null"} {
 		refused(t, `{"type":"JOIN","roomId":"r","after":{"epoch":"e","seq":`+number+`}}`)
 	}
 }

@@ -26,9 +26,6 @@ type whole int64
 
 // UnmarshalJSON implements json.Unmarshaler.
 func (w *whole) UnmarshalJSON(value []byte) error {
-	if string(value) == "null" {
-		return nil
-	}
 	n, ok := Whole(value)
 	if !ok {
 		return strconv.ErrSyntax

@@ -1,6 +1,7 @@
 package pipeline
 
 import (
+	"cmp"
 	"context"
 	"slices"
 
@@ -37,47 +38,39 @@ func RunAll(ctx context.Context, rdb Redis, script *Script, n int, call func(i i
 	return answers
 }
 
-// carryOut carries calls out in one round trip, and in another one where Redis did not know a
-// script (it forgets them when it restarts): such a call did nothing.
+// carryOut carries calls out in one round trip, and in another one where Redis did not know
+// a script (it forgets them when it restarts): such a call did nothing.
 func carryOut(ctx context.Context, rdb Redis, calls []*Call) {
-	unknown := attempt(ctx, rdb, calls)
-	if len(unknown) == 0 {
-		return
+	if unknown := attempt(ctx, rdb, calls, false); len(unknown) > 0 {
+		attempt(ctx, rdb, unknown, true)
 	}
-	for script := range scripts(unknown) {
-		if err := script.Load(ctx, rdb); err != nil {
-			fail(unknown, err)
-			return
-		}
-	}
-	fail(attempt(ctx, rdb, unknown), ErrBusy) // forgotten again within a millisecond
 }
 
-// attempt answers with the calls whose script Redis does not know.
-func attempt(ctx context.Context, rdb Redis, calls []*Call) (unknown []*Call) {
+// attempt answers with the calls whose script Redis does not know. To load it goes with them:
+// go-redis has other connections for what is in no pipeline, which may lead to another Redis.
+func attempt(ctx context.Context, rdb Redis, calls []*Call, load bool) (unknown []*Call) {
 	runs := group(calls)
 	pipe := rdb.Pipeline()
+	loads := make([]*redis.StringCmd, len(runs))
 	cmds := make([]*redis.Cmd, len(runs))
 	for i, r := range runs {
+		if load {
+			loads[i] = pipe.ScriptLoad(ctx, r[0].Script.src)
+		}
 		cmds[i] = r.send(ctx, pipe)
 	}
 	Exec(ctx, pipe)
 	for i, r := range runs {
-		if redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT") {
-			unknown = append(unknown, r...)
-		} else {
+		switch {
+		case !redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT"):
 			r.tell(ctx, cmds[i])
+		case load: // or it was forgotten again within a millisecond
+			fail(r, cmp.Or[error](loads[i].Err(), ErrBusy))
+		default:
+			unknown = append(unknown, r...)
 		}
 	}
 	return unknown
-}
-
-func scripts(calls []*Call) map[*Script]struct{} {
-	all := make(map[*Script]struct{})
-	for _, c := range calls {
-		all[c.Script] = struct{}{}
-	}
-	return all
 }
 
 func fail(calls []*Call, err error) {

@@ -119,7 +119,7 @@ func TestNobodyGetsAnothersAnswerWhereRedisIsFull(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Client(t, redistest.Server(t).URL())
 	r := start(t, rdb)
-	for _, fault := range []string{"OOM", "READONLY", "NOREPLICAS", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED 1 a:1", "NOPERM", "NOSCRIPT"} {
+	for _, fault := range []string{"OOM", "NOREPLICAS", "LOADING", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "MOVED 1 a:1", "NOPERM", "NOSCRIPT"} {
 		refuse := pipeline.NewScript("", "return redis.error_reply('"+fault+" it is')")
 		echo := pipeline.NewScript("", "return ARGV[1]")
 		other := pipeline.NewScript("", "return ARGV[1] -- and nothing else")
@@ -167,6 +167,42 @@ func TestNobodyGetsAnothersAnswerWhereRedisIsFull(t *testing.T) {
 		r.Go(c)
 	}
 	done.Wait()
+}
+
+// By DNS or a virtual IP, another Redis has taken over, and the old one goes on as a replica.
+func TestCallsFindTheRedisThatHasTakenOver(t *testing.T) {
+	t.Parallel()
+	old, next := redistest.Server(t), redistest.Server(t)
+	var at atomic.Pointer[redistest.Redis]
+	at.Store(old)
+	rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", at.Load().Socket())
+	}}))
+	t.Cleanup(func() { _ = rdb.Close() })
+	r := start(t, rdb)
+	goesOn := func() error {
+		var err error
+		for by := time.Now().Add(10 * time.Second); time.Now().Before(by); time.Sleep(20 * time.Millisecond) {
+			rdb.Ping(t.Context()) // nor does it help that other connections are used
+			if err = r.Run(t.Context(), push, []string{"list"}, "x").Err(); err == nil {
+				return nil
+			}
+		}
+		return err
+	}
+	if err := goesOn(); err != nil {
+		t.Fatal(err)
+	}
+	at.Store(next)
+	if err := redistest.Client(t, old.URL()).SlaveOf(t.Context(), "127.0.0.1", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := goesOn(); err != nil {
+		t.Fatal(err)
+	}
+	if n := redistest.Client(t, next.URL()).LLen(t.Context(), "list").Val(); n != 1 {
+		t.Errorf("%d were pushed", n)
+	}
 }
 
 func TestAScriptThatDoesNotAnswerEachCallAnswersNone(t *testing.T) {
@@ -422,12 +458,14 @@ func TestCallsOfOneScriptShareARun(t *testing.T) {
 	other := pipeline.NewScript("", "return 0")
 	for name, test := range map[string]struct {
 		scripts []*pipeline.Script
-		more    int // keys of the third call, besides its own
+		keys    []string // of the third call, besides its own
+		args    []any
 		want    string
 	}{
-		"one":       {[]*pipeline.Script{push, push, push}, 0, "1ms: 0 1 2"},
-		"two":       {[]*pipeline.Script{push, other, push, other, other}, 0, "1ms: 0 2 | 1 3 4"},
-		"more keys": {[]*pipeline.Script{push, push, push, push}, 1, "1ms: 0 1 | 2 | 3"},
+		"one":       {[]*pipeline.Script{push, push, push}, nil, nil, "1ms: 0 1 2"},
+		"two":       {[]*pipeline.Script{push, other, push, other, other}, nil, nil, "1ms: 0 2 | 1 3 4"},
+		"more keys": {[]*pipeline.Script{push, push, push, push}, []string{"more"}, nil, "1ms: 0 1 | 2 | 3"},
+		"more args": {[]*pipeline.Script{push, push, push, push}, nil, []any{"more"}, "1ms: 0 1 | 2 more | 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -436,7 +474,7 @@ func TestCallsOfOneScriptShareARun(t *testing.T) {
 					c := call(strconv.Itoa(i), func(*redis.Cmd) {})
 					c.Script, c.By = script, rec.began.Add(time.Millisecond)
 					if i == 2 {
-						c.Keys = make([]string, 1+test.more)
+						c.Keys, c.Args = append(c.Keys, test.keys...), append(c.Args, test.args...)
 					}
 					r.Go(c)
 				}

@@ -19,13 +19,17 @@ var eachLua string
 // a third less than a run for each: the command, the clock, and the functions that a script
 // makes before it does anything. Their keys may be of several partitions, as a Redis Cluster
 // would not have it.
-type Script struct{ lua *redis.Script }
+type Script struct {
+	src string
+	lua *redis.Script
+}
 
 // NewScript makes a script. operation is the body of a function of KEYS and ARGV, which are
 // those of one call, and answers with something other than nil. prelude stands in front of
 // it, once in a run.
 func NewScript(prelude, operation string) *Script {
-	return &Script{redis.NewScript(prelude + "\nlocal function operation(KEYS, ARGV)\n" + operation + "\nend\n" + eachLua)}
+	src := prelude + "\nlocal function operation(KEYS, ARGV)\n" + operation + "\nend\n" + eachLua
+	return &Script{src, redis.NewScript(src)}
 }
 
 // Load makes a Redis know the script.

@@ -108,6 +108,9 @@ func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 	if version := field(info, "redis_version"); tooOld(version) {
 		return fmt.Errorf("--redis: this is Redis %s: %d or newer is needed", version, leastRedis)
 	}
+	if field(info, "redis_mode") == "cluster" {
+		return errors.New("--redis: this is a Redis Cluster, on which calls of several partitions cannot share a run of a script")
+	}
 	if redis.HasErrorPrefix(err, "NOPERM") {
 		slog.Warn("Redis does not let us ask for INFO: its version is not looked at, nor would another Redis that takes over be noticed", "err", err)
 	}

@@ -321,27 +321,30 @@ func TestProcessesThatDisagreeOnPartitionsDoNotStart(t *testing.T) {
 	})
 }
 
-// versioned is a Redis of some version.
-type versioned struct {
+// informed is a Redis that says something else of itself.
+type informed struct {
 	roomlog.Redis
-	version string
+	version, mode string
 }
 
-func (v versioned) Info(ctx context.Context, _ ...string) *redis.StringCmd {
+func (r informed) Info(ctx context.Context, _ ...string) *redis.StringCmd {
 	cmd := redis.NewStringCmd(ctx, "INFO")
-	cmd.SetVal("# Server\r\nredis_version:" + v.version + "\r\nredis_mode:standalone\r\n")
+	cmd.SetVal("# Server\r\nredis_version:" + r.version + "\r\nredis_mode:" + r.mode + "\r\n")
 	return cmd
 }
 
-func TestARedisThatIsTooOldIsRefused(t *testing.T) {
+func TestARedisThatIsTooOldOrAClusterIsRefused(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, redistest.Client(t, "redis://"+redistest.Embedded(t).Addr()))
 	for version, good := range map[string]bool{
 		"6.0.16": false, "6.2.14": false, "7.0.15": true, "8.2.1": true, "10.0.0": true, "": true, "unstable": true,
 	} {
-		if err := roomlog.Agree(f.ctx, versioned{f.rdb, version}, f.layout); (err == nil) != good {
+		if err := roomlog.Agree(f.ctx, informed{f.rdb, version, "standalone"}, f.layout); (err == nil) != good {
 			t.Errorf("version %q: %v", version, err)
 		}
+	}
+	if err := roomlog.Agree(f.ctx, informed{f.rdb, "7.2.0", "cluster"}, f.layout); err == nil {
+		t.Error("a cluster was taken")
 	}
 }
 

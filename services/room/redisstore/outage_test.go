@@ -117,7 +117,7 @@ func TestAFullRedisTakesNothingNewAndKeepsWhatThereIs(t *testing.T) {
 		}
 	}
 	f.must(roomlog.Agree(f.ctx, f.rdb, f.layout)) // a process starts
-	for range 2 { // the first answer was lost
+	for range 2 {                                 // the first answer was lost
 		f.must(operations(f)["Confirm"](f.ctx))
 		f.walkIn("a", "taken over")
 	}

@@ -194,7 +194,7 @@ func TestCallsFindTheRedisThatHasTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	at.Store(next)
-	if err := redistest.Client(t, old.URL()).SlaveOf(t.Context(), "127.0.0.1", "1").Err(); err != nil {
+	if err := redistest.Client(t, old.URL()).Do(t.Context(), "REPLICAOF", "127.0.0.1", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := goesOn(); err != nil {

@@ -60,6 +60,9 @@ func attempt(ctx context.Context, rdb Redis, calls []*Call, load bool) (unknown 
 		cmds[i] = r.send(ctx, pipe)
 	}
 	Exec(ctx, pipe)
+	if slices.ContainsFunc(cmds, fromReplica) {
+		leaveReplica(ctx, rdb)
+	}
 	for i, r := range runs {
 		switch {
 		case !redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT"):
@@ -71,6 +74,17 @@ func attempt(ctx context.Context, rdb Redis, calls []*Call, load bool) (unknown 
 		}
 	}
 	return unknown
+}
+
+func fromReplica(cmd *redis.Cmd) bool { return redis.HasErrorPrefix(cmd.Err(), "READONLY") }
+
+// leaveReplica makes go-redis give up the connection that was used last, which leads to a
+// replica: it does so where the first command of a pipeline is refused, and at no other. A
+// Redis that takes it deletes a key that nobody has.
+func leaveReplica(ctx context.Context, rdb Redis) {
+	pipe := rdb.Pipeline()
+	pipe.Del(ctx, "ar:")
+	_, _ = pipe.Exec(ctx)
 }
 
 func fail(calls []*Call, err error) {

@@ -183,7 +183,10 @@ func TestCallsFindTheRedisThatHasTakenOver(t *testing.T) {
 	goesOn := func() error {
 		var err error
 		for by := time.Now().Add(10 * time.Second); time.Now().Before(by); time.Sleep(20 * time.Millisecond) {
-			rdb.Ping(t.Context()) // nor does it help that other connections are used
+			rdb.Ping(t.Context()) // nor does it help that other connections are used,
+			reads := call("", func(*redis.Cmd) {})
+			reads.Script, reads.By = pipeline.NewScript("", "return 1"), time.Now().Add(time.Millisecond)
+			r.Go(reads) // or that some calls are carried out
 			if err = r.Run(t.Context(), push, []string{"list"}, "x").Err(); err == nil {
 				return nil
 			}

@@ -112,7 +112,7 @@ func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 		return errors.New("--redis: this is a Redis Cluster, on which calls of several partitions cannot share a run of a script")
 	}
 	if redis.HasErrorPrefix(err, "NOPERM") {
-		slog.Warn("Redis does not let us ask for INFO: its version is not looked at, nor would another Redis that takes over be noticed", "err", err)
+		slog.Warn("Redis does not let us ask for INFO: its version and mode are not looked at, nor would another Redis that takes over be noticed", "err", err)
 	}
 	want := strconv.Itoa(layout.Partitions)
 	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()

@@ -14,9 +14,7 @@ local keys, args = #KEYS / calls, (#ARGV - 1) / calls
 local answers = {}
 for i = 0, calls - 1 do
   local done, answer = pcall(operation, {unpack(KEYS, i * keys + 1, i * keys + keys)}, {unpack(ARGV, i * args + 2, i * args + args + 1)})
-  if type(answer) == 'table' and answer.err then
-    done, answer = false, answer.err .. (answer.line and ', on line ' .. answer.line or '')
-  end
+  if type(answer) == 'table' and answer.err then done, answer = false, answer.err end
   if not done and string.find(tostring(answer), '^READONLY') then return {err = answer} end
   answers[i + 1] = done and {answer} or tostring(answer)
 end

@@ -93,6 +93,9 @@ func TestCallsThatShareARunChangeTheirOwnRooms(t *testing.T) {
 			f.Errorf("%v are left", ids)
 		}
 
+		if f.Failed() {
+			return // nor would all of them come
+		}
 		frames := make(map[string][]string) // by room
 		ctx, cancel := context.WithTimeout(f.ctx, patience)
 		defer cancel()

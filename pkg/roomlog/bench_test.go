@@ -23,7 +23,7 @@ func BenchmarkAppend(b *testing.B) {
 			for i := range rooms {
 				k := layout.Keys(fmt.Sprint("r", i))
 				rdb.HSet(b.Context(), k.Room(), "epoch", "e1")
-				rdb.ZAdd(b.Context(), k.Leases(), redis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: "s1"})
+				rdb.ZAdd(b.Context(), k.Leases(), redis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: roomlog.Lease(fmt.Sprint("r", i), "s1")})
 			}
 			scripts := pipeline.New(rdb)
 			defer scripts.Close()

@@ -51,6 +51,20 @@ func RoomsKey(partition int) string { return tag(partition) + "rooms" }
 // something of theirs may lapse.
 func DueKey(partition int) string { return tag(partition) + "due" }
 
+// LeasesKey is the sorted set of a partition's leases (Lease) by the ms at which they
+// end. They stand together, so that one command renews all that a gateway has there, and
+// one look finds those that have ended.
+func LeasesKey(partition int) string { return tag(partition) + "leases" }
+
+// Lease is the name of a session's lease among those of its room's partition. Room ids have
+// no spaces.
+func Lease(roomID, session string) string { return roomID + " " + session }
+
+// SpentKey is the sorted set of a partition's sessions that ended lately, by the ms at
+// which they did; of why, where they were replaced or removed; and of requests that were
+// carried out. It is not a room's: their ids are remembered when the room is gone.
+func SpentKey(partition int) string { return tag(partition) + "spent" }
+
 // Keys are the names of one room's keys.
 type Keys struct {
 	prefix    string
@@ -84,13 +98,8 @@ func (k Keys) Seats() string { return k.prefix + "seats" }
 // Sessions is a hash: session to its user, gateway and member.
 func (k Keys) Sessions() string { return k.prefix + "sessions" }
 
-// Leases is a sorted set: session by the ms at which its lease ends.
-func (k Keys) Leases() string { return k.prefix + "leases" }
-
-// SpentKey is the sorted set of a partition's sessions that ended lately, by the ms at
-// which they did; of why, where they were replaced or removed; and of requests that were
-// carried out. It is not a room's: their ids are remembered when the room is gone.
-func SpentKey(partition int) string { return tag(partition) + "spent" }
+// Leases is the LeasesKey of the room's partition.
+func (k Keys) Leases() string { return LeasesKey(k.partition) }
 
 // Log is the stream: id "<seq>-<ms>", field f the frame.
 func (k Keys) Log() string { return k.prefix + "log" }
@@ -104,8 +113,7 @@ func (k Keys) MessageIDs() [2]string { return [2]string{k.prefix + "ids:0", k.pr
 func (k Keys) All() []string {
 	ids := k.MessageIDs()
 	return []string{
-		RoomsKey(k.partition), DueKey(k.partition),
-		k.Room(), k.Permits(), k.Tokens(), k.Seats(), k.Sessions(), k.Leases(), SpentKey(k.partition),
-		k.Log(), ids[0], ids[1],
+		RoomsKey(k.partition), DueKey(k.partition), k.Leases(), SpentKey(k.partition),
+		k.Room(), k.Permits(), k.Tokens(), k.Seats(), k.Sessions(), k.Log(), ids[0], ids[1],
 	}
 }

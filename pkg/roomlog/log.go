@@ -97,7 +97,7 @@ func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string,
 // one, so that there is one at least. 0 is no limit.
 func ReadPage(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64, bytes int) (Range, error) {
 	k := layout.Keys(roomID)
-	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Leases()}, first, last, bytes).Slice()
+	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Sessions()}, first, last, bytes).Slice()
 	if err != nil {
 		return Range{}, Fault("read log", err)
 	}

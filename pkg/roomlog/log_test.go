@@ -79,7 +79,8 @@ func (f *fixture) makeRoom(id string) {
 
 func (f *fixture) lease(id, session string, ends time.Time) {
 	f.Helper()
-	f.must(f.rdb.ZAdd(f.ctx, f.layout.Keys(id).Leases(), redis.Z{Score: float64(ends.UnixMilli()), Member: session}).Err())
+	f.must(f.rdb.ZAdd(f.ctx, f.layout.Keys(id).Leases(), redis.Z{Score: float64(ends.UnixMilli()), Member: roomlog.Lease(id, session)}).Err())
+	f.must(f.rdb.HSet(f.ctx, f.layout.Keys(id).Sessions(), session, "a").Err())
 }
 
 // message makes a message of "a" in "r".

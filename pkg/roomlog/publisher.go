@@ -60,10 +60,14 @@ func (p *Publisher) Publish(m *Message) {
 	if id != "" {
 		id = m.User + "\n" + m.ID // user ids hold no control characters
 	}
+	lease := ""
+	if m.Session != "" {
+		lease = Lease(m.RoomID, m.Session)
+	}
 	p.scripts.Go(&pipeline.Call{
 		Script: messageScript,
 		Keys:   []string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
-		Args:   []any{k.Channel(), m.Epoch, m.Session, id, m.Tail},
+		Args:   []any{k.Channel(), m.Epoch, lease, id, m.Tail},
 		By:     m.By,
 		Done:   func(cmd *redis.Cmd) { m.Done(result(m.RoomID, cmd)) },
 	})

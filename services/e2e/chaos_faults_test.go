@@ -210,10 +210,10 @@ func (c *chaos) seatWitnesses(gateway *cluster.Process, until time.Time) (roomID
 
 // witness measures how long the seats of a killed gateway stay taken.
 func (c *chaos) witness(roomID string, f fault, died time.Time) {
-	leases := c.v.Layout().Keys(roomID).Leases()
+	sessions := c.v.Layout().Keys(roomID).Sessions()
 	for {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		n, err := c.v.redis.ZCard(ctx, leases).Result()
+		n, err := c.v.redis.HLen(ctx, sessions).Result()
 		cancel()
 		taken := time.Since(died)
 		if err == nil && n == 0 {

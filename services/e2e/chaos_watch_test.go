@@ -215,9 +215,16 @@ func (w *watch) glance(ctx context.Context, id string) (g glance, presence strin
 	if err := answers[0].(*redis.SliceCmd).Scan(&of); err != nil || of.Epoch != before {
 		return g, "", err
 	}
+	var leases []redis.Z // of this room, by session
+	for _, z := range answers[3].(*redis.ZSliceCmd).Val() {
+		lease, _ := z.Member.(string)
+		if session, ok := strings.CutPrefix(lease, roomlog.Lease(id, "")); ok {
+			leases = append(leases, redis.Z{Score: z.Score, Member: session})
+		}
+	}
 	return glance{
 		id: id, epoch: of.Epoch, capacity: of.Capacity, seq: of.Seq, now: answers[1].(*redis.TimeCmd).Val(),
-		permits: answers[2].(*redis.ZSliceCmd).Val(), leases: answers[3].(*redis.ZSliceCmd).Val(),
+		permits: answers[2].(*redis.ZSliceCmd).Val(), leases: leases,
 		seats: answers[4].(*redis.MapStringStringCmd).Val(), sessions: answers[5].(*redis.MapStringStringCmd).Val(),
 		log: answers[6].(*redis.XMessageSliceCmd).Val(),
 	}, of.Presence, nil

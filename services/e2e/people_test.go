@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
@@ -93,7 +94,7 @@ func (v *venue) occupancy(t *testing.T, roomID string) (reserved, occupied int64
 	var err error
 	reserved, err = v.redis.ZCard(ctx, keys.Permits()).Result()
 	must(t, err)
-	occupied, err = v.redis.ZCard(ctx, keys.Leases()).Result()
+	occupied, err = v.redis.HLen(ctx, keys.Sessions()).Result()
 	must(t, err)
 	return reserved, occupied
 }
@@ -119,6 +120,13 @@ func (v *venue) wantNoTrace(t *testing.T, roomID string) {
 		if strings.HasSuffix(key, ":rooms") || strings.HasSuffix(key, ":due") {
 			if err := v.redis.ZScore(ctx, key, roomID).Err(); !errors.Is(err, redis.Nil) {
 				t.Errorf("%s still names the room: %v", key, err)
+			}
+		}
+		if strings.HasSuffix(key, ":leases") {
+			for _, lease := range v.redis.ZRange(ctx, key, 0, -1).Val() {
+				if strings.HasPrefix(lease, roomlog.Lease(roomID, "")) {
+					t.Errorf("%s still has %q", key, lease)
+				}
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
@@ -302,7 +303,7 @@ func TestLeaseThatCannotBeRenewedClosesWith4504BeforeItEnds(t *testing.T) {
 				if d := ended.Sub(began); d > wire.Lease || d < wire.Lease-wire.RenewEvery-3*time.Second {
 					t.Fatalf("closed after %v", d)
 				}
-				ends, err := c.rdb.ZScore(context.Background(), c.layout.Keys(roomID).Leases(), joined.SessionID).Result()
+				ends, err := c.rdb.ZScore(context.Background(), c.layout.Keys(roomID).Leases(), roomlog.Lease(roomID, joined.SessionID)).Result()
 				if err == nil && ended.UnixMilli() >= int64(ends) {
 					t.Fatalf("closed at %v, the lease ended at %v", ended.UnixMilli(), int64(ends))
 				}

@@ -67,7 +67,7 @@ func millis(score float64) time.Time { return time.UnixMilli(int64(score)) }
 
 // leaseEnd is when a session's lease ends by what Redis says now, or said last.
 func (t *truth) leaseEnd(roomID, session string) (until time.Time, held bool) {
-	score, err := t.w.redis.DB(0).ZScore(t.w.layout.Keys(roomID).Leases(), session)
+	score, err := t.w.redis.DB(0).ZScore(t.w.layout.Keys(roomID).Leases(), roomlog.Lease(roomID, session))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.sessions[session]
@@ -135,7 +135,19 @@ func (t *truth) check() {
 			t.holds(r, session, millis(score))
 		}
 	}
+	t.strays(ids)
 	t.ended(seen)
+}
+
+// strays finds leases in rooms that there are not.
+func (t *truth) strays(ids map[string]bool) {
+	for p := range t.w.layout.Partitions {
+		for name := range t.set(roomlog.LeasesKey(p)) {
+			if id, _, _ := strings.Cut(name, " "); !ids[id] {
+				t.w.tell("orphan", "lease %q is there, and no room", name)
+			}
+		}
+	}
 }
 
 func roomOfKey(key string) (string, bool) {
@@ -158,6 +170,13 @@ func (t *truth) orphans(id string) {
 	}
 }
 
+func (t *truth) set(key string) map[string]float64 {
+	m, _ := t.w.redis.DB(0).SortedSet(key) // the store's own map
+	t.w.redis.Lock()
+	defer t.w.redis.Unlock()
+	return maps.Clone(m)
+}
+
 func (t *truth) read(id string) roomState {
 	db := t.w.redis.DB(0)
 	hash := func(key string) map[string]string {
@@ -171,15 +190,15 @@ func (t *truth) read(id string) roomState {
 		}
 		return m
 	}
-	set := func(key string) map[string]float64 {
-		m, _ := db.SortedSet(key) // the store's own map
-		t.w.redis.Lock()
-		defer t.w.redis.Unlock()
-		return maps.Clone(m)
-	}
 	k := t.w.layout.Keys(id)
+	leases := make(map[string]float64) // of this room, by session
+	for name, ends := range t.set(k.Leases()) {
+		if session, ok := strings.CutPrefix(name, roomlog.Lease(id, "")); ok {
+			leases[session] = ends
+		}
+	}
 	return roomState{
-		id: id, keys: k, hash: hash(k.Room()), permits: set(k.Permits()), leases: set(k.Leases()),
+		id: id, keys: k, hash: hash(k.Room()), permits: t.set(k.Permits()), leases: leases,
 		tokens: hash(k.Tokens()), seats: hash(k.Seats()), session: hash(k.Sessions()),
 	}
 }
@@ -265,11 +284,9 @@ func (t *truth) due(r roomState) {
 		t.w.tell("due", "nobody will visit room %s", r.id)
 		return
 	}
-	for _, scores := range []map[string]float64{r.permits, r.leases} {
-		for who, score := range scores {
-			if visit > score {
-				t.w.tell("due", "room %s: %s ends at %.0f, the visit is at %.0f", r.id, who, score, visit)
-			}
+	for who, score := range r.permits {
+		if visit > score {
+			t.w.tell("due", "room %s: %s ends at %.0f, the visit is at %.0f", r.id, who, score, visit)
 		}
 	}
 }

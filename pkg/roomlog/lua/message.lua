@@ -1,9 +1,9 @@
 -- Appends a message of a session, or of the application, to a room's log; entry.lua stands
 -- in front.
--- KEYS: 1 room  2 log  3 leases  4, 5 message ids of even and odd periods
+-- KEYS: 1 room  2 log  3 leases of the partition  4, 5 message ids of even and odd periods
 -- ARGV: 1 channel
 --       2 epoch of the session's room ('' for the application: the room's own)
---       3 session ('' for the application, which needs no seat)
+--       3 name of the session's lease ('' for the application, which needs no seat)
 --       4 user and message id, joined ('' where the message has no id)
 --       5 tail of the frame
 -- Answers {0, seq} appended; {1, seq, ms} its id was used in the last two minutes, by

@@ -1,5 +1,5 @@
 -- Reads a range of a room's log, as far as history reaches.
--- KEYS: 1 room  2 log  3 leases
+-- KEYS: 1 room  2 log  3 sessions
 -- ARGV: 1 first seq  2 last seq (0: to the end)  3 bytes of frames, of which the entry
 --       that reaches them is the last to come (0: no limit)
 -- Answers {epoch, last seq of the room, occupied, entry id, frame, entry id, frame …}
@@ -12,7 +12,7 @@ local from = math.max(tonumber(ARGV[1]), last - 999, 1)
 local to = tonumber(ARGV[2])
 if to == 0 or to > last then to = last end
 
-local answer = {head[1], last, call('ZCARD', KEYS[3])}
+local answer = {head[1], last, call('HLEN', KEYS[3])}
 if from > to then return answer end
 local room = tonumber(ARGV[3])
 if room == 0 then room = math.huge end

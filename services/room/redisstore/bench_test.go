@@ -155,7 +155,7 @@ func occupy(b *testing.B, rdb *redis.Client, layout roomlog.Layout, rooms, sessi
 	for i := range leases {
 		leases[i] = room.Lease{RoomID: fmt.Sprintf("r%d", i%rooms), Session: fmt.Sprintf("session-%016d", i)}
 		k, l, user := layout.Keys(leases[i].RoomID), leases[i], fmt.Sprintf("u%d", i)
-		pipe.ZAdd(b.Context(), k.Leases(), redis.Z{Score: float64(ends.UnixMilli()), Member: l.Session})
+		pipe.ZAdd(b.Context(), k.Leases(), redis.Z{Score: float64(ends.UnixMilli()), Member: roomlog.Lease(l.RoomID, l.Session)})
 		pipe.HSet(b.Context(), k.Sessions(), l.Session, user+"\ng\n{\"userId\":\""+user+"\"}")
 		pipe.HSet(b.Context(), k.Seats(), user, l.Session)
 		if pipe.Len() > 10_000 {

@@ -181,7 +181,7 @@ func TestARepeatedConfirmRenewsTheLease(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(2)
 		f.walkIn("a", "s1")
-		ends := func() float64 { return f.rdb.ZScore(f.ctx, f.keys("r").Leases(), "s1").Val() }
+		ends := func() float64 { return f.leaseEnds("s1") }
 		first := ends()
 		f.eventually("a repeated call moves the end", func() bool {
 			f.walkIn("a", "s1")

@@ -19,8 +19,8 @@ const renewChunk = 500
 
 // chunk is the part of a renewal that one script carries out.
 type chunk struct {
-	keys  []string // due rooms of the partition, leases of each room
-	args  []any    // lease and latest end, then for each room its number of sessions and they
+	keys  []string // the partition's leases
+	args  []any    // lease and latest end, then names of leases
 	index []int    // by position in args: the session's place in the request, or -1
 }
 
@@ -50,38 +50,21 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) 
 }
 
 func (s *Store) chunks(leases []room.Lease, latest string) []*chunk {
-	byRoom := make(map[string][]int)
-	var order []string
-	for i, l := range leases {
-		if byRoom[l.RoomID] == nil {
-			order = append(order, l.RoomID)
-		}
-		byRoom[l.RoomID] = append(byRoom[l.RoomID], i)
-	}
 	open := make(map[int]*chunk) // by partition
 	var all []*chunk
-	for _, roomID := range order {
-		p := s.layout.Partition(roomID)
-		for rest := byRoom[roomID]; len(rest) > 0; {
-			c := open[p]
-			if c == nil || len(c.args) >= renewChunk {
-				c = &chunk{
-					keys: []string{roomlog.DueKey(p)},
-					args: []any{s.rules.Lease.Milliseconds(), latest}, index: []int{-1, -1},
-				}
-				open[p] = c
-				all = append(all, c)
+	for i, l := range leases {
+		p := s.layout.Partition(l.RoomID)
+		c := open[p]
+		if c == nil || len(c.args) >= renewChunk {
+			c = &chunk{
+				keys: []string{roomlog.LeasesKey(p)},
+				args: []any{s.rules.Lease.Milliseconds(), latest}, index: []int{-1, -1},
 			}
-			n := min(len(rest), renewChunk)
-			c.keys = append(c.keys, s.layout.Keys(roomID).Leases())
-			c.args = append(c.args, n)
-			c.index = append(c.index, -1)
-			for _, i := range rest[:n] {
-				c.args = append(c.args, leases[i].Session)
-				c.index = append(c.index, i)
-			}
-			rest = rest[n:]
+			open[p] = c
+			all = append(all, c)
 		}
+		c.args = append(c.args, roomlog.Lease(l.RoomID, l.Session))
+		c.index = append(c.index, i)
 	}
 	return all
 }
@@ -131,7 +114,7 @@ func notNil(err error) error {
 // the others' rooms come with the error.
 func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) {
 	cmds := pipeline.RunAll(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
-		return []string{roomlog.DueKey(p)}, nil
+		return []string{roomlog.DueKey(p), roomlog.LeasesKey(p)}, nil
 	})
 	for _, cmd := range cmds {
 		answer, fault := cmd.Slice()

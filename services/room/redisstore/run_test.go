@@ -85,8 +85,7 @@ func TestCallsThatShareARunChangeTheirOwnRooms(t *testing.T) {
 		})
 		f.together(rooms, func(id string) error { return f.store.Leave(f.ctx, id, "su-"+id, wire.ReasonLeft, true) })
 		for _, id := range rooms { // the leases that are left end
-			f.must(f.rdb.ZAdd(f.ctx, f.keys(id).Leases(), redis.Z{Score: 1, Member: "sw-" + id}).Err())
-			f.must(f.rdb.ZAdd(f.ctx, roomlog.DueKey(f.layout.Partition(id)), redis.Z{Score: 1, Member: id}).Err())
+			f.must(f.rdb.ZAdd(f.ctx, f.keys(id).Leases(), redis.Z{Score: 1, Member: roomlog.Lease(id, "sw-"+id)}).Err())
 		}
 		f.reap()
 		if ids := listed(roomlog.RoomsKey); len(ids) > 0 {

@@ -115,6 +115,11 @@ func (f *fixture) leave(session string) {
 	f.must(f.store.Leave(f.ctx, "r", session, wire.ReasonLeft, true))
 }
 
+// leaseEnds is when a session's lease in "r" ends, in ms, 0 where it has none.
+func (f *fixture) leaseEnds(session string) float64 {
+	return f.rdb.ZScore(f.ctx, f.keys("r").Leases(), roomlog.Lease("r", session)).Val()
+}
+
 // counts checks what is reserved and occupied in "r".
 func (f *fixture) counts(reserved, occupied int) {
 	f.Helper()
@@ -195,6 +200,11 @@ func (f *fixture) gone(id string) {
 	for _, index := range []string{roomlog.RoomsKey(p), roomlog.DueKey(p)} {
 		if slices.Contains(f.rdb.ZRange(f.ctx, index, 0, -1).Val(), id) {
 			f.Fatalf("the room still stands in %s", index)
+		}
+	}
+	for _, lease := range f.rdb.ZRange(f.ctx, roomlog.LeasesKey(p), 0, -1).Val() {
+		if strings.HasPrefix(lease, roomlog.Lease(id, "")) {
+			f.Fatalf("the room left the lease %q", lease)
 		}
 	}
 	_, err := f.store.Get(f.ctx, id)

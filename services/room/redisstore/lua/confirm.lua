@@ -10,8 +10,8 @@ if ARGV[10] ~= '' and now >= tonumber(ARGV[10]) then return {'LATE'} end
 if not open() then return {'ROOM_NOT_FOUND'} end
 local session, token, user, head, nick = ARGV[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 
-local function answer(value, occupied)
-  local a = describe('OK', occupied)
+local function answer(value, seats)
+  local a = describe('OK', seats)
   a[#a + 1] = value
   if room.presence == 'full' then
     for _, value in ipairs(call('HVALS', SESSIONS)) do a[#a + 1] = value end
@@ -25,7 +25,7 @@ local confirmed = call('HGET', SESSIONS, session)
 if confirmed then
   if user ~= '' and user ~= string.match(confirmed, '^[^\n]*') then return {'FORBIDDEN'} end
   call('ZREM', LEASES, '') -- a full Redis refuses a script whose first write is ZADD
-  call('ZADD', LEASES, 'XX', string.format(MS, deadline), session)
+  call('ZADD', LEASES, 'XX', string.format(MS, deadline), lease(session))
   return answer(confirmed)
 end
 if call('ZSCORE', SPENT, session) then return {'SPENT'} end
@@ -54,15 +54,15 @@ elseif call('ZSCORE', PERMITS, user) then
   release(user)
 elseif not old then -- else a permit for the seat that one has is left to the other tab
   if ARGV[8] == '1' then return {'FORBIDDEN'} end
-  if call('ZCARD', LEASES) + call('ZCARD', PERMITS) >= room.capacity then return {'ROOM_FULL'} end
+  if occupied() + call('ZCARD', PERMITS) >= room.capacity then return {'ROOM_FULL'} end
 end
 
-local member, occupied
+local member
 if old then
   -- The seat is handed over: never free in between, and the roster stays as it was.
   member = string.match(call('HGET', SESSIONS, old), '^[^\n]*\n[^\n]*\n(.*)$')
   call('HDEL', SESSIONS, old)
-  call('ZREM', LEASES, old)
+  call('ZREM', LEASES, lease(old))
   spend(old, 'replaced ' .. old)
   notice('r', old)
 else
@@ -71,17 +71,16 @@ end
 call('HSET', SEATS, user, session)
 local value = user .. '\n' .. ARGV[3] .. '\n' .. member
 call('HSET', SESSIONS, session, value)
-call('ZADD', LEASES, string.format(MS, deadline), session)
+call('ZADD', LEASES, string.format(MS, deadline), lease(session))
 if not room.entered then call('HSET', ROOM, 'entered', '1') end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
+local seats = occupied()
 if not old then
-  occupied = call('ZCARD', LEASES)
   if room.presence == 'full' then
-    roster('j', 'MEMBER_JOINED', ',"member":' .. member, occupied)
+    roster('j', 'MEMBER_JOINED', ',"member":' .. member, seats)
   else
-    notice('o', occupied)
+    notice('o', seats)
   end
 end
-due(deadline)
-if old or occupied == 1 then keep(SEATS, SESSIONS, LEASES) end
-return answer(value, occupied)
+if old or seats == 1 then keep(SEATS, SESSIONS, LEASES) end
+return answer(value, seats)

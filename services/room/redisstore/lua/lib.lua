@@ -1,6 +1,6 @@
 -- The permit rules, shared by every script of a room; clock.lua and entry.lua stand in front.
--- KEYS: 1 rooms  2 due  3 room  4 permits  5 tokens  6 seats  7 sessions  8 leases
---       9 spent  10 log  11, 12 message ids      (package roomlog, keys.go)
+-- KEYS: 1 rooms  2 due  3 leases  4 spent      (of the partition; package roomlog, keys.go)
+--       5 room  6 permits  7 tokens  8 seats  9 sessions  10 log  11, 12 message ids
 -- ARGV: 1 room id; what follows is the operation's own
 --
 -- Permits are keys of their own, so that each lapses by itself: permit:<token> behind the
@@ -9,7 +9,7 @@
 --
 -- A count is the cardinality of a set of holders, and what is past its deadline is
 -- dropped before anything is counted.
-local ROOMS, DUE, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, SPENT, LOG, IDS0, IDS1
+local ROOMS, DUE, LEASES, SPENT, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LOG, IDS0, IDS1
 local ID, PREFIX, CHANNEL
 
 -- The room's settings, nil where there is no room. vacant: since when an entered
@@ -19,7 +19,7 @@ local room
 
 -- begin(KEYS, ARGV): what follows is of that call.
 local function begin(keys, args)
-  ROOMS, DUE, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, SPENT, LOG, IDS0, IDS1 = unpack(keys)
+  ROOMS, DUE, LEASES, SPENT, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LOG, IDS0, IDS1 = unpack(keys)
   ID = args[1]
   PREFIX = string.sub(ROOM, 1, -5)
   CHANNEL = PREFIX .. 'events'
@@ -41,6 +41,16 @@ local function due(ms)
   call('ZADD', DUE, 'LT', string.format(MS, ms), ID)
   room.visit = ms
 end
+
+-- lease(session): by which name the partition's leases have it.
+local function lease(session) return ID .. ' ' .. session end
+local function leases(...)
+  local names = {...}
+  for i, session in ipairs(names) do names[i] = lease(session) end
+  return unpack(names)
+end
+
+local function occupied() return call('HLEN', SESSIONS) end
 
 -- keep(key …): every key of a room expires by itself, an hour past whatever it may
 -- be waiting for. It is said of a key that is new; the reaper's visits renew it.
@@ -122,8 +132,8 @@ local function vacate(reason, ...)
   for _, value in ipairs(call('HMGET', SESSIONS, ...)) do
     if value then users[#users + 1], members[#members + 1] = string.match(value, '^([^\n]*)\n[^\n]*\n(.*)$') end
   end
-  local occupied = call('ZCARD', LEASES)
-  call('ZREM', LEASES, ...)
+  local seats = occupied()
+  call('ZREM', LEASES, leases(...))
   if not users[1] then return 0 end
   call('HDEL', SESSIONS, ...)
   call('HDEL', SEATS, unpack(users))
@@ -131,26 +141,48 @@ local function vacate(reason, ...)
     if token then reserveAgain(users[i], token) end
   end
   if room.presence ~= 'full' then
-    notice('o', occupied - #users)
+    notice('o', seats - #users)
     return #users
   end
   for i, member in ipairs(members) do
-    roster('l', 'MEMBER_LEFT', ',"member":' .. member .. ',"reason":"' .. reason .. '"', occupied - i)
+    roster('l', 'MEMBER_LEFT', ',"member":' .. member .. ',"reason":"' .. reason .. '"', seats - i)
   end
   return #users
 end
 
--- purge(): frees what is past its deadline.
-local function purge()
+-- lapsed(): the room's sessions whose leases have ended, found among those of the partition
+-- that have, which are few, or among the room's own, where those are fewer. Of its own, one
+-- that has no lease is among them.
+local function lapsed(own)
+  local ended = call('ZCOUNT', LEASES, '-inf', NOW)
+  local sessions = {}
+  if ended == 0 and not own then return sessions end
+  if ended < occupied() and not own then
+    local prefix = lease('')
+    for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', NOW)) do
+      if string.sub(name, 1, #prefix) == prefix then sessions[#sessions + 1] = string.sub(name, #prefix + 1) end
+    end
+    return sessions
+  end
+  local all = call('HKEYS', SESSIONS)
+  for from = 1, #all, BULK do
+    local ends = call('ZMSCORE', LEASES, leases(unpack(all, from, math.min(from + BULK - 1, #all))))
+    for i = 1, #ends do
+      if not ends[i] or tonumber(ends[i]) <= now then sessions[#sessions + 1] = all[from + i - 1] end
+    end
+  end
+  return sessions
+end
+
+-- purge(sessions): frees what is past its deadline: permits, and the seats of these.
+local function purge(sessions)
   while true do
     local users = call('ZRANGEBYSCORE', PERMITS, '-inf', NOW, 'LIMIT', 0, BULK)
     if not users[1] then break end
     release(unpack(users))
   end
-  while true do
-    local sessions = call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', 0, BULK)
-    if not sessions[1] then break end
-    vacate('LOST', unpack(sessions))
+  for i = 1, #sessions, BULK do
+    vacate('LOST', unpack(sessions, i, math.min(i + BULK - 1, #sessions)))
   end
 end
 
@@ -159,9 +191,13 @@ end
 -- its user's own from a session that lives.
 local function erase()
   local sessions = call('HKEYS', SESSIONS)
-  for i = 1, #sessions, BULK do spend(unpack(sessions, i, math.min(i + BULK - 1, #sessions))) end
+  for i = 1, #sessions, BULK do
+    local to = math.min(i + BULK - 1, #sessions)
+    spend(unpack(sessions, i, to))
+    call('ZREM', LEASES, leases(unpack(sessions, i, to)))
+  end
   for _, token in ipairs(call('HVALS', TOKENS)) do call('DEL', PREFIX .. 'permit:' .. token) end
-  call('UNLINK', ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LEASES, LOG, IDS0, IDS1)
+  call('UNLINK', ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LOG, IDS0, IDS1)
   call('ZREM', ROOMS, ID)
   call('ZREM', DUE, ID)
   room = nil
@@ -170,7 +206,7 @@ end
 -- settle(): deletes the room where its occupancy is zero and nothing keeps it.
 -- Answers whether the room lives.
 local function settle()
-  if call('ZCARD', LEASES) + call('ZCARD', PERMITS) > 0 then
+  if occupied() + call('ZCARD', PERMITS) > 0 then
     if room.vacant then
       call('HDEL', ROOM, 'vacant')
       room.vacant = nil
@@ -196,19 +232,20 @@ local function settle()
 end
 
 -- open(): loads the room and brings it up to now, which is nothing to do before it
--- is due. Answers whether it lives.
+-- is due, or a lease ends. Answers whether it lives.
 local function open()
   load()
   if not room then return false end
   room.visit = tonumber(call('ZSCORE', DUE, ID) or nil)
-  if room.visit and room.visit > now then return true end
-  purge()
+  local sessions = lapsed()
+  if room.visit and room.visit > now and not sessions[1] then return true end
+  purge(sessions)
   return settle()
 end
 
--- describe(status, occupied): the answer {status, epoch, title, capacity, presence,
--- created, reserved, occupied, seq}. occupied is counted where it is not given.
-local function describe(status, occupied)
+-- describe(status, seats): the answer {status, epoch, title, capacity, presence,
+-- created, reserved, occupied, seq}. seats are those occupied, counted where not given.
+local function describe(status, seats)
   return {status, room.epoch, room.title, room.capacity, room.presence, room.created,
-    call('ZCARD', PERMITS), occupied or call('ZCARD', LEASES), room.seq}
+    call('ZCARD', PERMITS), seats or occupied(), room.seq}
 end

@@ -8,7 +8,7 @@ local seated = call('HEXISTS', SEATS, user) == 1
 local held = call('HGET', TOKENS, user)
 local reserved = held and call('ZSCORE', PERMITS, user) -- each reserved seat has its token
 local permits = not seated and not reserved and call('ZCARD', PERMITS)
-if permits and call('ZCARD', LEASES) + permits >= room.capacity then return {'ROOM_FULL'} end
+if permits and occupied() + permits >= room.capacity then return {'ROOM_FULL'} end
 -- A permit that lives is prolonged: a repeated call, or a second tab, gets the same one.
 if held and call('EXISTS', PREFIX .. 'permit:' .. held) == 1 then token = held end
 local deadline = now + tonumber(ARGV[6])

@@ -157,7 +157,7 @@ local function lapsed(own)
   local ended = call('ZCOUNT', LEASES, '-inf', NOW)
   local sessions = {}
   if ended == 0 and not own then return sessions end
-  if ended < occupied() and not own then
+  if ended <= occupied() and not own then
     local prefix = lease('')
     for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', NOW)) do
       if string.sub(name, 1, #prefix) == prefix then sessions[#sessions + 1] = string.sub(name, #prefix + 1) end

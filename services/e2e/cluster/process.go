@@ -97,10 +97,9 @@ func (p *Process) launch() (ended chan struct{}, err error) {
 	return ended, nil
 }
 
-// baseEnv leaves out the settings of whoever runs the tests, and has that of the
-// Dockerfile.
+// baseEnv leaves out the settings of whoever runs the tests.
 func baseEnv() []string {
-	env := []string{"GODEBUG=schedtrace=2147483647"}
+	var env []string
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"} {
 		if value, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+value)

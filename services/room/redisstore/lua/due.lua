@@ -18,8 +18,8 @@ end
 
 -- A key of a wrong type is for the visit to fail at: here, it would stop those of all rooms.
 for _, name in ipairs(ended) do
-  local id, session = string.match(name, '^(%S+) (.*)$')
-  -- Redis forgot the room, or whoever it was has not left it the way that scripts do.
+  local id, session = string.match(name, '^([^ ]*) ?(.*)$')
+  -- None of a seat is left by scripts, but by whoever deletes a room by hand.
   if redis.pcall('HEXISTS', ROOMS .. id .. ':sessions', session) == 0 then call('ZREM', LEASES, name) else want(id) end
 end
 

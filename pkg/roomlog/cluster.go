@@ -114,16 +114,8 @@ func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 	if redis.HasErrorPrefix(err, "NOPERM") {
 		slog.Warn("Redis does not let us ask for INFO: its version and mode are not looked at, nor would another Redis that takes over be noticed", "err", err)
 	}
-	if err := agreeOnKeys(ctx, rdb); err != nil {
+	if err := agree(ctx, rdb, layout); err != nil {
 		return err
-	}
-	want := strconv.Itoa(layout.Partitions)
-	got, err := recorded(ctx, rdb, "partitions", want)
-	if err != nil {
-		return err
-	}
-	if got != want {
-		return fmt.Errorf("this cluster has %s partitions, --partitions says %s: they must agree", got, want)
 	}
 	policy, err := rdb.ConfigGet(ctx, "maxmemory-policy").Result()
 	if p := policy["maxmemory-policy"]; err == nil && p != "" && p != "noeviction" {
@@ -134,41 +126,33 @@ func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 
 // keysVersion numbers the ways in which rooms have lain in Redis (keys.go, the scripts):
 // processes of two of them would count the same room twice.
-const keysVersion = "2"
+const keysVersion = "keys 2"
 
-// agreeOnKeys records that version. The first one was not recorded, but the partitions were,
-// which are behind the version since.
-func agreeOnKeys(ctx context.Context, rdb Redis) error {
-	_, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()
-	first := errors.Is(err, redis.Nil)
-	if err != nil && !first {
+// agree compares partitions and keysVersion with what the cluster has, or records them. They
+// stand in one field, of which the first version expects the number of partitions alone: so
+// that one refuses to start too.
+func agree(ctx context.Context, rdb Redis, layout Layout) error {
+	partitions := strconv.Itoa(layout.Partitions)
+	want := partitions + ", " + keysVersion
+	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()
+	if errors.Is(err, redis.Nil) { // not by HSETNX at once, which a full Redis refuses
+		if err := rdb.HSetNX(ctx, ClusterKey, "partitions", want).Err(); err != nil {
+			return Fault("--redis: record partitions", err)
+		}
+		got, err = rdb.HGet(ctx, ClusterKey, "partitions").Result()
+	}
+	if err != nil {
 		return Fault("--redis: read partitions", err)
 	}
-	version, err := rdb.HGet(ctx, ClusterKey, "keys").Result()
-	if first && errors.Is(err, redis.Nil) {
-		version, err = recorded(ctx, rdb, "keys", keysVersion)
-	}
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return Fault("--redis: read version of keys", err)
-	}
-	if version != keysVersion {
+	of, version, _ := strings.Cut(got, ", ")
+	switch {
+	case version != keysVersion:
 		return errors.New("--redis: another version of Anteroom keeps its rooms there, under other keys: " +
 			"stop that one and empty its database, or give this one another")
+	case of != partitions:
+		return fmt.Errorf("this cluster has %s partitions, --partitions says %s: they must agree", of, partitions)
 	}
 	return nil
-}
-
-// recorded answers with a field of ClusterKey, which is what this process wants where it is
-// the first.
-func recorded(ctx context.Context, rdb Redis, field, want string) (string, error) {
-	got, err := rdb.HGet(ctx, ClusterKey, field).Result()
-	if errors.Is(err, redis.Nil) { // not by HSETNX at once, which a full Redis refuses
-		if err := rdb.HSetNX(ctx, ClusterKey, field, want).Err(); err != nil {
-			return "", Fault("--redis: record "+field, err)
-		}
-		got, err = rdb.HGet(ctx, ClusterKey, field).Result()
-	}
-	return got, Fault("--redis: read "+field, err)
 }
 
 // leastRedis is the oldest major version of Redis that is tried.

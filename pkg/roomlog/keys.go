@@ -47,8 +47,9 @@ func tag(partition int) string { return "ar:{p" + strconv.Itoa(partition) + "}:"
 // RoomsKey is the sorted set of a partition's rooms by create time in µs.
 func RoomsKey(partition int) string { return tag(partition) + "rooms" }
 
-// DueKey is the sorted set of a partition's rooms by the earliest ms at which
-// something of theirs may lapse.
+// DueKey is the sorted set of a partition's rooms by the ms at which the reaper is to visit
+// them, at the latest: a permit may lapse, or an empty room end, or it is time to look the
+// room through.
 func DueKey(partition int) string { return tag(partition) + "due" }
 
 // LeasesKey is the sorted set of a partition's leases (Lease) by the ms at which they

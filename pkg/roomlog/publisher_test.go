@@ -86,6 +86,20 @@ func TestASessionWithoutALiveLeaseSendsNothing(t *testing.T) {
 	})
 }
 
+// Its leases stand under the partition's key, which whoever deletes the room's keys leaves.
+func TestARoomDeletedByHandTakesNoMessageAndLeavesNothing(t *testing.T) {
+	each(t, func(f *fixture) {
+		k := f.layout.Keys("r")
+		f.must(f.rdb.Del(f.ctx, k.Room(), k.Log(), k.Sessions()).Err())
+		if _, err := f.pub.PublishWait(f.ctx, message("id", "1")); !errors.Is(err, roomlog.ErrNoSeat) {
+			f.Error(err)
+		}
+		if keys := f.rdb.Keys(f.ctx, "*").Val(); len(keys) > 0 {
+			f.Errorf("%q are left", keys)
+		}
+	})
+}
+
 func TestTheApplicationNeedsARoomAndNoSeat(t *testing.T) {
 	each(t, func(f *fixture) {
 		m := roomlog.Message{RoomID: "r", User: wire.SystemUser, Tail: wire.MessageTail([]byte(`{"userId":"system"}`), "", []byte(`1`))}

@@ -15,32 +15,37 @@ import (
 // crowd is a store in which so many rooms are due at first, a hundred at a time.
 type crowd struct {
 	room.Leases
-	due int
+	due    int
+	broken error // comes with each visit
 }
 
-func (c *crowd) Due(context.Context) ([]string, bool, error) {
-	return make([]string, min(c.due, 100)), c.due >= 100, nil
+func (c *crowd) Due(context.Context) ([]room.Visit, bool, error) {
+	return make([]room.Visit, min(c.due, 100)), c.due >= 100, nil
 }
 
-func (c *crowd) Expire(_ context.Context, rooms []string) (int, error) {
-	c.due -= len(rooms)
-	return 0, nil
+func (c *crowd) Expire(_ context.Context, visits []room.Visit) (int, error) {
+	c.due -= len(visits)
+	return len(visits), c.broken
 }
 
 func TestAllRoomsThatAreDueAreVisitedInOneRound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithCancel(t.Context())
-		c := &crowd{due: 10_001}
-		ended := make(chan struct{})
-		go func() { room.Reap(ctx, c); close(ended) }()
-		time.Sleep(room.ReapEvery)
-		synctest.Wait()
-		if c.due != 0 {
-			t.Errorf("%d rooms wait for the next round", c.due)
-		}
-		cancel()
-		<-ended
-	})
+	for name, broken := range map[string]error{"all of them": nil, "but one that cannot be": errors.New("a key of a wrong type")} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				c := &crowd{due: 10_001, broken: broken}
+				ended := make(chan struct{})
+				go func() { room.Reap(ctx, c); close(ended) }()
+				time.Sleep(room.ReapEvery)
+				synctest.Wait()
+				if c.due != 0 {
+					t.Errorf("%d rooms wait for the next round", c.due)
+				}
+				cancel()
+				<-ended
+			})
+		})
+	}
 }
 
 // TestRoomsThatComeWithAnErrorAreVisited is of a partition that does not answer.
@@ -68,18 +73,18 @@ type leases struct {
 	visited []time.Time
 }
 
-func (l *leases) Due(context.Context) ([]string, bool, error) {
+func (l *leases) Due(context.Context) ([]room.Visit, bool, error) {
 	if l.down.Load() {
 		return nil, false, errors.New("out of reach")
 	}
 	if l.partly {
-		return []string{"r"}, false, errors.New("out of reach in part")
+		return []room.Visit{{RoomID: "r"}}, false, errors.New("out of reach in part")
 	}
-	return []string{"r"}, false, nil
+	return []room.Visit{{RoomID: "r"}}, false, nil
 }
 
-func (l *leases) Expire(_ context.Context, rooms []string) (int, error) {
-	if len(rooms) == 1 && rooms[0] == "r" {
+func (l *leases) Expire(_ context.Context, visits []room.Visit) (int, error) {
+	if len(visits) == 1 && visits[0].RoomID == "r" {
 		l.visited = append(l.visited, time.Now())
 	}
 	return 1, nil

@@ -159,8 +159,15 @@ type Leases interface {
 	// behind when this is carried out. sooner is by how much they end before that.
 	Renew(ctx context.Context, leases []Lease, sent time.Time) (lost []Lost, sooner time.Duration, err error)
 	// Due names rooms that want a visit: something lapsed there, or nobody has looked for
-	// a while. It says whether there may be more of them. An error may come with rooms.
-	Due(ctx context.Context) (rooms []string, more bool, err error)
-	// Expire frees what lapsed in these rooms; it answers with the number of seats freed.
-	Expire(ctx context.Context, roomIDs []string) (int, error)
+	// a while. It says whether there may be more of them. An error may come with visits.
+	Due(ctx context.Context) (visits []Visit, more bool, err error)
+	// Expire frees what lapsed in these rooms; it answers with the number of seats freed,
+	// also with an error, which may be of some rooms only.
+	Expire(ctx context.Context, visits []Visit) (int, error)
+}
+
+// Visit is one of the reaper's to a room.
+type Visit struct {
+	RoomID string
+	Ended  string // sessions whose leases were seen to have ended, with spaces between them
 }

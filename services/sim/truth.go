@@ -139,9 +139,12 @@ func (t *truth) check() {
 	t.ended(seen)
 }
 
-// strays finds leases in rooms that there are not.
+// strays finds leases in rooms that there are not, or that stay for ever.
 func (t *truth) strays(ids map[string]bool) {
 	for p := range t.w.layout.Partitions {
+		if key := roomlog.LeasesKey(p); t.w.redis.DB(0).Exists(key) && t.w.redis.DB(0).TTL(key) <= 0 {
+			t.w.tell("expiry", "%s has none", key)
+		}
 		for name := range t.set(roomlog.LeasesKey(p)) {
 			if id, _, _ := strings.Cut(name, " "); !ids[id] {
 				t.w.tell("orphan", "lease %q is there, and no room", name)
@@ -283,6 +286,9 @@ func (t *truth) due(r roomState) {
 	if err != nil || visit == 0 {
 		t.w.tell("due", "nobody will visit room %s", r.id)
 		return
+	}
+	if at := millis(visit); at.After(time.Now().Add(wire.HistoryAge)) {
+		t.w.tell("due", "room %s is not visited before %v", r.id, at)
 	}
 	for who, score := range r.permits {
 		if visit > score {

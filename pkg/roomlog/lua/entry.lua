@@ -22,9 +22,14 @@ end
 local stamp
 
 -- entry(room, log, channel, epoch, kind, type, tail): appends one entry and publishes it;
--- answers with its seq, as text. tail is the frame's JSON behind "time".
+-- answers with its seq, as text, or nil where there is no such room. tail is the frame's JSON
+-- behind "time".
 local function entry(room, log, channel, epoch, kind, type, tail)
   local seq = string.format('%d', call('HINCRBY', room, 'seq', '1'))
+  if seq == '1' and call('HEXISTS', room, 'epoch') == 0 then
+    call('DEL', room)
+    return
+  end
   stamp = stamp or rfc3339(clock[1], millis)
   local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. stamp .. '"' .. tail
   call('XADD', log, 'MAXLEN', '~', '1000', seq .. '-' .. NOW, 'f', frame)

@@ -31,6 +31,10 @@ if id ~= '' then
 end
 
 local seq = entry(KEYS[1], KEYS[2], ARGV[1], epoch, 'm', 'MESSAGE', ARGV[5])
+if not seq then -- the room was deleted by hand, of which the leases know nothing
+  call('ZREM', KEYS[3], ARGV[3])
+  return {2}
+end
 if ids then
   call('HSET', ids, id, seq .. ':' .. NOW)
   -- Gone when the period comes round to this key again. Mostly that has been said, and to

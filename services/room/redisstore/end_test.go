@@ -296,7 +296,7 @@ func TestEveryKeyOfARoomLapsesByItself(t *testing.T) {
 			}
 		}
 		f.lookNow()
-		_, err = f.store.Expire(f.ctx, []string{"r"})
+		_, err = f.store.Expire(f.ctx, visits("r"))
 		f.must(err)
 		for _, key := range []string{f.keys("r").Room(), f.keys("r").Leases(), f.keys("r").Log(), f.keys("r").Seats(), f.keys("r").Sessions()} {
 			if ttl := f.rdb.PTTL(f.ctx, key).Val(); ttl < time.Hour {

@@ -112,7 +112,7 @@ func (c *crowd) step(rng *rand.Rand) {
 		_, _, err := c.store.Renew(c.ctx, leases, unsaid)
 		c.allowed(err)
 	case 10:
-		_, err := c.store.Expire(c.ctx, []string{"r"})
+		_, err := c.store.Expire(c.ctx, visits("r"))
 		c.allowed(err)
 	case 11:
 		if rng.IntN(3) == 0 {

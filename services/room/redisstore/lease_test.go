@@ -2,6 +2,7 @@ package redisstore_test
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 	"testing"
@@ -194,18 +195,18 @@ func TestTheReaperCanVisitTwiceAndRoomsThatAreGone(t *testing.T) {
 		f.create(2, outlasting)
 		f.walkIn("a", "s1")
 		f.reserve("b")
-		var rooms []string
+		var due []room.Visit
 		freed := 0
 		f.eventually("both seats lapse", func() bool {
 			var err error
-			rooms, _, err = f.store.Due(f.ctx)
+			due, _, err = f.store.Due(f.ctx)
 			f.must(err)
-			n, err := f.store.Expire(f.ctx, rooms)
+			n, err := f.store.Expire(f.ctx, due)
 			f.must(err)
 			freed += n
 			return freed == 2
 		})
-		n, err := f.store.Expire(f.ctx, append(rooms, "r", "r", "nowhere"))
+		n, err := f.store.Expire(f.ctx, append(due, visits("r", "r", "nowhere")...))
 		if n != 0 || err != nil {
 			f.Fatalf("freed %d more, %v", n, err)
 		}
@@ -232,7 +233,7 @@ func TestARoomIsDueAgainWhenAPermitLapsesOrItIsToBeLookedThrough(t *testing.T) {
 		f.create(2)
 		f.walkIn("a", "s1")
 		for range 2 {
-			_, err := f.store.Expire(f.ctx, []string{"r"})
+			_, err := f.store.Expire(f.ctx, visits("r"))
 			f.must(err)
 			if due, want := f.rdb.ZScore(f.ctx, roomlog.DueKey(f.layout.Partition("r")), "r").Val(), f.nextVisit(); due != want || due == 0 {
 				f.Fatalf("due at %.0f, not %.0f", due, want)
@@ -273,7 +274,7 @@ func TestARoomWhoseHoldersAreAllAliveWantsAVisitNowAndThenOnly(t *testing.T) {
 			f.Helper()
 			f.dueAt(1)
 			rooms, more, err := f.store.Due(f.ctx)
-			if !slices.Equal(rooms, []string{"r"}) || more || err != nil {
+			if !slices.Equal(rooms, visits("r")) || more || err != nil {
 				f.Fatalf("%s: %v want a visit, more %t, %v", what, rooms, more, err)
 			}
 		}
@@ -353,8 +354,8 @@ func TestAPartitionTellsThatMoreOfItsRoomsMayBeDue(t *testing.T) {
 			if len(rooms) != want.rooms || more != want.more || err != nil {
 				f.Fatalf("%d rooms, more %t, %v", len(rooms), more, err)
 			}
-			for _, id := range rooms {
-				f.must(f.rdb.ZRem(f.ctx, due, id).Err())
+			for _, visit := range rooms {
+				f.must(f.rdb.ZRem(f.ctx, due, visit.RoomID).Err())
 			}
 		}
 	})
@@ -375,43 +376,73 @@ func (f *fixture) endLease(id, session string) {
 	f.must(f.rdb.ZAdd(f.ctx, f.keys(id).Leases(), redis.Z{Score: 1, Member: roomlog.Lease(id, session)}).Err())
 }
 
-// Whichever are fewer, the leases of the partition that have ended or the room's own, are
-// looked at.
-func TestALeaseThatEndsIsFoundAmongManyOrFew(t *testing.T) {
-	for name, members := range map[string]int{"a small room": 2, "a large room": 700} {
-		t.Run(name, func(t *testing.T) {
-			each(t, room.DefaultRules(), func(f *fixture) {
-				const others = 300
-				f.create(wire.MaxCapacity, counting, outlasting, named(f.neighbour()))
-				f.create(wire.MaxCapacity, counting, outlasting)
-				for i := range others {
-					session := fmt.Sprint("o", i)
-					_, err := f.confirm(room.Join{RoomID: f.neighbour(), Member: wire.Member{UserID: session}, Session: session})
-					f.must(err)
-				}
-				for i := range members {
-					f.walkIn(fmt.Sprint("u", i), fmt.Sprint("s", i))
-				}
-				for i := range others {
-					f.endLease(f.neighbour(), fmt.Sprint("o", i))
-				}
-				f.endLease("r", "s1")
-				lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s0"}, {RoomID: "r", Session: "s1"}, {RoomID: f.neighbour(), Session: "o299"}}, unsaid)
-				f.must(err)
-				slices.SortFunc(lost, func(a, b room.Lost) int { return a.Index - b.Index })
-				if !slices.Equal(lost, []room.Lost{{Index: 1, Cause: room.LeaseEnded}, {Index: 2, Cause: room.LeaseEnded}}) {
-					f.Fatalf("lost %+v", lost)
-				}
-				f.counts(0, members-1)
-				freed := 0
-				f.eventually("the reaper frees the others' seats", func() bool {
-					freed += f.reap()
-					return freed == others
-				})
-				f.counts(0, members-1)
-			})
+// Too many to look at in each call: the reaper frees the seats, and until then nobody who
+// has lost the lease gets it back.
+func TestOfManyLeasesThatEndTogetherNoneComesBack(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		const others = 2500
+		f.create(3, outlasting)
+		f.create(wire.MaxCapacity, counting, outlasting, named(f.neighbour()))
+		f.together(slices.Collect(numbered(others)), func(session string) error {
+			_, err := f.confirm(room.Join{RoomID: f.neighbour(), Member: wire.Member{UserID: session}, Session: session})
+			return err
 		})
+		for _, session := range []string{"s0", "s1", "s2"} {
+			f.walkIn("u"+session, session)
+		}
+		for session := range numbered(others) {
+			f.endLease(f.neighbour(), session)
+		}
+		f.endLease("r", "s1")
+		f.endLease("r", "s2")
+		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s0"}, {RoomID: "r", Session: "s1"}, {RoomID: f.neighbour(), Session: "1"}}, unsaid)
+		f.must(err)
+		slices.SortFunc(lost, func(a, b room.Lost) int { return a.Index - b.Index })
+		if !slices.Equal(lost, []room.Lost{{Index: 1, Cause: room.LeaseEnded}, {Index: 2, Cause: room.LeaseEnded}}) {
+			f.Fatalf("lost %+v", lost)
+		}
+		_, err = f.confirm(room.Join{Member: wire.Member{UserID: "us2"}, Session: "s2"}) // a repeated call
+		f.refused(err, wire.PermitExpired)
+		freed := 0
+		f.eventually("the reaper frees the others' seats", func() bool {
+			freed += f.reap()
+			return freed == others+1
+		})
+		f.counts(0, 1)
+	})
+}
+
+func numbered(n int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for i := range n {
+			if !yield(fmt.Sprint(i)) {
+				return
+			}
+		}
 	}
+}
+
+// One that cannot be visited keeps its leases at the head of those that have ended.
+func TestARoomThatCannotBeVisitedStopsNoneOfItsPartition(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(wire.MaxCapacity, counting, outlasting)
+		f.create(1, outlasting, named(f.neighbour()))
+		for session := range numbered(300) {
+			f.walkIn(session, session)
+		}
+		_, err := f.confirm(room.Join{RoomID: f.neighbour(), Member: wire.Member{UserID: "a"}, Session: "s1"})
+		f.must(err)
+		f.must(f.rdb.Set(f.ctx, f.keys("r").Permits(), "x", time.Minute).Err())
+		for session := range numbered(300) {
+			f.endLease("r", session)
+		}
+		f.must(f.rdb.ZAdd(f.ctx, f.keys("r").Leases(), redis.Z{Score: 2, Member: roomlog.Lease(f.neighbour(), "s1")}).Err())
+		due, _, err := f.store.Due(f.ctx)
+		f.must(err)
+		if freed, err := f.store.Expire(f.ctx, due); freed != 1 || err == nil {
+			f.Fatalf("freed %d, %v", freed, err)
+		}
+	})
 }
 
 // No script leaves the one or the other behind, but somebody who deletes a key by hand does,
@@ -450,13 +481,13 @@ func TestTheReaperDropsEntriesPastTheirAge(t *testing.T) {
 	f.walkIn("b", "s2")
 	m.SetTime(now.Add(wire.HistoryAge + time.Second))
 	f.wantLog("2 +b =2") // too old to be read, though it is still there
-	_, err := f.store.Expire(f.ctx, []string{"r"})
+	_, err := f.store.Expire(f.ctx, visits("r"))
 	f.must(err)
 	if n := f.rdb.XLen(f.ctx, f.keys("r").Log()).Val(); n != 1 {
 		f.Fatalf("%d entries", n)
 	}
 	m.SetTime(now.Add(3 * wire.HistoryAge))
-	_, err = f.store.Expire(f.ctx, []string{"r"})
+	_, err = f.store.Expire(f.ctx, visits("r"))
 	f.must(err)
 	f.walkIn("c", "s3")
 	f.wantLog("3 +c =3") // seqs go on

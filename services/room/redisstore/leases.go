@@ -111,8 +111,8 @@ func notNil(err error) error {
 }
 
 // Due asks every partition for rooms that want a visit. Where a partition does not answer,
-// the others' rooms come with the error.
-func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) {
+// the others' visits come with the error.
+func (s *Store) Due(ctx context.Context) (visits []room.Visit, more bool, err error) {
 	cmds := pipeline.RunAll(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
 		return []string{roomlog.DueKey(p), roomlog.LeasesKey(p)}, nil
 	})
@@ -123,26 +123,27 @@ func (s *Store) Due(ctx context.Context) (rooms []string, more bool, err error) 
 			continue
 		}
 		more = more || answer[0] != int64(0)
-		for _, id := range answer[1:] {
-			roomID, _ := id.(string)
-			rooms = append(rooms, roomID)
+		for i := 1; i+1 < len(answer); i += 2 {
+			roomID, _ := answer[i].(string)
+			ended, _ := answer[i+1].(string)
+			visits = append(visits, room.Visit{RoomID: roomID, Ended: ended})
 		}
 	}
-	return rooms, more, err
+	return visits, more, err
 }
 
 // Expire visits rooms.
-func (s *Store) Expire(ctx context.Context, roomIDs []string) (int, error) {
-	cmds := pipeline.RunAll(ctx, s.rdb, expireScript, len(roomIDs), func(i int) ([]string, []any) {
-		return s.layout.Keys(roomIDs[i]).All(), []any{roomIDs[i]}
+func (s *Store) Expire(ctx context.Context, visits []room.Visit) (freed int, err error) {
+	cmds := pipeline.RunAll(ctx, s.rdb, expireScript, len(visits), func(i int) ([]string, []any) {
+		v := visits[i]
+		return s.layout.Keys(v.RoomID).All(), []any{v.RoomID, v.Ended}
 	})
-	freed := 0
 	for _, cmd := range cmds {
-		n, err := cmd.Int()
-		if err != nil {
-			return freed, roomlog.Fault("expire", err)
+		n, fault := cmd.Int()
+		if fault != nil {
+			err = roomlog.Fault("expire", fault)
 		}
 		freed += n
 	}
-	return freed, nil
+	return freed, err
 }

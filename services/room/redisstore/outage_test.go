@@ -46,7 +46,7 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 			return err
 		},
 		"Due":    func(ctx context.Context) error { _, _, err := s.Due(ctx); return err },
-		"Expire": func(ctx context.Context) error { _, err := s.Expire(ctx, []string{"r", "r"}); return err },
+		"Expire": func(ctx context.Context) error { _, err := s.Expire(ctx, visits("r", "r")); return err },
 	}
 }
 

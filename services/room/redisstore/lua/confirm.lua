@@ -24,8 +24,13 @@ local deadline = now + tonumber(ARGV[9])
 local confirmed = call('HGET', SESSIONS, session)
 if confirmed then
   if user ~= '' and user ~= string.match(confirmed, '^[^\n]*') then return {'FORBIDDEN'} end
+  if ended({session})[1] then -- one of many, which open() has not seen
+    vacate('LOST', session)
+    settle()
+    return {'SPENT'}
+  end
   call('ZREM', LEASES, '') -- a full Redis refuses a script whose first write is ZADD
-  call('ZADD', LEASES, 'XX', string.format(MS, deadline), lease(session))
+  call('ZADD', LEASES, 'XX', string.format(MS, deadline), leaseOf(session))
   return answer(confirmed)
 end
 if call('ZSCORE', SPENT, session) then return {'SPENT'} end
@@ -62,7 +67,7 @@ if old then
   -- The seat is handed over: never free in between, and the roster stays as it was.
   member = string.match(call('HGET', SESSIONS, old), '^[^\n]*\n[^\n]*\n(.*)$')
   call('HDEL', SESSIONS, old)
-  call('ZREM', LEASES, lease(old))
+  call('ZREM', LEASES, leaseOf(old))
   spend(old, 'replaced ' .. old)
   notice('r', old)
 else
@@ -71,7 +76,7 @@ end
 call('HSET', SEATS, user, session)
 local value = user .. '\n' .. ARGV[3] .. '\n' .. member
 call('HSET', SESSIONS, session, value)
-call('ZADD', LEASES, string.format(MS, deadline), lease(session))
+call('ZADD', LEASES, string.format(MS, deadline), leaseOf(session))
 if not room.entered then call('HSET', ROOM, 'entered', '1') end
 if room.vacant then call('HDEL', ROOM, 'vacant') end
 local seats = occupied()
@@ -82,5 +87,10 @@ if not old then
     notice('o', seats)
   end
 end
-if old or seats == 1 then keep(SEATS, SESSIONS, LEASES) end
+if old or seats == 1 then
+  keep(SEATS, SESSIONS)
+  keepLeases()
+end
+-- In time to be looked through, as where Redis' clock was set back since the room was made.
+due(math.min(room.look or now, now + LOOK))
 return answer(value, seats)

@@ -42,11 +42,11 @@ local function due(ms)
   room.visit = ms
 end
 
--- lease(session): by which name the partition's leases have it.
-local function lease(session) return ID .. ' ' .. session end
-local function leases(...)
+-- leaseOf(session), leasesOf(session …): by which names the partition's leases have them.
+local function leaseOf(session) return ID .. ' ' .. session end
+local function leasesOf(...)
   local names = {...}
-  for i, session in ipairs(names) do names[i] = lease(session) end
+  for i, session in ipairs(names) do names[i] = leaseOf(session) end
   return unpack(names)
 end
 
@@ -59,12 +59,16 @@ local function keep(...)
   for _, key in ipairs({...}) do call('PEXPIRE', key, ms) end
 end
 
+-- keepLeases(): the same of the partition's leases, an hour past what any of its rooms may
+-- wait for.
+local function keepLeases() call('EXPIRE', LEASES, '90000') end
+
 -- notice(kind, data): tells the gateways something that stands in no log.
 local function notice(kind, data) call('PUBLISH', CHANNEL, kind .. ' ' .. room.epoch .. ' 0 ' .. data) end
 
--- roster(kind, type, tail, occupied): a join or a leave in the log, where it is full.
-local function roster(kind, type, tail, occupied)
-  room.seq = tonumber(entry(ROOM, LOG, CHANNEL, room.epoch, kind, type, tail .. ',"occupied":' .. occupied .. '}'))
+-- roster(kind, type, tail, seats): a join or a leave in the log, where presence is full.
+local function roster(kind, type, tail, seats)
+  room.seq = tonumber(entry(ROOM, LOG, CHANNEL, room.epoch, kind, type, tail .. ',"occupied":' .. seats .. '}'))
 end
 
 -- spend(session …): their ids are never used again, by a delayed call neither. They
@@ -97,6 +101,9 @@ end
 -- BULK: how many holders one call of Redis takes. When a gateway dies, thousands of
 -- seats of a large room are freed in one step: one by one, 100,000 took over a second.
 local BULK = 500
+local function bulks(holders, f)
+  for i = 1, #holders, BULK do f(unpack(holders, i, math.min(i + BULK - 1, #holders))) end
+end
 
 -- release(user …): drops the users' permits. At most BULK.
 local function release(...)
@@ -133,7 +140,7 @@ local function vacate(reason, ...)
     if value then users[#users + 1], members[#members + 1] = string.match(value, '^([^\n]*)\n[^\n]*\n(.*)$') end
   end
   local seats = occupied()
-  call('ZREM', LEASES, leases(...))
+  call('ZREM', LEASES, leasesOf(...))
   if not users[1] then return 0 end
   call('HDEL', SESSIONS, ...)
   call('HDEL', SEATS, unpack(users))
@@ -150,28 +157,28 @@ local function vacate(reason, ...)
   return #users
 end
 
--- lapsed(): the room's sessions whose leases have ended, found among those of the partition
--- that have, which are few, or among the room's own, where those are fewer. Of its own, one
--- that has no lease is among them.
-local function lapsed(own)
-  local ended = call('ZCOUNT', LEASES, '-inf', NOW)
-  local sessions = {}
-  if ended == 0 and not own then return sessions end
-  if ended <= occupied() and not own then
-    local prefix = lease('')
-    for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', NOW)) do
-      if string.sub(name, 1, #prefix) == prefix then sessions[#sessions + 1] = string.sub(name, #prefix + 1) end
-    end
-    return sessions
-  end
-  local all = call('HKEYS', SESSIONS)
-  for from = 1, #all, BULK do
-    local ends = call('ZMSCORE', LEASES, leases(unpack(all, from, math.min(from + BULK - 1, #all))))
-    for i = 1, #ends do
-      if not ends[i] or tonumber(ends[i]) <= now then sessions[#sessions + 1] = all[from + i - 1] end
-    end
+-- lapsed(): the room's sessions whose leases have ended, found among the first of the
+-- partition that have. Mostly there are few, since the reaper comes twice a second. When a
+-- gateway has died there may be thousands, which would hold Redis up if each call looked at
+-- all: their seats are free when the reaper has come.
+local function lapsed()
+  local sessions, prefix = {}, leaseOf('')
+  for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '100')) do
+    if string.sub(name, 1, #prefix) == prefix then sessions[#sessions + 1] = string.sub(name, #prefix + 1) end
   end
   return sessions
+end
+
+-- ended(sessions): those of them whose leases have ended, or who have none.
+local function ended(sessions)
+  local found = {}
+  bulks(sessions, function(...)
+    local some = {...}
+    for i, ends in ipairs(call('ZMSCORE', LEASES, leasesOf(...))) do
+      if not ends or tonumber(ends) <= now then found[#found + 1] = some[i] end
+    end
+  end)
+  return found
 end
 
 -- purge(sessions): frees what is past its deadline: permits, and the seats of these.
@@ -181,21 +188,17 @@ local function purge(sessions)
     if not users[1] then break end
     release(unpack(users))
   end
-  for i = 1, #sessions, BULK do
-    vacate('LOST', unpack(sessions, i, math.min(i + BULK - 1, #sessions)))
-  end
+  bulks(sessions, function(...) vacate('LOST', ...) end)
 end
 
 -- erase(): the room and every key of it are gone. Its sessions are spent: a delayed
 -- ConfirmJoin of one of them must not get a seat in the next room of that id, let alone
 -- its user's own from a session that lives.
 local function erase()
-  local sessions = call('HKEYS', SESSIONS)
-  for i = 1, #sessions, BULK do
-    local to = math.min(i + BULK - 1, #sessions)
-    spend(unpack(sessions, i, to))
-    call('ZREM', LEASES, leases(unpack(sessions, i, to)))
-  end
+  bulks(call('HKEYS', SESSIONS), function(...)
+    spend(...)
+    call('ZREM', LEASES, leasesOf(...))
+  end)
   for _, token in ipairs(call('HVALS', TOKENS)) do call('DEL', PREFIX .. 'permit:' .. token) end
   call('UNLINK', ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LOG, IDS0, IDS1)
   call('ZREM', ROOMS, ID)

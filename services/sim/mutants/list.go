@@ -50,6 +50,9 @@ var mutants = []mutant{
 	{"renew-revives", "I6: a lease that has ended is renewed", []edit{
 		{lua + "renew.lua", "  if ended[ARGV[i]] then\n", "  if false then\n"},
 	}},
+	{"confirm-revives", "I6: the same by a repeated ConfirmJoin", []edit{
+		{lua + "confirm.lua", "  if ended({session})[1] then", "  if false then"},
+	}},
 	{"append-without-lease", "I6: who holds no seat may speak", []edit{
 		{"pkg/roomlog/lua/message.lua", "  if not lease or tonumber(lease) <= now then return {2} end\n", ""},
 	}},
@@ -70,7 +73,7 @@ var mutants = []mutant{
 		{"services/room/reaper.go", "const ReapEvery = 500 * time.Millisecond", "const ReapEvery = 30 * time.Second"},
 	}},
 	{"reaper-passes-by", "I8: a lease that has ended is seen, and its room not visited", []edit{
-		{lua + "due.lua", " else want(id) end\n", " end\n"},
+		{lua + "due.lua", "  elseif sessions[id] or #wanted < 100 then\n", "  elseif sessions[id] then\n"},
 	}},
 	{"renewal-from-when-it-came", "I8: a renewal that was held up keeps a dead gateway's seats", []edit{
 		{lua + "renew.lua", "local late = latest and latest < ends\n", "local late = false\n"},

@@ -1,4 +1,4 @@
--- Looks at up to 100 rooms of a partition that are due, and at up to 2,000 leases that have
+-- Looks at up to 100 rooms of a partition that are due, and at up to 1,000 leases that have
 -- ended, of up to 100 rooms. Where somebody sits in a due room, no permit has lapsed, as when
 -- all were confirmed, and it is not time to look the room through (expire.lua), it is put off
 -- until one of that comes: that costs a fifth of a visit.
@@ -16,7 +16,7 @@ local function want(id)
   sessions[id] = {}
 end
 
-local ended = call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '2000')
+local ended = call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '1000')
 for _, name in ipairs(ended) do
   local id, session = string.match(name, '^([^ ]+) ([^ ]+)$')
   if not id then
@@ -29,7 +29,7 @@ end
 
 -- A key of a wrong type is for the visit to fail at: here, it would stop those of all rooms.
 local due = call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', '0', '100')
-local more = #due == 100 or #ended == 2000 or #wanted == 100
+local more = #due == 100 or #ended == 1000 or #wanted == 100
 local again = {} -- scores and ids
 for _, id in ipairs(due) do
   local room = ROOMS .. id .. ':'

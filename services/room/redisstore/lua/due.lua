@@ -1,5 +1,6 @@
--- Looks at up to 100 rooms of a partition that are due, and at up to 1,000 leases that have
--- ended, of up to 100 rooms. Where somebody sits in a due room, no permit has lapsed, as when
+-- Looks at up to 100 rooms of a partition that are due, and at leases that have ended, of up
+-- to 100 rooms: at the first 250, and where there are so many, also at the last 50, since a
+-- room that cannot be visited keeps the first. Where somebody sits in a due room, no permit has lapsed, as when
 -- all were confirmed, and it is not time to look the room through (expire.lua), it is put off
 -- until one of that comes: that costs a fifth of a visit.
 -- KEYS: 1 due  2 leases; those of the rooms have the same hash tag
@@ -16,8 +17,10 @@ local function want(id)
   sessions[id] = {}
 end
 
-local ended = call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '1000')
-for _, name in ipairs(ended) do
+local seen = {}
+local function ended(name)
+  if seen[name] then return end
+  seen[name] = true
   local id, session = string.match(name, '^([^ ]+) ([^ ]+)$')
   if not id then
     call('ZREM', LEASES, name) -- no script wrote it
@@ -26,10 +29,15 @@ for _, name in ipairs(ended) do
     table.insert(sessions[id], session)
   end
 end
+local first = call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '250')
+for _, name in ipairs(first) do ended(name) end
+if #first == 250 then
+  for _, name in ipairs(call('ZREVRANGEBYSCORE', LEASES, NOW, '-inf', 'LIMIT', '0', '50')) do ended(name) end
+end
 
 -- A key of a wrong type is for the visit to fail at: here, it would stop those of all rooms.
 local due = call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', '0', '100')
-local more = #due == 100 or #ended == 1000 or #wanted == 100
+local more = #due == 100 or #first == 250 or #wanted == 100
 local again = {} -- scores and ids
 for _, id in ipairs(due) do
   local room = ROOMS .. id .. ':'

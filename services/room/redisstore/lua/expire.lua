@@ -18,7 +18,15 @@ local before = occupied() + call('ZCARD', PERMITS)
 local look = now >= (room.look or 0) or room.look > now + LOOK
 -- Seats without a lease are left by whoever deletes keys by hand, and by no script: some are
 -- looked at, and all where one is found.
-if look and ended(call('HRANDFIELD', SESSIONS, BULK))[1] then sessions = call('HKEYS', SESSIONS) end
+local some = look and call('HRANDFIELD', SESSIONS, BULK) or {}
+bulks(some, function(...)
+  for _, ends in ipairs(call('ZMSCORE', LEASES, leasesOf(...))) do
+    if not ends then
+      sessions = call('HKEYS', SESSIONS)
+      break
+    end
+  end
+end)
 purge(ended(sessions))
 local freed = before - occupied() - call('ZCARD', PERMITS)
 if not settle() then return freed end

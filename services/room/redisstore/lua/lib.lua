@@ -98,8 +98,7 @@ local function carried(what, request)
   if request ~= '' then spend(ID .. ' ' .. what .. ' ' .. request) end
 end
 
--- BULK: how many holders one call of Redis takes. When a gateway dies, thousands of
--- seats of a large room are freed in one step: one by one, 100,000 took over a second.
+-- BULK: how many holders one call of Redis takes, where there may be thousands.
 local BULK = 500
 local function bulks(holders, f)
   for i = 1, #holders, BULK do f(unpack(holders, i, math.min(i + BULK - 1, #holders))) end
@@ -157,18 +156,6 @@ local function vacate(reason, ...)
   return #users
 end
 
--- lapsed(): the room's sessions whose leases have ended, found among the first of the
--- partition that have. Mostly there are few, since the reaper comes twice a second. When a
--- gateway has died there may be thousands, which would hold Redis up if each call looked at
--- all: their seats are free when the reaper has come.
-local function lapsed()
-  local sessions, prefix = {}, leaseOf('')
-  for _, name in ipairs(call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '100')) do
-    if string.sub(name, 1, #prefix) == prefix then sessions[#sessions + 1] = string.sub(name, #prefix + 1) end
-  end
-  return sessions
-end
-
 -- ended(sessions): those of them whose leases have ended, or who have none.
 local function ended(sessions)
   local found = {}
@@ -179,6 +166,20 @@ local function ended(sessions)
     end
   end)
   return found
+end
+
+-- lapsed(): the room's sessions whose leases have ended, found among the first of the
+-- partition that have. Mostly there are few, since the reaper comes twice a second. When a
+-- gateway has died there may be thousands, which would hold Redis up if each call looked at
+-- all: then a small room looks at its own, and a large one leaves them to the reaper.
+local function lapsed()
+  local first = call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '100')
+  if #first == 100 and occupied() <= 100 then return ended(call('HKEYS', SESSIONS)) end
+  local sessions, prefix = {}, leaseOf('')
+  for _, name in ipairs(first) do
+    if string.sub(name, 1, #prefix) == prefix then sessions[#sessions + 1] = string.sub(name, #prefix + 1) end
+  end
+  return sessions
 end
 
 -- purge(sessions): frees what is past its deadline: permits, and the seats of these.

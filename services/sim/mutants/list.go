@@ -86,7 +86,8 @@ var mutants = []mutant{
 	}},
 	{"lease-too-long", "I6: a gateway takes a lease for 4 s longer than it is", []edit{
 		{gateway + "session.go", "leasedUntil(end time.Duration) {\n", "leasedUntil(end time.Duration) {\n	end += 4 * time.Second\n"},
-	}}, {"runs-share-an-id", "I8: the reaper comes to another room than the one that a call was for", []edit{
+	}},
+	{"runs-share-an-id", "I8: the reaper comes to another room than the one that a call was for", []edit{
 		{lua + "lib.lua", "  ID = args[1]\n", "  ID = ID or args[1]\n"},
 	}},
 	{"runs-share-permits", "I3: a permit lies in another room than the one that it is for", []edit{

@@ -1,8 +1,8 @@
 package sim
 
 import (
-	"fmt"
 	"maps"
+	"reflect"
 
 	"github.com/anishathalye/porcupine"
 
@@ -147,7 +147,7 @@ func roomModel(shape RoomShape, ends map[string]int64) porcupine.Model {
 			}
 			return after
 		},
-		Equal: func(a, b any) bool { return fmt.Sprint(a) == fmt.Sprint(b) },
+		Equal: reflect.DeepEqual,
 	}
 	return model.ToModel()
 }
@@ -173,9 +173,6 @@ func (r rules) lives(s *state, e event) []*state {
 	}
 	return all
 }
-
-// String is for comparisons: maps are printed in order.
-func (s *state) String() string { type plain state; return fmt.Sprint(plain(*s)) }
 
 // step carries a call out; false when a room could not have answered so.
 func (r rules) step(s *state, e event) bool {

@@ -2,5 +2,5 @@
 
 package sim
 
-// defaultSeeds fit in the 90 s that `make test` gives them.
+// defaultSeeds take 90 s on one core, or half as long as two processes.
 const defaultSeeds = 200

@@ -11,6 +11,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // maxAnswer bounds what is read of an HTTP answer, in bytes. A page of 100 rooms has
@@ -175,6 +177,11 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 }
 
 func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, error) {
+	for _, segment := range r.path {
+		if segment == "" || segment == "." || segment == ".." { // another address than was meant
+			return nil, wire.Errorf(wire.BadRequest, "%q is no id", segment)
+		}
+	}
 	var body io.Reader
 	if r.body != nil {
 		data, err := json.Marshal(r.body)

@@ -144,6 +144,17 @@ func TestNotJSONBreaksTheProtocol(t *testing.T) {
 	}
 }
 
+func TestAnIDThatWouldNameAnotherAddressIsRefused(t *testing.T) {
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) { answer(w, 200, struct{}{}) })
+	for _, id := range []string{"", ".", ".."} {
+		_, err := c.Room(t.Context(), id)
+		wantCode(t, err, wire.BadRequest)
+		_, err = c.Reserve(t.Context(), "identity", id)
+		wantCode(t, err, wire.BadRequest)
+		wantCode(t, c.CancelPermit(t.Context(), client.Permit{RoomID: "r", Permit: id}), wire.BadRequest)
+	}
+}
+
 func TestOriginIsSent(t *testing.T) {
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if got := r.Header.Get("Origin"); got != "https://a.example" {

@@ -63,6 +63,9 @@ func (o MemberOptions) withDefaults() (MemberOptions, error) {
 	if o.Permit != "" && o.Identity == "" {
 		return o, errors.New("client: enter: a permit needs the identity that reserved it")
 	}
+	if o.Buffer < 0 || o.Outbox < 0 || o.MaxFrameBytes < 0 {
+		return o, errors.New("client: enter: Buffer, Outbox and MaxFrameBytes cannot be below 0")
+	}
 	if o.Buffer == 0 {
 		o.Buffer = 64
 	}

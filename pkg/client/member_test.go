@@ -308,6 +308,18 @@ func TestEnterRetriesOnlyWhatCanHeal(t *testing.T) {
 	})
 }
 
+func TestSizesBelowZeroAreRefused(t *testing.T) {
+	c, err := client.New("http://nobody.invalid")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range []client.MemberOptions{{Buffer: -1}, {Outbox: -1}, {MaxFrameBytes: -1}} {
+		if _, err := c.Enter(within(t, time.Second), o); err == nil || errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
 func TestAPermitWhoseAnswerWasLostBecomesAWalkIn(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		srv.onJoin = func(n int, a attempt) *wire.Error {

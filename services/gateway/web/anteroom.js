@@ -33,6 +33,9 @@ export { AnteroomError, RoomConnection, messageId };
 const TIMEOUT_MS = 10_000;
 // An identity this close to its end is made anew before it is used.
 const EXPIRY_MARGIN_MS = 60_000;
+// A timer of more than 24.8 days fires at once: who is told to wait for long would ask
+// without a pause.
+const RETRY_AFTER_MAX_SECONDS = 86_400;
 
 /**
  * @typedef {object} Room
@@ -261,7 +264,7 @@ function problem(response, answer) {
   const seconds = Number(response.headers.get('Retry-After') ?? NaN);
   return new AnteroomError(code, detail, {
     status: response.status,
-    retryAfterSeconds: Number.isFinite(seconds) ? seconds : undefined,
+    retryAfterSeconds: Number.isFinite(seconds) ? Math.min(seconds, RETRY_AFTER_MAX_SECONDS) : undefined,
   });
 }
 

@@ -54,6 +54,7 @@ func TestAnteroomJS(t *testing.T) {
 		"a permit whose answer was lost does not lose the seat":           testPermitShownTwice,
 		"silence is a broken connection":                                  testSilence,
 		"an answer that is no JSON is an outage":                          testPortal,
+		"no delay is so long that its timer fires at once":                testLongDelays,
 		"leaving gives the seat up":                                       testLeave,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.visit(t)) })
@@ -195,6 +196,22 @@ func testPortal(t *testing.T, s *scripted) {
 	const ask = "import('/anteroom.js').then(({ Anteroom }) => new Anteroom().identity()).catch(({ name, code }) => `${name} ${code}`)"
 	if got := eval[string](s, ask); got != "AnteroomError UNAVAILABLE" {
 		t.Errorf("got %s", got)
+	}
+}
+
+func testLongDelays(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	c.put(wire.DrainingFrame(30 * 24 * time.Hour))
+	c.put(says(5, "u_bob", "bye"))
+	s.want("message 5 bye")
+	c.close(1012)
+	s.want("reconnecting 86400000")
+	const ask = `import('/anteroom.js').then(({ Anteroom }) => {
+		fetch = async () => new Response('', { status: 503, headers: { 'Retry-After': '2592000' } });
+		return new Anteroom().listRooms();
+	}).catch(({ retryAfterSeconds }) => retryAfterSeconds)`
+	if got := eval[int](s, ask); got != 86_400 {
+		t.Errorf("to be waited %d s", got)
 	}
 }
 

@@ -10,6 +10,8 @@ const LEAVE_DEADLINE_MS = 3_000;
 const GIVE_UP_SECONDS = 0.5;
 // After a hole in the log every member wants a fresh roster: not all at once.
 const REFRESH_SPREAD_MS = 5_000;
+// A timer of more than 24.8 days fires at once.
+const DRAIN_MAX_MS = 86_400_000;
 
 /**
  * A seat in a room, kept through broken connections and server restarts. Made
@@ -263,9 +265,13 @@ export class RoomConnection extends EventTarget {
       case 'ERROR':
         return this.#error(frame);
       case 'DRAINING':
-        this.#earliest = Date.now() + (frame.reconnectAfterMs ?? 0);
-        return this.#move(frame.reconnectAfterMs ?? 0, 'This server is restarting; moving to another.');
+        return this.#drain(Math.min(DRAIN_MAX_MS, Number(frame.reconnectAfterMs) || 0));
     }
+  }
+
+  #drain(delayMs) {
+    this.#earliest = Date.now() + delayMs;
+    this.#move(delayMs, 'This server is restarting; moving to another.');
   }
 
   #entry(frame) {

@@ -268,17 +268,28 @@ function problem(response, answer) {
   });
 }
 
-/** sessionStorage, or memory where the browser keeps it from us. */
+/** sessionStorage, and memory for what the browser does not take: it is off, or full. */
 function browserStorage() {
-  try {
-    globalThis.sessionStorage.getItem('');
-    return globalThis.sessionStorage;
-  } catch {
-    const values = new Map();
-    return {
-      getItem: (key) => values.get(key) ?? null,
-      setItem: (key, value) => values.set(key, value),
-      removeItem: (key) => values.delete(key),
-    };
-  }
+  const values = new Map();
+  const attempt = (use) => {
+    try {
+      return use(globalThis.sessionStorage) ?? null;
+    } catch {
+      return null;
+    }
+  };
+  return {
+    getItem: (key) => values.get(key) ?? attempt((kept) => kept.getItem(key)),
+    setItem(key, value) {
+      values.set(key, value);
+      attempt((kept) => {
+        kept.setItem(key, value);
+        values.delete(key); // a later change of the tab's storage counts
+      });
+    },
+    removeItem(key) {
+      values.delete(key);
+      attempt((kept) => kept.removeItem(key));
+    },
+  };
 }

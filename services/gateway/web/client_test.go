@@ -55,6 +55,7 @@ func TestAnteroomJS(t *testing.T) {
 		"silence is a broken connection":                                  testSilence,
 		"an answer that is no JSON is an outage":                          testPortal,
 		"no delay is so long that its timer fires at once":                testLongDelays,
+		"who has no room to store an identity keeps it":                   testStorageFull,
 		"leaving gives the seat up":                                       testLeave,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.visit(t)) })
@@ -212,6 +213,24 @@ func testLongDelays(t *testing.T, s *scripted) {
 	}).catch(({ retryAfterSeconds }) => retryAfterSeconds)`
 	if got := eval[int](s, ask); got != 86_400 {
 		t.Errorf("to be waited %d s", got)
+	}
+}
+
+func testStorageFull(t *testing.T, s *scripted) {
+	const ask = `import('/anteroom.js').then(async ({ Anteroom }) => {
+		Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); };
+		let calls = 0;
+		const real = fetch;
+		fetch = (...call) => { calls++; return real(...call); };
+		const anteroom = new Anteroom();
+		const { userId } = await anteroom.identity();
+		const again = await anteroom.identity();
+		anteroom.forgetIdentity();
+		await anteroom.identity();
+		return userId + ' ' + again.userId + ' ' + calls;
+	}).catch(({ name }) => name)`
+	if got := eval[string](s, ask); got != "u_me u_me 2" {
+		t.Errorf("got %s", got)
 	}
 }
 

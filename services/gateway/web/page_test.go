@@ -27,6 +27,7 @@ func TestPage(t *testing.T) {
 		"a late answer moves nobody out of the next room":   testLateAnswers,
 		"a room of one's own outlives a reload, if wished":  testDeparture,
 		"a page of another origin may import the client":    testOtherOrigin,
+		"a long name breaks where the window is narrow":     testLongName,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
 	}
@@ -151,6 +152,16 @@ func testDeparture(t *testing.T, s *scripted) {
 	s.until("location.hash === '#/room/made'")
 	s.run("location.hash = '#/'; $('#room-departure').value = '0'; $('#create').click()")
 	s.made(`{"capacity":8}`)
+}
+
+func testLongName(t *testing.T, s *scripted) {
+	c := s.inside()
+	s.run("$('#room').style.width = '640px'")
+	name := strings.Repeat("W", wire.MaxNicknameLen)
+	c.put(fmt.Appendf(nil, `{"type":"MEMBER_JOINED","seq":4,"occupied":2,"member":{"userId":"u_w","nickname":%q}}`, name))
+	c.put(fmt.Appendf(nil, `{"type":"MESSAGE","seq":5,"from":{"userId":"u_w","nickname":%q},"body":"hi"}`, name))
+	s.until("$('.message')")
+	s.is("$('#messages').scrollWidth <= $('#messages').clientWidth")
 }
 
 func testOtherOrigin(t *testing.T, s *scripted) {

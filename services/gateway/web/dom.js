@@ -55,9 +55,18 @@ export function timeElement(time) {
   return element('time', { datetime: time, title: words && date.toLocaleString() }, words);
 }
 
+// The server takes names of spaces and of marks without a width: nobody could read,
+// or click, those.
+const seen = (name) => /[^\s\p{Cc}\p{Cf}\u115f\u1160\u2800\u3164\uffa0]/u.test(name ?? '');
+
 /** What a user is called: the nickname, or a guest told apart by the end of the id. */
 export function nameOf({ userId, nickname }) {
-  return nickname || `Guest ${userId.slice(-4)}`;
+  return seen(nickname) ? nickname : `Guest ${userId.slice(-4)}`;
+}
+
+/** What a room is called: its title, or else its id. */
+export function titleOf({ roomId, title }) {
+  return seen(title) ? title : roomId;
 }
 
 // What the server refuses in names: control characters, separators and direction marks.

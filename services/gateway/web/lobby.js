@@ -1,4 +1,4 @@
-import { byId, element, holdName, loadNickname, reconcile, saveNickname, setText } from './dom.js';
+import { byId, element, holdName, loadNickname, reconcile, saveNickname, setText, titleOf } from './dom.js';
 import { pollDelay } from './poll.js';
 import { drawSeats } from './seats.js';
 import { createFailure } from './words.js';
@@ -136,7 +136,7 @@ function makeCard({ roomId }) {
 function updateCard(card, room) {
   const free = Math.max(0, room.capacity - room.occupied - room.reserved);
   const link = card.querySelector('.enter');
-  const title = room.title || room.roomId;
+  const title = titleOf(room);
   const untitled = title === room.roomId;
   setText(link, title);
   link.classList.toggle('untitled', untitled);

@@ -27,6 +27,7 @@ func TestPage(t *testing.T) {
 		"a late answer moves nobody out of the next room":   testLateAnswers,
 		"a room of one's own outlives a reload, if wished":  testDeparture,
 		"a page of another origin may import the client":    testOtherOrigin,
+		"a name that cannot be seen is none":                testBlankName,
 		"a long name breaks where the window is narrow":     testLongName,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
@@ -152,6 +153,16 @@ func testDeparture(t *testing.T, s *scripted) {
 	s.until("location.hash === '#/room/made'")
 	s.run("location.hash = '#/'; $('#room-departure').value = '0'; $('#create').click()")
 	s.made(`{"capacity":8}`)
+}
+
+func testBlankName(t *testing.T, s *scripted) {
+	c := s.inside()
+	c.put([]byte(`{"type":"MEMBER_JOINED","seq":4,"occupied":2,"member":{"userId":"u_bob1","nickname":"   "}}`))
+	c.put([]byte(`{"type":"MEMBER_JOINED","seq":5,"occupied":3,"member":{"userId":"u_bob2","nickname":"\u200b\u3164"}}`))
+	s.until("$('#members [data-user-id=u_bob2]')")
+	s.is("$('#members [data-user-id=u_bob1] .name').textContent === 'Guest bob1'")
+	s.is("$('#members [data-user-id=u_bob2] .name').textContent === 'Guest bob2'")
+	s.is("import('/dom.js').then(({ titleOf }) => titleOf({ roomId: 'r', title: ' ' }) === 'r' && titleOf({ roomId: 'r', title: '茶' }) === '茶')")
 }
 
 func testLongName(t *testing.T, s *scripted) {

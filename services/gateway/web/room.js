@@ -1,5 +1,5 @@
 import { messageId } from './anteroom.js';
-import { byId, element, loadNickname, nameOf, reconcile, setText } from './dom.js';
+import { byId, element, loadNickname, nameOf, reconcile, setText, titleOf } from './dom.js';
 import { Messages } from './messages.js';
 import { pollDelay } from './poll.js';
 import { drawSeats } from './seats.js';
@@ -173,7 +173,7 @@ export class RoomView {
       const room = await this.#anteroom.getRoom(this.#roomId);
       if (visit !== this.#visit) return;
       this.#reserved = room.reserved;
-      this.#showTitle(room.title || room.roomId);
+      this.#showTitle(titleOf(room));
       this.#showSeats(room);
     } catch (error) {
       // What is wrong, the connection tells, and better.

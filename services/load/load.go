@@ -46,8 +46,8 @@ type Config struct {
 	Enough func(Report) bool
 }
 
-// ErrUntested marks a run that could not test anything: the target is out of reach, or
-// admitted nobody.
+// ErrUntested marks a run that could not test what it is for: the target is out of reach,
+// from the start or at the end, or admitted nobody.
 var ErrUntested = errors.New("the target could not be tested")
 
 func (c Config) validate() error {
@@ -97,6 +97,8 @@ func Check(ctx context.Context, cfg Config) (Report, error) {
 		return report, fmt.Errorf("load: %w", ctx.Err())
 	case report.Admitted == 0:
 		return report, fmt.Errorf("load: %w: nobody was admitted", ErrUntested)
+	case report.RoomsUnsettled > 0:
+		return report, fmt.Errorf("load: %w: whether the seats of %d of %d rooms came back is not known", ErrUntested, report.RoomsUnsettled, cfg.Rooms)
 	}
 	return report, nil
 }

@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
 	"net/url"
 	"slices"
 	"strings"
@@ -239,6 +242,32 @@ func TestATargetOutOfReachIsUntested(t *testing.T) {
 	cfg := Config{Targets: []string{"http://127.0.0.1:1"}, Users: 3, Rooms: 1, Capacity: 1, Duration: time.Second}
 	if _, err := Check(context.Background(), cfg); !errors.Is(err, ErrUntested) {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestATargetThatIsGoneAtTheEndIsUntested(t *testing.T) {
+	t.Parallel()
+	target, _ := url.Parse(system(t)[0])
+	var gone atomic.Bool
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if gone.Load() {
+			w.WriteHeader(http.StatusBadGateway)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	cfg := Config{
+		Targets: []string{server.URL}, Users: 4, Rooms: 2, Capacity: 2, Duration: time.Minute, Seed: 1,
+		Enough: func(r Report) bool {
+			gone.Store(r.Admitted > 3)
+			return gone.Load()
+		},
+	}
+	report, err := Check(context.Background(), cfg)
+	if !errors.Is(err, ErrUntested) || report.Violations != 0 || report.RoomsUnsettled == 0 {
+		t.Errorf("%v, %+v", err, report)
 	}
 }
 

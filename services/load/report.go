@@ -54,6 +54,7 @@ type Report struct {
 	SeqsMissing    int64   `json:"seqsMissing"`           // not delivered and not told
 	SeqsDouble     int64   `json:"seqsDouble"`            // delivered twice, out of order, or with different content
 	SeatsNotBack   int64   `json:"seatsNotBack"`          // still taken at the end
+	RoomsUnsettled int64   `json:"roomsUnsettled"`        // that nothing could be heard of at the end
 	BackAfterLeave Seconds `json:"backAfterLeaveSeconds"` // longest time to get a seat back that was left
 	BackAfterBreak Seconds `json:"backAfterBreakSeconds"` // and that a broken socket or unused permit had
 

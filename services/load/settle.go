@@ -105,6 +105,7 @@ func (s *storm) comeBack(ctx context.Context, p *place, pause time.Duration) {
 func (s *storm) notBack(p *place, taken int, after time.Duration, err error) {
 	if err != nil {
 		s.tally.error("a room's counts are not known at the end")
+		s.tally.add(func(r *Report) { r.RoomsUnsettled++ })
 		return
 	}
 	s.tally.add(func(r *Report) { r.SeatsNotBack += int64(taken) })

@@ -25,6 +25,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // pipeBytes is what a connection of the fake network holds in flight, each way.
 const pipeBytes = 64 << 10
 
+// identityOf and a user id are the identity of an anonymous user.
+const identityOf = "identity-of-"
+
 // fake is a service of one room, "r", on a network in memory. It keeps the contract
 // as far as clients see it, and the hooks break it where a test wants.
 type fake struct {
@@ -36,6 +39,7 @@ type fake struct {
 	log      []wire.ServerFrame // seq 1, 2, 3 …
 	kept     int64              // the first seq that history still has
 	ids      map[string]int64   // message ids → seq
+	users    int                // anonymous ones that were made: u1, u2 …
 	joins    []attempt
 	messages []wire.ClientFrame // as they came
 	sockets  map[*socket]bool
@@ -117,7 +121,11 @@ func (srv *fake) client(t *testing.T) *client.Client {
 
 func (srv *fake) routes() {
 	srv.HandleFunc("POST /v1/identities", func(w http.ResponseWriter, _ *http.Request) {
-		answer(w, http.StatusCreated, client.Identity{UserID: "u1", Identity: "identity-of-u1"})
+		srv.mu.Lock()
+		srv.users++
+		user := fmt.Sprint("u", srv.users)
+		srv.mu.Unlock()
+		answer(w, http.StatusCreated, client.Identity{UserID: user, Identity: identityOf + user})
 	})
 	srv.HandleFunc("GET /chat", srv.chat)
 }
@@ -205,6 +213,9 @@ func (srv *fake) join(s *socket, a attempt) {
 		}
 	}
 	s.joined, s.user = true, "u1"
+	if user, made := strings.CutPrefix(a.Identity, identityOf); made {
+		s.user = user
+	}
 	last := int64(len(srv.log))
 	from, recovered := last+1, false
 	if a.After != nil {

@@ -37,7 +37,8 @@ type MemberOptions struct {
 	RoomID   string
 	Nickname string
 	// Identity is Identity.Identity. Without one, an anonymous user is made by HTTP
-	// first, so that every attempt to join is the same user's.
+	// first, so that every attempt to join is the same user's, until its identity has
+	// expired (IDENTITY_TTL): then a return is another user's, which UserID tells.
 	Identity string
 	// Permit is for the first join, and needs the Identity that reserved it.
 	Permit string

@@ -308,6 +308,40 @@ func TestEnterRetriesOnlyWhatCanHeal(t *testing.T) {
 	})
 }
 
+// Its message may stand in the log, where its id is the former user's.
+func TestAnAnonymousMemberWhoseIdentityHasExpiredComesBackAsAnother(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onMessage = dropAll
+		m := enter(t, srv, client.MemberOptions{})
+		first := m.UserID()
+		if _, err := m.Post("hi"); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		srv.set(func() {
+			srv.onJoin = func(_ int, a attempt) *wire.Error {
+				if a.Identity == identityOf+first {
+					return wire.Errorf(wire.Unauthenticated, "the identity has expired")
+				}
+				return nil
+			}
+		})
+		srv.cutAll()
+		want(t, m, "JOINED, DISCONNECTED, JOINED, ERROR UNAVAILABLE")
+		if got := m.UserID(); got == first || got == "" {
+			t.Errorf("%q came back, as before", got)
+		}
+	})
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.onJoin = func(int, attempt) *wire.Error { return wire.Errorf(wire.Unauthenticated, "no") }
+		c := srv.client(t)
+		for _, o := range []client.MemberOptions{{RoomID: "r"}, {RoomID: "r", Identity: "i"}} {
+			_, err := c.Enter(t.Context(), o)
+			wantCode(t, err, wire.Unauthenticated)
+		}
+	})
+}
+
 func TestSizesBelowZeroAreRefused(t *testing.T) {
 	c, err := client.New("http://nobody.invalid")
 	if err != nil {

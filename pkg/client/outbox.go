@@ -64,8 +64,8 @@ type outbox struct {
 	resumeAt time.Time   // no write before
 	pace     time.Duration
 	wroteAt  time.Time
-	waits    backoff // after UNAVAILABLE
-	epoch    string
+	waits    backoff   // after UNAVAILABLE
+	life     [2]string // epoch and user, for whom the service knows the messages' ids
 	closed   error
 }
 
@@ -127,17 +127,18 @@ func (o *outbox) detach() {
 	}
 }
 
-// enter says which life of the room the messages go to. What may stand in the log of
-// the life before fails: the new room of that id does not know the old one's message ids.
-func (o *outbox) enter(epoch string) (posted []*outgoing) {
+// enter says to which life of the room the messages go, and whose they are. What may
+// stand in the log already fails where its id is not known any more: to the new room of
+// that name, or as another user's.
+func (o *outbox) enter(epoch, user string) (posted []*outgoing) {
 	o.mu.Lock()
-	same := o.epoch == "" || o.epoch == epoch
-	o.epoch = epoch
+	before, now := o.life, [2]string{epoch, user}
+	o.life = now
 	o.mu.Unlock()
-	if same {
+	if before == now || before == [2]string{} {
 		return nil
 	}
-	return o.fail(func(msg *outgoing) bool { return !msg.since.IsZero() }, errors.New("the room was made anew"))
+	return o.fail(func(msg *outgoing) bool { return !msg.since.IsZero() }, errors.New("the room was made anew, or the identity"))
 }
 
 // fail answers the messages that which picks; those that may have been delivered

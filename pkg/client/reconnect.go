@@ -134,17 +134,23 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 	defer cancel()
 	c := m.clients[m.at%len(m.clients)]
 	if m.identity == "" {
-		id, err := c.Identity(ctx, m.opts.Nickname)
-		if err != nil {
+		var err error
+		if m.identity, err = m.makeIdentity(ctx, c); err != nil {
 			return nil, err
 		}
-		m.identity = id.Identity
 	}
 	s, err := m.show(ctx, c)
 	// The permit was shown before, and that answer was lost: it may have been
 	// confirmed, and then the user's own seat waits for a walk-in.
 	if m.tried && errors.Is(err, &wire.Error{Code: wire.PermitExpired}) {
 		m.permit, m.tried = "", false
+		s, err = m.show(ctx, c)
+	}
+	// The anonymous user's identity has expired since: another one comes back.
+	if m.opts.Identity == "" && errors.Is(err, &wire.Error{Code: wire.Unauthenticated}) {
+		if m.identity, err = m.makeIdentity(ctx, c); err != nil {
+			return nil, err
+		}
 		s, err = m.show(ctx, c)
 	}
 	if err != nil {
@@ -156,6 +162,11 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 		m.identity = made
 	}
 	return s, nil
+}
+
+func (m *Member) makeIdentity(ctx context.Context, c *Client) (string, error) {
+	id, err := c.Identity(ctx, m.opts.Nickname)
+	return id.Identity, err
 }
 
 func (m *Member) show(ctx context.Context, c *Client) (*Session, error) {
@@ -193,7 +204,7 @@ func (m *Member) follow(s *Session) error {
 	defer stop()
 	m.opts.Trace(s.joined)
 	m.emit(Event{ServerFrame: s.joined})
-	m.unconfirmed(m.out.enter(s.joined.Epoch))
+	m.unconfirmed(m.out.enter(s.joined.Epoch, s.joined.UserID))
 	drain := time.AfterFunc(time.Hour, s.Abort)
 	drain.Stop()
 	defer drain.Stop()

@@ -73,7 +73,7 @@ export class Anteroom {
 
   /**
    * @param {object} [options]
-   * @param {string} [options.baseUrl] where the service is; the page's own origin unless given
+   * @param {string} [options.baseUrl] origin of the service, a path does not count; the page's own unless given
    * @param {Storage} [options.storage] where the anonymous identity is kept; sessionStorage unless given
    * @param {string} [options.storageKey]
    * @param {number} [options.maxFrameBytes] the server's MAX_FRAME_BYTES
@@ -131,8 +131,8 @@ export class Anteroom {
    * @param {string} roomId
    * @returns {Promise<Room>} rejects with ROOM_NOT_FOUND
    */
-  getRoom(roomId) {
-    return this.#call('GET', `/v1/rooms/${encodeURIComponent(roomId)}`);
+  async getRoom(roomId) {
+    return this.#call('GET', `/v1/rooms/${segment(roomId)}`);
   }
 
   /**
@@ -153,8 +153,8 @@ export class Anteroom {
    * @param {string} roomId
    * @returns {Promise<Permit>} rejects with ROOM_FULL, ROOM_NOT_FOUND
    */
-  reserve(roomId) {
-    return this.#call('POST', `/v1/rooms/${encodeURIComponent(roomId)}/permits`, { authorized: true });
+  async reserve(roomId) {
+    return this.#call('POST', `/v1/rooms/${segment(roomId)}/permits`, { authorized: true });
   }
 
   /**
@@ -162,8 +162,8 @@ export class Anteroom {
    * @param {Permit} permit
    * @returns {Promise<void>}
    */
-  cancel({ roomId, permit }) {
-    const path = `/v1/rooms/${encodeURIComponent(roomId)}/permits/${encodeURIComponent(permit)}`;
+  async cancel({ roomId, permit }) {
+    const path = `/v1/rooms/${segment(roomId)}/permits/${segment(permit)}`;
     return this.#call('DELETE', path, { authorized: true });
   }
 
@@ -241,6 +241,12 @@ export class Anteroom {
     if (typeof json !== 'object' || json === null) throw new AnteroomError('UNAVAILABLE', 'the answer is no JSON object');
     return json;
   }
+}
+
+/** An id in a path. The service gives none that would name another address. */
+function segment(id) {
+  if (['', '.', '..'].includes(id)) throw new AnteroomError('BAD_REQUEST', `"${id}" is no id`);
+  return encodeURIComponent(id);
 }
 
 function bearer(headers, identity) {

@@ -54,6 +54,7 @@ func TestAnteroomJS(t *testing.T) {
 		"a permit whose answer was lost does not lose the seat":           testPermitShownTwice,
 		"silence is a broken connection":                                  testSilence,
 		"an answer that is no JSON is an outage":                          testPortal,
+		"an id that would name another address is refused":                testOtherAddress,
 		"no delay is so long that its timer fires at once":                testLongDelays,
 		"who has no room to store an identity keeps it":                   testStorageFull,
 		"leaving gives the seat up":                                       testLeave,
@@ -196,6 +197,17 @@ func testPortal(t *testing.T, s *scripted) {
 	s.refuse <- 200 // with no JSON
 	const ask = "import('/anteroom.js').then(({ Anteroom }) => new Anteroom().identity()).catch(({ name, code }) => `${name} ${code}`)"
 	if got := eval[string](s, ask); got != "AnteroomError UNAVAILABLE" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func testOtherAddress(t *testing.T, s *scripted) {
+	const ask = `import('/anteroom.js').then(({ Anteroom }) => {
+		const anteroom = new Anteroom();
+		const calls = [anteroom.getRoom(''), anteroom.reserve('.'), anteroom.cancel({ roomId: 'r', permit: '..' })];
+		return Promise.all(calls.map((call) => call.then(() => 'answered', ({ code }) => code)));
+	}).then((codes) => codes.join(' '))`
+	if got := eval[string](s, ask); got != "BAD_REQUEST BAD_REQUEST BAD_REQUEST" {
 		t.Errorf("got %s", got)
 	}
 }

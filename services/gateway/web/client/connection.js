@@ -106,7 +106,9 @@ export class RoomConnection extends EventTarget {
   get position() { return this.#log.position; }
 
   /**
-   * Sends a message. While there is no connection it waits for one.
+   * Sends a message. While there is no connection it waits for one. Messages that wait
+   * together keep their order, unless the server refuses some for now (RATE_LIMITED):
+   * who needs it then awaits each.
    * @param {any} body any JSON value; the frame may have 16 KiB unless the server allows more
    * @param {{id?: string}} [options] the id that marks retries, 1–64 characters; one that waits already is not sent again
    * @returns {Promise<object>} the MESSAGE frame as the room got it, with `seq` and `time`

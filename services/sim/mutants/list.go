@@ -79,7 +79,7 @@ var mutants = []mutant{
 		{lua + "renew.lua", "local late = latest and latest < ends\n", "local late = false\n"},
 	}},
 	{"subscription-trusted", "I7: one that brings nothing any more is believed", []edit{
-		{"pkg/roomlog/subscriber.go", "		if silent > probePatience {\n", "		if silent > 1000*probePatience {\n"},
+		{"pkg/roomlog/probe.go", "		if silent > probePatience {\n", "		if silent > 1000*probePatience {\n"},
 	}},
 	{"break-not-read", "I7: what was published while nobody listened waits for a later entry", []edit{
 		{gateway + "hub.go", "					if r := s.rooms[roomID]; r != nil {\n", "					if r := s.rooms[roomID]; r != nil && len(r.members) == 0 {\n"},

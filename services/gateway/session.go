@@ -95,8 +95,6 @@ func (s *session) init(ask *wire.ClientFrame) {
 	s.hear()
 }
 
-func (s *session) hear() { s.heardAt.Store(int64(s.g.hub.clock())) }
-
 // talking tells the keeper to look at every tick.
 func (s *session) talking() {
 	s.talks.Store(true)
@@ -105,78 +103,9 @@ func (s *session) talking() {
 	}
 }
 
-// hearControl hears a control frame. Between the fragments of a message it is no sign
-// of life: else a peer could leave a message unfinished for ever.
-func (s *session) hearControl() {
-	if !s.amid {
-		s.hear()
-	}
-}
-
-func (s *session) renewedAt(sent time.Duration) { s.leasedUntil(sent + wire.Lease) }
-
-// leasedUntil never makes a lease shorter: a renewal that was held up takes nothing away.
-func (s *session) leasedUntil(end time.Duration) {
-	for until := s.leaseUntil.Load(); until < int64(end) && !s.leaseUntil.CompareAndSwap(until, int64(end)); {
-		until = s.leaseUntil.Load()
-	}
-}
-
-func (s *session) leased() bool { return s.leaseUntil.Load() != 0 }
-
-func (s *session) leaseEnded(now time.Duration) bool {
-	until := s.leaseUntil.Load()
-	return until != 0 && int64(now) >= until
-}
-
-// fenced reports whether the lease has ended, as it does where this process stood still.
-// From then on the session neither sends nor receives, until the keeper ends it.
-func (s *session) fenced(now time.Duration) bool {
-	if !s.lapsed.Load() && s.leaseEnded(now) {
-		s.lapsed.Store(true)
-		s.sock.fence()
-	}
-	return s.lapsed.Load()
-}
-
 // send sends frames while the lease lives.
 func (s *session) send(frames []byte) bool {
 	return !s.fenced(s.g.hub.clock()) && s.sock.send(frames)
-}
-
-// endsAt is the clock at which endedBy ends a session that does not talk, unless its lease
-// is renewed, or its peer heard of.
-func (s *session) endsAt() time.Duration {
-	at := time.Duration(s.heardAt.Load()) + wire.PeerSilence
-	if s.leased() {
-		at = min(at, time.Duration(s.leaseUntil.Load())-fence)
-	}
-	return at
-}
-
-// endedBy closes the session when its lease is about to end without a renewal, or its
-// peer has been silent for too long. Behind a time in which this process stood still, who
-// has ended the session meanwhile is heard first.
-func (s *session) endedBy(now time.Duration, stood bool) bool {
-	switch {
-	case s.fenced(now): // for good, though a renewal may yet come in
-		if !stood {
-			s.close(wire.CloseLeaseLost)
-		}
-		return true
-	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
-		s.sock.abort()
-		return true
-	case stood: // what came meanwhile is only being read
-		return false
-	case s.leaseEnded(now + fence):
-		s.close(wire.CloseLeaseLost)
-		return true
-	case s.talks.Load() && s.owesEcho(now):
-		s.close(wire.CloseUnavailable)
-		return true
-	}
-	return false
 }
 
 // close ends the session with a code, from any goroutine.

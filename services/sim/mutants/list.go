@@ -33,7 +33,7 @@ var mutants = []mutant{
 			"append(append([]any{roomID}, args...), fmt.Sprintf(\"at:%d\", time.Now().UnixMilli()))...).Slice()"},
 	}},
 	{"no-self-fencing", "I6: a gateway goes on though its lease has ended", []edit{
-		{gateway + "session.go", "	return until != 0 && int64(now) >= until\n", "	return until < 0 && int64(now) >= until\n"},
+		{gateway + "lease.go", "	return until != 0 && int64(now) >= until\n", "	return until < 0 && int64(now) >= until\n"},
 	}},
 	{"delete-at-local-zero", "I5: the last session's end deletes a room with reserved seats", []edit{
 		{lua + "lib.lua", "  if occupied() + call('ZCARD', PERMITS) > 0 then\n", "  if occupied() > 0 then\n"},
@@ -85,7 +85,7 @@ var mutants = []mutant{
 		{gateway + "hub.go", "					if r := s.rooms[roomID]; r != nil {\n", "					if r := s.rooms[roomID]; r != nil && len(r.members) == 0 {\n"},
 	}},
 	{"lease-too-long", "I6: a gateway takes a lease for 4 s longer than it is", []edit{
-		{gateway + "session.go", "leasedUntil(end time.Duration) {\n", "leasedUntil(end time.Duration) {\n	end += 4 * time.Second\n"},
+		{gateway + "lease.go", "leasedUntil(end time.Duration) {\n", "leasedUntil(end time.Duration) {\n	end += 4 * time.Second\n"},
 	}},
 	{"runs-share-an-id", "I8: the reaper comes to another room than the one that a call was for", []edit{
 		{lua + "lib.lua", "  ID = args[1]\n", "  ID = ID or args[1]\n"},

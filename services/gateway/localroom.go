@@ -52,21 +52,6 @@ type localRoom struct {
 	occupancyAt  time.Duration // when one was sent last; long ago at first
 }
 
-// batch is frames that go to the members in one write each. A room has the memory for
-// it only as long as there are some: most rooms are silent most of the time.
-type batch struct {
-	frames        []byte
-	offsets       []offset
-	tellsOccupied bool // OCCUPANCY is among the frames
-}
-
-// offset says which part of batch is an entry: members that joined in the middle of a
-// batch have it already.
-type offset struct {
-	seq      int64
-	from, to int
-}
-
 func (r *localRoom) dropIfEmpty() {
 	if len(r.members) == 0 && r.joining == 0 && r.shard.rooms[r.id] == r {
 		delete(r.shard.rooms, r.id)
@@ -247,71 +232,6 @@ func (r *localRoom) give(e roomlog.Entry) {
 	}
 }
 
-// put appends a frame that takes the members on to seq.
-func (r *localRoom) put(seq int64, frame []byte) {
-	r.touch()
-	from := len(r.frames)
-	r.frames = appendFrame(r.frames, frame)
-	r.offsets = append(r.offsets, offset{seq, from, len(r.frames)})
-	r.last = seq
-}
-
-func (r *localRoom) touch() {
-	if !r.dirty {
-		r.dirty = true
-		r.shard.dirty = append(r.shard.dirty, r)
-	}
-	if r.frames == nil {
-		r.batch = r.shard.lend()
-	}
-}
-
-func (b *batch) full() bool { return len(b.frames) >= fullBatch }
-
-// early reports whether the room need not rest on.
-func (r *localRoom) early() bool {
-	if r.pieces {
-		return !slices.ContainsFunc(r.members, func(m *session) bool { return m.sock.waits() })
-	}
-	return r.full()
-}
-
-// flush sends the batch, and begins the next one with what did not fit. A session whose
-// lease has ended gets nothing any more.
-func (r *localRoom) flush(now time.Duration) {
-	if r.tellsOccupied {
-		r.occupancyAt = now
-	}
-	for i := 0; i < len(r.members); {
-		m := r.members[i]
-		if !m.fenced(now) && !r.sendBatch(m) {
-			r.remove(m)
-			continue
-		}
-		i++
-	}
-	r.shard.metrics.deliveries.Add(len(r.offsets) * len(r.members))
-	for _, m := range slices.Clone(r.leaving) {
-		if r.last >= m.until {
-			r.remove(m)
-		}
-	}
-	r.tellGiven()
-	r.shard.giveBack(r.batch)
-	r.batch = batch{}
-	began := r.pieces
-	if r.pieces = r.onward || r.reading == 0 && len(r.waiting.entries) > 0; r.pieces && !began {
-		r.patientUntil = now + piecesMost
-	}
-	switch {
-	case r.onward:
-		r.onward = false
-		r.startRead(0)
-	case r.pieces:
-		r.giveWaiting()
-	}
-}
-
 // tellGiven tells sessions how far they were given the log. While members of two lives are
 // here, it is not known which of them that is true of.
 func (r *localRoom) tellGiven() {
@@ -320,36 +240,6 @@ func (r *localRoom) tellGiven() {
 	} else {
 		r.given.Store(r.last)
 	}
-}
-
-// rests is how long the room rests on, if at all. Any goroutine may ask.
-func (r *localRoom) rests(now time.Duration) time.Duration {
-	return time.Duration(r.restUntil.Load()) - now
-}
-
-func (r *localRoom) sendBatch(m *session) bool {
-	frames := r.frames
-	switch {
-	case r.mixed && m.joined.Epoch != r.epoch:
-		return true // of another life of the room
-	case len(r.offsets) > 0 && m.since >= r.offsets[0].seq:
-		frames = r.since(m.since)
-	}
-	return len(frames) == 0 || m.sock.send(frames)
-}
-
-// since is the batch's frames without the entries up to a seq.
-func (b *batch) since(seq int64) []byte {
-	var frames []byte
-	end := 0
-	for _, o := range b.offsets {
-		frames = append(frames, b.frames[end:o.from]...)
-		if o.seq > seq {
-			frames = append(frames, b.frames[o.from:o.to]...)
-		}
-		end = o.to
-	}
-	return append(frames, b.frames[end:]...)
 }
 
 func (r *localRoom) closeSession(id string, code wire.CloseCode) {
@@ -391,13 +281,6 @@ func (r *localRoom) closeWhere(code wire.CloseCode, end func(*session) bool) {
 			continue
 		}
 		i++
-	}
-}
-
-// sendNow sends what came before a close.
-func (r *localRoom) sendNow() {
-	for len(r.frames) > 0 {
-		r.flush(r.shard.hub.clock())
 	}
 }
 

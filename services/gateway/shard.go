@@ -11,41 +11,6 @@ import (
 // maxInbox is how many events may wait for a shard; more are read from the log later.
 const maxInbox = 1 << 16
 
-const (
-	// A room with many members here rests after each flush, so that what comes meanwhile
-	// goes out in one write a member. A write costs 9 µs, and what is added to it 0.4 µs: so
-	// a hot room costs less the hotter it is, and leaves most of its shard to the others. A
-	// room that is calm never waits.
-	manyMembers = 20                     // fewer, and a room does not rest
-	busyWrite   = 30 * time.Microsecond  // of rest for each of them,
-	busyRest    = 5 * time.Millisecond   // at most
-	hotBatch    = 4                      // entries in a flush from which on a room is hot: nobody reads so fast
-	hotWrite    = 150 * time.Microsecond // of rest for each member then,
-	hotRest     = 15 * time.Millisecond  // at most
-	fullBatch   = 64 << 10               // bytes with which a room does not rest on
-
-	// What comes in one go and is more than that, as behind a time in which this process
-	// stood still, goes out a piece at a time, so that nobody who reads is called slow.
-	pieceRest  = 50 * time.Millisecond // until the next one, at most,
-	pieceLook  = time.Millisecond      // or until everybody was seen to have taken the last;
-	piecesMost = time.Second           // and after that, nobody is waited for
-
-	smallBatch = 512 // bytes of a batch's memory at first
-	mostUnused = 64  // batches whose memory is kept for the next rooms
-)
-
-// restAfter is how long a room rests after a flush.
-func restAfter(members, entries int) time.Duration {
-	switch {
-	case members < manyMembers:
-		return 0
-	case entries < hotBatch:
-		return min(time.Duration(members)*busyWrite, busyRest)
-	default:
-		return min(time.Duration(members)*hotWrite, hotRest)
-	}
-}
-
 // shard serves a part of this gateway's members. One goroutine owns its rooms and who
 // is in them, so what it does needs no locks and keeps its order. It never waits:
 // reads of the log come back to it through its inbox.
@@ -151,59 +116,6 @@ func (s *shard) serve(ctx context.Context) {
 			rested.Reset(rest)
 		}
 		clear(batch) // lets go of frames and closures
-	}
-}
-
-// flush sends each room's frames to its members, one write each. It answers with how
-// long the first of those rooms rests that it left for later, 0 where there is none.
-func (s *shard) flush() (rest time.Duration) {
-	now := s.hub.clock()
-	dirty := s.dirty
-	s.dirty = s.spare[:0]
-	for _, r := range dirty {
-		left := r.rests(now)
-		if left > 0 && !r.early() {
-			s.dirty = append(s.dirty, r)
-		} else {
-			r.dirty = false
-			left = restAfter(len(r.members), len(r.offsets))
-			r.flush(now)
-			now = s.hub.clock()
-			if r.pieces {
-				left = max(min(pieceRest, r.patientUntil-now), pieceLook)
-			}
-			r.restUntil.Store(int64(now + left))
-		}
-		if !r.dirty {
-			continue
-		}
-		if r.pieces {
-			left = min(left, pieceLook)
-		}
-		if rest == 0 || left < rest {
-			rest = left
-		}
-	}
-	clear(dirty)
-	s.spare = dirty[:0]
-	return rest
-}
-
-// lend gives a room memory for a batch.
-func (s *shard) lend() batch {
-	n := len(s.unused)
-	if n == 0 {
-		return batch{frames: make([]byte, 0, smallBatch)}
-	}
-	b := s.unused[n-1]
-	s.unused = s.unused[:n-1]
-	return b
-}
-
-// giveBack takes it back for the next room, unless there is much of it.
-func (s *shard) giveBack(b batch) {
-	if b.frames != nil && cap(b.frames) <= pieceSize && len(s.unused) < mostUnused {
-		s.unused = append(s.unused, batch{frames: b.frames[:0], offsets: b.offsets[:0]})
 	}
 }
 

@@ -84,7 +84,7 @@ func (r *localRoom) startRead(delay time.Duration) {
 	r.reading, r.newer = r.reads, false
 	s, number, first := r.shard, r.reads, r.last+1
 	s.reads.Go(func() {
-		if !s.hub.wait(delay) {
+		if !pause(s.hub.ctx, delay) {
 			return
 		}
 		found, err := s.hub.readPage(r.id, first)

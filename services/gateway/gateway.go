@@ -224,6 +224,9 @@ func (g *Gateway) Drain(ctx context.Context) {
 
 // pause reports false when ctx ends before d is over.
 func pause(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

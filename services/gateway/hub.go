@@ -80,21 +80,6 @@ func newHub(ctx context.Context, cfg Config, m *gatewayMetrics) *hub {
 // clock is the time since the gateway's start: it never goes backwards.
 func (h *hub) clock() time.Duration { return time.Since(h.start) }
 
-// wait reports false when the gateway ends before d is over.
-func (h *hub) wait(d time.Duration) bool {
-	if d == 0 {
-		return h.ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-h.ctx.Done():
-		return false
-	}
-}
-
 // enter prepares for a session's join: its room is followed once the channel that comes
 // back is closed, and its shard remembers what is published. Undone by exit. Members of
 // one group have the same number.

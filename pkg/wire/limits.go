@@ -9,19 +9,22 @@ import (
 
 // Limits and periods of the contract.
 const (
-	MaxRoomIDLen       = 64      // characters
-	MaxTitleLen        = 100     // characters
-	MaxNicknameLen     = 40      // characters
-	MaxUserIDLen       = 128     // bytes
-	MaxMessageIDLen    = 64      // characters
-	MaxCapacity        = 100_000 // seats
-	MaxFullPresence    = 1_000   // seats of a room whose joins and leaves are logged
-	DefaultFullUpTo    = 256     // seats: above, presence is count unless chosen
-	MaxTimeoutSeconds  = 86_400
-	DefaultFrameBytes  = 16 << 10  // of a client's frame
-	MaxQueuedBytes     = 256 << 10 // waiting to be sent to one session
-	HistoryEntries     = 1_000     // of a room's log
-	MaxMalformedFrames = 10        // the last of which ends the connection
+	MaxRoomIDLen        = 64      // characters
+	MaxTitleLen         = 100     // characters
+	MaxNicknameLen      = 40      // characters
+	MaxUserIDLen        = 128     // bytes
+	MaxMessageIDLen     = 64      // characters
+	MaxCapacity         = 100_000 // seats
+	MaxFullPresence     = 1_000   // seats of a room whose joins and leaves are logged
+	DefaultFullUpTo     = 256     // seats: above, presence is count unless chosen
+	MaxTimeoutSeconds   = 86_400
+	DefaultEmptySeconds = 60        // of a room that nobody has entered yet
+	MaxPageSize         = 100       // rooms
+	DefaultPageSize     = 20        // rooms
+	DefaultFrameBytes   = 16 << 10  // of a client's frame
+	MaxQueuedBytes      = 256 << 10 // waiting to be sent to one session
+	HistoryEntries      = 1_000     // of a room's log
+	MaxMalformedFrames  = 10        // the last of which ends the connection
 
 	PermitTTL     = 15 * time.Second
 	Lease         = 15 * time.Second

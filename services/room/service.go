@@ -35,11 +35,8 @@ type Service struct {
 func NewService(store Store, log Log) *Service { return &Service{store: store, log: log} }
 
 const (
-	defaultEmptyTimeout = 60 // s
-	defaultPageSize     = 20
-	maxPageSize         = 100
-	maxPageToken        = 256 // bytes
-	maxRenewals         = 10_000
+	maxPageToken = 256 // bytes
+	maxRenewals  = 10_000
 )
 
 // CreateRoom makes a room.
@@ -57,7 +54,7 @@ func (s *Service) CreateRoom(ctx context.Context, req *roomv1.CreateRoomRequest)
 
 // newSpec checks a request and fills in the defaults.
 func newSpec(req *roomv1.CreateRoomRequest) (Spec, error) {
-	empty, departure := int32(defaultEmptyTimeout), req.GetDepartureTimeoutSeconds()
+	empty, departure := int32(wire.DefaultEmptySeconds), req.GetDepartureTimeoutSeconds()
 	if req.EmptyTimeoutSeconds != nil {
 		empty = req.GetEmptyTimeoutSeconds()
 	}
@@ -130,9 +127,9 @@ func (s *Service) GetRoom(ctx context.Context, req *roomv1.GetRoomRequest) (*roo
 func (s *Service) ListRooms(ctx context.Context, req *roomv1.ListRoomsRequest) (*roomv1.ListRoomsResponse, error) {
 	size := int(req.GetPageSize())
 	if size == 0 {
-		size = defaultPageSize
+		size = wire.DefaultPageSize
 	}
-	if err := wire.CheckRange("pageSize", size, 1, maxPageSize); err != nil {
+	if err := wire.CheckRange("pageSize", size, 1, wire.MaxPageSize); err != nil {
 		return nil, err
 	}
 	if len(req.GetPageToken()) > maxPageToken {

@@ -13,12 +13,6 @@ import (
 
 const securityScheme = "identity"
 
-// The room service's limits of a page (room.proto, ListRoomsRequest).
-const (
-	maxPageSize     = 100
-	defaultPageSize = 20
-)
-
 // roomIDPattern says in OpenAPI what wire.CheckID checks.
 const roomIDPattern = "^[A-Za-z0-9_-]{1,64}$"
 
@@ -36,7 +30,7 @@ func (roomIDParam) Schema(huma.Registry) *huma.Schema {
 
 // Schema is the parameter's documentation.
 func (pageSizeParam) Schema(huma.Registry) *huma.Schema {
-	return &huma.Schema{Type: huma.TypeInteger, Minimum: number(1), Maximum: number(maxPageSize), Default: defaultPageSize}
+	return &huma.Schema{Type: huma.TypeInteger, Minimum: number(1), Maximum: number(wire.MaxPageSize), Default: wire.DefaultPageSize}
 }
 
 var (
@@ -155,10 +149,7 @@ func finishSpec(doc *huma.OpenAPI) []byte {
 		all[answer].AdditionalProperties = nil // clients let new fields pass
 	}
 	code := all["Problem"].Properties["code"]
-	for _, c := range []wire.Code{
-		wire.BadRequest, wire.Unauthenticated, wire.Forbidden, wire.RoomNotFound, wire.RoomExists,
-		wire.RoomFull, wire.PermitExpired, wire.RateLimited, wire.Unavailable, wire.Internal,
-	} {
+	for _, c := range wire.Codes() {
 		code.Enum = append(code.Enum, c)
 	}
 	all["CreateIdentity"].Properties["nickname"].MaxLength = new(wire.MaxNicknameLen)
@@ -169,7 +160,7 @@ func finishSpec(doc *huma.OpenAPI) []byte {
 	between(room["emptyTimeoutSeconds"], 1, wire.MaxTimeoutSeconds)
 	between(room["departureTimeoutSeconds"], 0, wire.MaxTimeoutSeconds)
 	// Not as tags: huma would send them for the user, and the room service has them.
-	room["emptyTimeoutSeconds"].Default, room["departureTimeoutSeconds"].Default = 60, 0
+	room["emptyTimeoutSeconds"].Default, room["departureTimeoutSeconds"].Default = wire.DefaultEmptySeconds, 0
 	return mustJSON(doc)
 }
 

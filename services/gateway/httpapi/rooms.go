@@ -184,5 +184,5 @@ func (p pageSizeParam) value() (int32, error) {
 	if err != nil {
 		return 0, wire.Errorf(wire.BadRequest, "pageSize is not a whole number, or far out of range")
 	}
-	return int32(n), wire.CheckRange("pageSize", int(n), 1, maxPageSize)
+	return int32(n), wire.CheckRange("pageSize", int(n), 1, wire.MaxPageSize)
 }

@@ -18,12 +18,16 @@
 package roomlog
 
 import (
+	"fmt"
 	"hash/fnv"
 	"strconv"
 )
 
-// DefaultPartitions is the number of partitions of a new cluster.
-const DefaultPartitions = 64
+// The numbers of partitions: of a new cluster, and the most that there may be.
+const (
+	DefaultPartitions = 64
+	MaxPartitions     = 4096
+)
 
 // ClusterKey is a hash that records what all processes of a cluster must agree on.
 const ClusterKey = "ar:cluster"
@@ -33,6 +37,14 @@ const ClusterKey = "ar:cluster"
 // touch them, the partition's index and its due queue on Redis Cluster too.
 type Layout struct {
 	Partitions int
+}
+
+// Check finds what no cluster has, in terms of the setting.
+func (l Layout) Check() error {
+	if l.Partitions < 1 || l.Partitions > MaxPartitions {
+		return fmt.Errorf("--partitions is %d, outside 1 to %d", l.Partitions, MaxPartitions)
+	}
+	return nil
 }
 
 // Partition is the partition of a room, 0 to Partitions-1.

@@ -92,6 +92,9 @@ func New(cfg Config) (*Gateway, error) {
 	if err := wire.CheckID("gateway id", cfg.ID); err != nil {
 		return nil, err
 	}
+	if err := cfg.Layout.Check(); err != nil {
+		return nil, err
+	}
 	if cfg.Refuse == nil {
 		return nil, errors.New("nothing answers requests that are not upgraded")
 	}

@@ -33,11 +33,10 @@ type settings struct {
 
 // Validate is called by kong.
 func (s *settings) Validate() error {
-	if s.Partitions < 1 || s.Partitions > 4096 {
-		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
-	}
-	return cmp.Or(run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen))
+	return cmp.Or(s.layout().Check(), run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen))
 }
+
+func (s *settings) layout() roomlog.Layout { return roomlog.Layout{Partitions: s.Partitions} }
 
 func main() {
 	var s settings
@@ -61,7 +60,7 @@ func (s *settings) serve(ctx context.Context) error {
 		return fmt.Errorf("--redis: %w", err)
 	}
 	defer rdb.Close()
-	layout := roomlog.Layout{Partitions: s.Partitions}
+	layout := s.layout()
 	agree := func(ctx context.Context) error { return roomlog.Agree(ctx, rdb, layout) }
 	if err := run.Await(ctx, "Redis", agree); err != nil {
 		return err

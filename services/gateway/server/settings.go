@@ -38,8 +38,6 @@ type Settings struct {
 // Check finds what no gateway could start with.
 func (s *Settings) Check() error {
 	switch {
-	case s.Partitions < 1 || s.Partitions > 4096:
-		return fmt.Errorf("--partitions is %d, outside 1 to 4096", s.Partitions)
 	case s.MaxFrameBytes < 256 || s.MaxFrameBytes > 1<<20:
 		return fmt.Errorf("--max-frame-bytes is %d, outside 256 to 1048576", s.MaxFrameBytes)
 	case s.IdentityTTL < time.Second:
@@ -49,12 +47,15 @@ func (s *Settings) Check() error {
 		return fmt.Errorf("--allowed-origins: %w", err)
 	}
 	return cmp.Or(
+		s.layout().Check(),
 		checkRate("--message-rate", s.MessageRate), checkRate("--frame-rate", s.FrameRate),
 		checkRate("--connect-rate", s.ConnectRate), checkRate("--http-rate", s.HTTPRate),
 		checkCount("--max-sockets", s.MaxSockets), checkBurst("--message-burst", s.MessageBurst, s.MessageRate), checkBurst("--frame-burst", s.FrameBurst, s.FrameRate),
 		checkCount("--connect-burst", s.ConnectBurst), checkCount("--http-burst", s.HTTPBurst),
 	)
 }
+
+func (s *Settings) layout() roomlog.Layout { return roomlog.Layout{Partitions: s.Partitions} }
 
 func checkCount(flag string, n int) error {
 	if n >= 0 {
@@ -90,7 +91,7 @@ func (s *Settings) Gateway(id, identityKey string) (gateway.Config, error) {
 		return gateway.Config{}, fmt.Errorf("--allowed-origins: %w", err)
 	}
 	return gateway.Config{
-		ID: id, Layout: roomlog.Layout{Partitions: s.Partitions}, Identities: signer, Origins: origins,
+		ID: id, Layout: s.layout(), Identities: signer, Origins: origins,
 		MaxFrameBytes: s.MaxFrameBytes, MessageRate: s.MessageRate, MessageBurst: s.MessageBurst, WalkIn: s.WalkIn,
 		FrameRate: s.FrameRate, FrameBurst: s.FrameBurst, MaxSockets: s.sockets(openFiles()),
 	}, nil

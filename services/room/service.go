@@ -1,6 +1,7 @@
 package room
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"math"
@@ -58,7 +59,7 @@ func newSpec(req *roomv1.CreateRoomRequest) (Spec, error) {
 	if req.EmptyTimeoutSeconds != nil {
 		empty = req.GetEmptyTimeoutSeconds()
 	}
-	if err := firstError(
+	if err := cmp.Or(
 		optionalID("roomId", req.GetRoomId()),
 		wire.CheckText("title", req.GetTitle(), wire.MaxTitleLen),
 		wire.CheckRange("capacity", int(req.GetCapacity()), 1, wire.MaxCapacity),
@@ -148,7 +149,7 @@ func (s *Service) ListRooms(ctx context.Context, req *roomv1.ListRoomsRequest) (
 
 // DeleteRoom drops a room.
 func (s *Service) DeleteRoom(ctx context.Context, req *roomv1.DeleteRoomRequest) (*roomv1.DeleteRoomResponse, error) {
-	if err := firstError(wire.CheckID("roomId", req.GetRoomId()), optionalID("requestId", req.GetRequestId())); err != nil {
+	if err := cmp.Or(wire.CheckID("roomId", req.GetRoomId()), optionalID("requestId", req.GetRequestId())); err != nil {
 		return nil, err
 	}
 	return &roomv1.DeleteRoomResponse{}, s.store.Delete(ctx, req.GetRoomId(), req.GetRequestId())
@@ -156,7 +157,7 @@ func (s *Service) DeleteRoom(ctx context.Context, req *roomv1.DeleteRoomRequest)
 
 // ReservePermit reserves a seat.
 func (s *Service) ReservePermit(ctx context.Context, req *roomv1.ReservePermitRequest) (*roomv1.ReservePermitResponse, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		wire.CheckID("roomId", req.GetRoomId()),
 		wire.CheckUserID(req.GetUserId()),
 		wire.CheckText("nickname", req.GetNickname(), wire.MaxNicknameLen),
@@ -215,7 +216,7 @@ func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
 		Member:      wire.Member{UserID: req.GetUserId(), Nickname: req.GetNickname()},
 		OwnSeatOnly: req.GetOwnSeatOnly(),
 	}
-	if err := firstError(
+	if err := cmp.Or(
 		wire.CheckID("roomId", j.RoomID),
 		wire.CheckID("sessionId", j.Session),
 		wire.CheckID("gatewayId", j.Gateway),
@@ -258,7 +259,7 @@ func timeOf(field string, t *timestamppb.Timestamp) (time.Time, error) {
 
 // RenewLeases renews the leases of many sessions.
 func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesRequest) (*roomv1.RenewLeasesResponse, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		wire.CheckID("gatewayId", req.GetGatewayId()),
 		wire.CheckRange("number of sessions", len(req.GetSessions()), 0, maxRenewals),
 	); err != nil {
@@ -266,7 +267,7 @@ func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesReques
 	}
 	leases := make([]Lease, len(req.GetSessions()))
 	for i, ref := range req.GetSessions() {
-		if err := firstError(wire.CheckID("roomId", ref.GetRoomId()), wire.CheckID("sessionId", ref.GetSessionId())); err != nil {
+		if err := cmp.Or(wire.CheckID("roomId", ref.GetRoomId()), wire.CheckID("sessionId", ref.GetSessionId())); err != nil {
 			return nil, err
 		}
 		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), Epoch: ref.GetEpoch()}
@@ -297,7 +298,7 @@ var causes = map[Cause]roomv1.LostSession_Cause{
 
 // Leave gives a seat up.
 func (s *Service) Leave(ctx context.Context, req *roomv1.LeaveRequest) (*roomv1.LeaveResponse, error) {
-	if err := firstError(wire.CheckID("roomId", req.GetRoomId()), wire.CheckID("sessionId", req.GetSessionId())); err != nil {
+	if err := cmp.Or(wire.CheckID("roomId", req.GetRoomId()), wire.CheckID("sessionId", req.GetSessionId())); err != nil {
 		return nil, err
 	}
 	reason := wire.ReasonLeft
@@ -313,7 +314,7 @@ func (s *Service) Leave(ctx context.Context, req *roomv1.LeaveRequest) (*roomv1.
 
 // RemoveMember takes a user out of a room.
 func (s *Service) RemoveMember(ctx context.Context, req *roomv1.RemoveMemberRequest) (*roomv1.RemoveMemberResponse, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		wire.CheckID("roomId", req.GetRoomId()), wire.CheckUserID(req.GetUserId()), optionalID("requestId", req.GetRequestId()),
 	); err != nil {
 		return nil, err
@@ -323,7 +324,7 @@ func (s *Service) RemoveMember(ctx context.Context, req *roomv1.RemoveMemberRequ
 
 // Publish appends a message of the application.
 func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roomv1.PublishResponse, error) {
-	if err := firstError(
+	if err := cmp.Or(
 		wire.CheckID("roomId", req.GetRoomId()),
 		wire.CheckMessageID("messageId", req.GetMessageId()),
 	); err != nil {
@@ -384,13 +385,4 @@ func (r Room) proto() *roomv1.Room {
 
 func memberProto(m wire.Member) *roomv1.Member {
 	return &roomv1.Member{UserId: m.UserID, Nickname: m.Nickname}
-}
-
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"cmp"
 	"flag"
 	"fmt"
 	"io/fs"
@@ -118,7 +119,7 @@ func (m mutant) try(dir string) (by []string, err error) {
 	restore, err := m.apply(dir)
 	defer func() {
 		for path, was := range restore {
-			err = firstError(err, os.WriteFile(path, was, 0o644))
+			err = cmp.Or(err, os.WriteFile(path, was, 0o644))
 		}
 	}()
 	if err != nil {
@@ -145,13 +146,6 @@ func (m mutant) try(dir string) (by []string, err error) {
 		by = append(by, suite.name+": "+tests)
 	}
 	return by, nil
-}
-
-func firstError(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // apply makes the mutant's edits. What they replace must be there exactly once, so that

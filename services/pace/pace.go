@@ -179,7 +179,7 @@ func (r *run) talk(ctx context.Context) error {
 	from := begin + r.cfg.Warmup
 	until := from + r.cfg.Window
 	c.watch(from, until)
-	sending := c.talk(begin, until)
+	sending := c.talk(ctx, begin, until)
 	r.cfg.Progress(fmt.Sprintf("warm up for %v, measure for %v", r.cfg.Warmup, r.cfg.Window))
 	w, err := r.window(ctx, from, until)
 	if waited := sending.wait(); err == nil {

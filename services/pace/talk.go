@@ -1,6 +1,7 @@
 package pace
 
 import (
+	"context"
 	"fmt"
 	"time"
 )
@@ -37,12 +38,12 @@ func (c *crowd) watch(from, until time.Duration) {
 	c.poller.locked(func() { c.from, c.until = from, until })
 }
 
-// talk lets the members send until the time is over.
-func (c *crowd) talk(begin, until time.Duration) *sending {
+// talk lets the members send until the time is over, or ctx ends.
+func (c *crowd) talk(ctx context.Context, begin, until time.Duration) *sending {
 	s := &sending{done: make(chan error, 1)}
 	switch c.cfg.Shape.Kind {
 	case Paced:
-		go func() { s.done <- c.paced(begin, until, &s.late) }()
+		go func() { s.done <- c.paced(ctx, begin, until, &s.late) }()
 	case Burst:
 		s.done <- c.kick()
 	default:
@@ -52,14 +53,14 @@ func (c *crowd) talk(begin, until time.Duration) *sending {
 }
 
 // paced sends each message when it is due, whatever became of those before.
-func (c *crowd) paced(begin, until time.Duration, late *histogram) error {
+func (c *crowd) paced(ctx context.Context, begin, until time.Duration, late *histogram) error {
 	defer precise()()
 	shape := c.cfg.Shape
 	var buf []byte
-	for i := 0; ; i++ {
+	for i := 0; ctx.Err() == nil; i++ {
 		due := begin + shape.due(i)
 		if due >= until {
-			return nil
+			break
 		}
 		sleepUntil(due)
 		r, k := shape.turn(i)
@@ -69,6 +70,7 @@ func (c *crowd) paced(begin, until time.Duration, late *histogram) error {
 		}
 		late.add(now() - due)
 	}
+	return nil
 }
 
 // kick begins a burst, which goes on by itself: each message that comes back to its

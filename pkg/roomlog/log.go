@@ -87,15 +87,10 @@ type Range struct {
 }
 
 // Read answers with the entries first…last of a room (to the newest when last is 0)
-// as far as history reaches; ROOM_NOT_FOUND where there is no room, UNAVAILABLE
-// where Redis is out of reach.
-func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64) (Range, error) {
-	return ReadPage(ctx, rdb, layout, roomID, first, last, 0)
-}
-
-// ReadPage is Read of so many bytes of frames: the entry that reaches them is the last
-// one, so that there is one at least. 0 is no limit.
-func ReadPage(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64, bytes int) (Range, error) {
+// as far as history reaches, and at most so many bytes of frames: the entry that reaches
+// them is the last one, so that there is one at least; 0 is no limit. ROOM_NOT_FOUND where
+// there is no room, UNAVAILABLE where Redis is out of reach.
+func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64, bytes int) (Range, error) {
 	k := layout.Keys(roomID)
 	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Sessions()}, first, last, bytes).Slice()
 	if err != nil {

@@ -100,7 +100,7 @@ func (f *fixture) publish(m roomlog.Message) roomlog.Result {
 
 func (f *fixture) read(first, last int64) roomlog.Range {
 	f.Helper()
-	r, err := roomlog.Read(f.ctx, f.rdb, f.layout, "r", first, last)
+	r, err := roomlog.Read(f.ctx, f.rdb, f.layout, "r", first, last, 0)
 	f.must(err)
 	return r
 }
@@ -206,7 +206,7 @@ func TestReadAnswersWithTheRangeAsked(t *testing.T) {
 				f.Errorf("%d to %d: %s", c.first, c.last, diff)
 			}
 		}
-		_, err := roomlog.Read(f.ctx, f.rdb, f.layout, "nowhere", 1, 0)
+		_, err := roomlog.Read(f.ctx, f.rdb, f.layout, "nowhere", 1, 0, 0)
 		if wire.CodeOf(err) != wire.RoomNotFound {
 			f.Error(err)
 		}
@@ -229,7 +229,7 @@ func TestPageEndsWithTheEntryThatFillsIt(t *testing.T) {
 			{5, 7, 10 * size, upTo(5, 7), false}, {5, 7, 2 * size, upTo(5, 6), true}, {5, 5, 1, upTo(5, 5), false},
 			{1, 0, 100*size + 50, upTo(1, 100), true}, {1, 0, 1 << 20, upTo(1, 150), false}, {151, 0, 1, nil, false},
 		} {
-			got, err := roomlog.ReadPage(f.ctx, f.rdb, f.layout, "r", c.first, c.last, c.bytes)
+			got, err := roomlog.Read(f.ctx, f.rdb, f.layout, "r", c.first, c.last, c.bytes)
 			f.must(err)
 			if diff := cmp.Diff(c.want, seqs(got)); diff != "" || got.More != c.more || got.Last != 150 {
 				f.Errorf("%d to %d of %d bytes: more %v, last %d: %s", c.first, c.last, c.bytes, got.More, got.Last, diff)

@@ -139,7 +139,7 @@ func TestMessagesOfARoomKeepTheOrderInWhichTheyWereGiven(t *testing.T) {
 		}
 		done.Wait()
 		for i := range rooms {
-			r, err := roomlog.Read(f.ctx, f.rdb, f.layout, fmt.Sprintf("r%d", i), 1, 0)
+			r, err := roomlog.Read(f.ctx, f.rdb, f.layout, fmt.Sprintf("r%d", i), 1, 0, 0)
 			f.must(err)
 			for n, e := range r.Entries {
 				var frame wire.ServerFrame

@@ -171,7 +171,7 @@ func (k *talk) finish(within time.Duration) {
 		return !slices.ContainsFunc(k.talkers, (*talker).waits)
 	})
 	for _, r := range k.rooms {
-		log, err := roomlog.Read(k.Context(), k.v.redis, k.v.Layout(), r.id, 1, 0)
+		log, err := roomlog.Read(k.Context(), k.v.redis, k.v.Layout(), r.id, 1, 0, 0)
 		must(k.T, err)
 		eventually(k.T, within, "every member has all of the log", func() bool {
 			return !slices.ContainsFunc(k.talkers, func(m *talker) bool { return m.room == r && m.reached() < log.Last })

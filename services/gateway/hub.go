@@ -28,7 +28,7 @@ type hub struct {
 	replays turns // pages of members who come back, read or being sent
 	reads   turns // of local rooms that catch up
 
-	// readLog is roomlog.ReadPage of pageBytes.
+	// readLog is roomlog.Read of pageBytes.
 	readLog func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error)
 
 	mu    sync.RWMutex
@@ -67,7 +67,7 @@ func newHub(ctx context.Context, cfg Config, m *gatewayMetrics) *hub {
 		ctx: ctx, start: time.Now(), rooms: make(map[string]*presence),
 		replays: make(turns, maxReplays), reads: make(turns, maxReads),
 		readLog: func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error) {
-			return roomlog.ReadPage(ctx, cfg.Redis, cfg.Layout, roomID, first, last, pageBytes)
+			return roomlog.Read(ctx, cfg.Redis, cfg.Layout, roomID, first, last, pageBytes)
 		},
 	}
 	h.subs = roomlog.NewSubscriber(cfg.Redis, cfg.Layout, h)

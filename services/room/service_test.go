@@ -41,7 +41,7 @@ func newFixture(t *testing.T) *fixture {
 	return &fixture{
 		T: t, Service: room.NewService(redisstore.New(rdb, scripts, layout), publisher), ctx: t.Context(),
 		read: func(roomID string) roomlog.Range {
-			r, err := roomlog.Read(t.Context(), rdb, layout, roomID, 1, 0)
+			r, err := roomlog.Read(t.Context(), rdb, layout, roomID, 1, 0, 0)
 			if err != nil {
 				t.Fatal(err)
 			}

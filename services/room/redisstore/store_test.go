@@ -140,7 +140,7 @@ func (f *fixture) refused(err error, code wire.Code) {
 // log reads the whole log of "r".
 func (f *fixture) log() []wire.ServerFrame {
 	f.Helper()
-	r, err := roomlog.Read(f.ctx, f.rdb, f.layout, "r", 1, 0)
+	r, err := roomlog.Read(f.ctx, f.rdb, f.layout, "r", 1, 0, 0)
 	f.must(err)
 	var frames []wire.ServerFrame
 	for i, e := range r.Entries {

@@ -83,19 +83,8 @@ func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
 	}
 }
 
-// Subscribe follows a room and waits until Redis has confirmed it: whatever is
-// published from then on reaches the reader.
-func (s *Subscriber) Subscribe(ctx context.Context, roomID string) error {
-	select {
-	case <-s.Follow(roomID):
-		return nil
-	case <-ctx.Done():
-		return Fault("subscribe", ctx.Err())
-	}
-}
-
-// Follow is Subscribe for a caller that waits by itself: the channel is closed once
-// Redis has confirmed. It does not block.
+// Follow follows a room. The channel is closed once Redis has confirmed that: whatever is
+// published from then on reaches the reader. It does not block.
 func (s *Subscriber) Follow(roomID string) <-chan struct{} {
 	name := s.layout.Keys(roomID).Channel()
 	s.mu.Lock()
@@ -117,7 +106,7 @@ func (s *Subscriber) Follow(roomID string) <-chan struct{} {
 	return live
 }
 
-// Unsubscribe stops following a room, however often it was subscribed: the caller
+// Unsubscribe stops following a room, however often Follow was called: the caller
 // counts its members. It does not block.
 func (s *Subscriber) Unsubscribe(roomID string) {
 	name := s.layout.Keys(roomID).Channel()

@@ -152,54 +152,9 @@ func (k *keeper) serve(ctx context.Context) {
 	}
 }
 
-// tick takes the turns that have passed since the last one: where ticks come late, one
-// would not be enough to ping every session before its silence is too long.
+// tick looks at the sessions, and renews the leases of those whose turn has come.
 func (k *keeper) tick(ctx context.Context) {
-	now := k.g.hub.clock()
-	first := k.turn + 1
-	k.turn = max(int(now/keeperTick), first)
-	passed := func(turn, of int) bool { return (turn-first%of+of)%of <= k.turn-first }
-	var due []*session
-	k.mu.Lock()
-	// Behind a time in which this process stood still, peers that broke off in it are only
-	// being read of. Their leases are not to begin anew: all others' are, at the next tick,
-	// however late that is. A renewal that was being repeated goes on all the same.
-	late := now - k.ticked
-	k.stood = late > 2*keeperTick && !k.stood
-	k.ticked = now
-	for i := range k.turns {
-		t := &k.turns[i]
-		renew := k.kicked || passed(i%renewTurns, renewTurns)
-		if !k.stood && !renew && !t.talks.Load() && now < t.look {
-			continue
-		}
-		t.talks.Store(false)
-		t.look = math.MaxInt64
-		for s := range t.sessions {
-			if k.stood { // nobody was asked meanwhile, or read of
-				heard := s.heardAt.Load()
-				s.heardAt.CompareAndSwap(heard, min(heard+int64(late), int64(now)))
-			}
-			if s.endedBy(now, k.stood) {
-				t.look = now
-				continue
-			}
-			t.look = min(t.look, s.endsAt())
-			s.calm(now)
-			if s.talks.Load() {
-				t.talks.Store(true)
-			}
-			if passed(i, pingTurns) {
-				s.sock.send(pingFrame)
-			}
-			if renew && !k.stood && s.leased() && s.sock.closed() == 0 {
-				due = append(due, s)
-			}
-		}
-	}
-	k.kicked = k.stood
-	collect := k.memory.due(now)
-	k.mu.Unlock()
+	due, collect := k.look(k.g.hub.clock())
 	if collect {
 		// Not debug.FreeOSMemory, which stops a gateway of one core for 100 ms: the runtime
 		// gives back little by little what was collected. The second time it finds what pools
@@ -210,6 +165,61 @@ func (k *keeper) tick(ctx context.Context) {
 		chunk := due[:min(len(due), renewChunk)]
 		k.calls.Go(func() { k.renew(ctx, chunk) })
 	}
+}
+
+// look takes the turns that have passed since the last tick: where ticks come late, one
+// would not be enough to ping every session before its silence is too long. It answers with
+// the sessions whose leases are to be renewed, and whether to collect garbage.
+func (k *keeper) look(now time.Duration) (due []*session, collect bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	first := k.turn + 1
+	k.turn = max(int(now/keeperTick), first)
+	passed := func(turn, of int) bool { return (turn-first%of+of)%of <= k.turn-first }
+	// Behind a time in which this process stood still, peers that broke off in it are only
+	// being read of. Their leases are not to begin anew: all others' are, at the next tick,
+	// however late that is. A renewal that was being repeated goes on all the same.
+	late := now - k.ticked
+	k.stood = late > 2*keeperTick && !k.stood
+	k.ticked = now
+	for i := range k.turns {
+		t := &k.turns[i]
+		renew := k.kicked || passed(i%renewTurns, renewTurns)
+		if k.stood || renew || t.talks.Load() || now >= t.look {
+			due = k.lookAt(t, now, late, passed(i, pingTurns), renew && !k.stood, due)
+		}
+	}
+	k.kicked = k.stood
+	return due, k.memory.due(now)
+}
+
+// lookAt ends those sessions of a turn whose time has come, and pings the others where they
+// are to be. It appends those whose leases are to be renewed to due.
+func (k *keeper) lookAt(t *turn, now, late time.Duration, ping, renew bool, due []*session) []*session {
+	t.talks.Store(false)
+	t.look = math.MaxInt64
+	for s := range t.sessions {
+		if k.stood { // nobody was asked meanwhile, or read of
+			heard := s.heardAt.Load()
+			s.heardAt.CompareAndSwap(heard, min(heard+int64(late), int64(now)))
+		}
+		if s.endedBy(now, k.stood) {
+			t.look = now
+			continue
+		}
+		t.look = min(t.look, s.endsAt())
+		s.calm(now)
+		if s.talks.Load() {
+			t.talks.Store(true)
+		}
+		if ping {
+			s.sock.send(pingFrame)
+		}
+		if renew && s.leased() && s.sock.closed() == 0 {
+			due = append(due, s)
+		}
+	}
+	return due
 }
 
 // renew renews leases until it works, or the sessions' next turn has come. Those of

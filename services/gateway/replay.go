@@ -69,24 +69,13 @@ func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 	p := &replay{s: s}
 	defer p.endTurn()
 
-	next := s.joined.Seq + 1
-	var entries []roomlog.Entry
-	var gap []byte
-	if after != nil {
-		var err error
-		if next, entries, gap, err = p.missed(*after); err != nil {
-			slog.Warn("cannot read what a member missed", "room", roomID, "err", err)
-			s.refuse(err, "")
-			s.close(wire.AsError(err).Code.Translate().Close)
-			return
-		}
+	head, entries, next, err := p.begin(after, resp)
+	if err != nil {
+		slog.Warn("cannot read what a member missed", "room", roomID, "err", err)
+		s.refuse(err, "")
+		s.close(wire.AsError(err).Code.Translate().Close)
+		return
 	}
-	j := s.joined
-	for _, m := range resp.GetMembers() {
-		j.Members = append(j.Members, wire.Member{UserID: m.GetUserId(), Nickname: m.GetNickname()})
-	}
-	s.joined.Identity = ""
-	head := append(appendFrame(nil, j.Encode()), gap...)
 	for {
 		for _, e := range entries {
 			if e.Seq == next {
@@ -117,6 +106,25 @@ func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 			s.outgoing.carry(first)
 		}
 	}
+}
+
+// begin puts JOINED together, with the GAP behind it if there is one, and reads the first
+// page of what was missed. next is the seq with which the entries begin.
+func (p *replay) begin(after *wire.Position, resp *roomv1.ConfirmJoinResponse) (head []byte, entries []roomlog.Entry, next int64, err error) {
+	s := p.s
+	next = s.joined.Seq + 1
+	var gap []byte
+	if after != nil {
+		if next, entries, gap, err = p.missed(*after); err != nil {
+			return nil, nil, 0, err
+		}
+	}
+	j := s.joined
+	for _, m := range resp.GetMembers() {
+		j.Members = append(j.Members, wire.Member{UserID: m.GetUserId(), Nickname: m.GetNickname()})
+	}
+	s.joined.Identity = ""
+	return append(appendFrame(nil, j.Encode()), gap...), entries, next, nil
 }
 
 // cannotReplay ends a member who has JOINED, and cannot have what is missing.

@@ -118,10 +118,15 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 		r.closeWhere(wire.CloseRoomDeleted, func(*session) bool { return true })
 		return
 	case err != nil:
-		slog.Warn("cannot read a room's log, trying again", "room", r.id, "err", err)
-		r.again = false
+		if !r.failing { // an outage is told once, not five times a second for each room
+			slog.Warn("cannot read a room's log, trying again", "room", r.id, "err", err)
+		}
+		r.failing, r.again = true, false
 		r.startRead(readRetry)
 		return
+	}
+	r.failing = false
+	switch {
 	case found.Epoch != r.epoch:
 		r.adopt(found.Epoch)
 		return

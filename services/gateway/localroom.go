@@ -32,6 +32,7 @@ type localRoom struct {
 	waiting tail // to be given: they wait for a read, for a first member, or until a full batch has gone
 	reading int  // number of the read under way; 0 for none
 	reads   int  // number of the last read
+	failing bool // the last read failed
 	again   bool // something was lost while a read was under way, or before the first member
 	mixed   bool // members disagree about the epoch; a read will tell
 

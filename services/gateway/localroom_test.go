@@ -1,8 +1,11 @@
 package gateway
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,6 +77,30 @@ func TestReadThatFailsIsRepeated(t *testing.T) {
 		st.set(func() { st.fault = nil })
 		time.Sleep(readRetry)
 		st.got(m, span("E1", 1, 3)...)
+	})
+}
+
+func TestReadThatFailsAgainAndAgainIsToldOnce(t *testing.T) {
+	var told bytes.Buffer
+	defer slog.SetDefault(slog.Default())
+	slog.SetDefault(slog.New(slog.NewTextHandler(&told, nil)))
+	onStage(t, func(t *testing.T, st *stage) {
+		st.join()
+		for outage := range 2 {
+			st.set(func() { st.fault = io.ErrUnexpectedEOF })
+			st.room().read()
+			for range 10 {
+				st.step()
+				time.Sleep(readRetry)
+			}
+			if n := strings.Count(told.String(), "cannot read"); n != outage+1 {
+				t.Errorf("%d outages were told %d times", outage+1, n)
+			}
+			st.set(func() { st.fault = nil })
+			st.step()
+			time.Sleep(readRetry)
+			st.step()
+		}
 	})
 }
 

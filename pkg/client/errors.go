@@ -36,7 +36,7 @@ var (
 // StatusError is an HTTP answer that is no success. It unwraps to Err.
 type StatusError struct {
 	Status     int           // HTTP status
-	RetryAfter time.Duration // how long to wait before the next try, 0 when not said
+	RetryAfter time.Duration // how long to wait before the next try, a day at most; 0 when not said
 	Err        *wire.Error   // never nil; made from Status where the body is no problem document
 }
 
@@ -181,13 +181,16 @@ func codeOfStatus(status int) wire.Code {
 	return wire.Internal
 }
 
+// maxRetryAfter bounds what a server may ask to wait: it is a slip, or will not be true
+// for so long.
+const maxRetryAfter = 24 * time.Hour
+
 // parseRetryAfter reads seconds or a date (RFC 9110, section 10.2.3).
-func parseRetryAfter(s string) time.Duration {
+func parseRetryAfter(s string) (wait time.Duration) {
 	if seconds, err := strconv.Atoi(s); err == nil {
-		return max(0, time.Duration(seconds)*time.Second)
+		wait = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
+	} else if date, err := http.ParseTime(s); err == nil {
+		wait = time.Until(date)
 	}
-	if date, err := http.ParseTime(s); err == nil {
-		return max(0, time.Until(date))
-	}
-	return 0
+	return max(0, min(wait, maxRetryAfter))
 }

@@ -110,6 +110,22 @@ func TestProblemsBecomeRefusals(t *testing.T) {
 	}
 }
 
+func TestADelayHasTheLengthOfADayAtMost(t *testing.T) {
+	for header, want := range map[string]time.Duration{
+		"3": 3 * time.Second, "-3": 0, "soon": 0, "86401": 24 * time.Hour, "20000000000": 24 * time.Hour,
+		"Fri, 31 Dec 9999 23:59:59 GMT": 24 * time.Hour, "Fri, 31 Dec 1999 23:59:59 GMT": 0,
+	} {
+		c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Retry-After", header)
+			w.WriteHeader(http.StatusServiceUnavailable)
+		})
+		_, err := c.Room(t.Context(), "r")
+		if status, ok := errors.AsType[*client.StatusError](err); !ok || status.RetryAfter != want {
+			t.Errorf("%s: got %#v, want %v", header, status, want)
+		}
+	}
+}
+
 func TestA404OfAProxyIsNotRoomNotFound(t *testing.T) {
 	for status, code := range map[int]wire.Code{404: wire.Internal, 502: wire.Unavailable, 429: wire.RateLimited} {
 		c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<html>", status) })

@@ -117,6 +117,19 @@ func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
 	})
 }
 
+func TestABrokenRoomFailsNobodyElsesRenewal(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(4)
+		f.walkIn("u", "s")
+		f.must(f.rdb.Set(f.ctx, f.keys("broken").Room(), "no hash", 0).Err())
+		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "broken", Session: "b"}, {RoomID: "r", Session: "s"}}, unsaid)
+		f.must(err)
+		if want := []room.Lost{{Index: 0, Cause: room.LeaseEnded}}; !slices.Equal(lost, want) {
+			f.Errorf("lost %v, want %v", lost, want)
+		}
+	})
+}
+
 func TestRenewTakesThousandsOfSessionsOverAllPartitions(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		const rooms, sessions = 9, 3000

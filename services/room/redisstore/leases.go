@@ -10,6 +10,7 @@ import (
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
@@ -85,12 +86,15 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 	pipeline.Exec(ctx, pipe)
 	answer := make([]room.Lost, len(lost))
 	for n, i := range lost {
-		// That there is no room is an answer; anything else is a fault, and no reason to say
-		// that the room is gone.
-		if err := cmp.Or(notNil(epoch[n].Err()), ended[n].Err()); err != nil {
-			return nil, roomlog.Fault("find out why leases ended", err)
-		}
 		answer[n] = room.Lost{Index: i, Cause: room.LeaseEnded}
+		// That there is no room is an answer; anything else is no reason to say that the room
+		// is gone. Where its key is of a wrong type, the others' renewals stand all the same.
+		if err := cmp.Or(notNil(epoch[n].Err()), ended[n].Err()); err != nil {
+			if err = roomlog.Fault("find out why leases ended", err); wire.CodeOf(err) == wire.Unavailable {
+				return nil, err
+			}
+			continue
+		}
 		switch at := ended[n].Val(); {
 		case at[0] != 0: // though the room may have gone with its last member
 			answer[n].Cause = room.Removed

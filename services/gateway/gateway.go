@@ -172,7 +172,7 @@ func (g *Gateway) redisTime(ahead time.Duration) *timestamppb.Timestamp {
 func (g *Gateway) giveUp(roomID, sessionID string) error {
 	err := g.leave(context.WithoutCancel(g.hub.ctx), roomID, sessionID)
 	if err != nil {
-		slog.Warn("cannot give a seat up, trying on", "room", roomID, "err", err)
+		slog.Debug("cannot give a seat up, trying on", "room", roomID, "err", err) // of each member, in an outage
 		g.background.Go(func() { g.giveUpLater(roomID, sessionID) })
 	}
 	return err

@@ -59,7 +59,7 @@ run: ## run everything in one process on port 8080, nothing to install
 	@mkdir -p .run
 	@export GOMAXPROCS=1 GODEBUG=gcstoptheworld=1$${GODEBUG:+,$$GODEBUG}; \
 	gcstart=$$(go tool compile -d help 2>&1 | sed -n 's/^[[:space:]]*gcstart[[:space:]].*/-d=gcstart=32/p'); \
-	go list -deps ./services/cmd/anteroom >.run/packages & go build $(DEV_FLAGS) $(DEV_FIRST) && wait $$! && \
+	go list -deps ./services/cmd/anteroom >/dev/null & go build $(DEV_FLAGS) $(DEV_FIRST) && wait $$! && \
 	GOBIN="$(CURDIR)/.run" go install $(DEV_FLAGS) $(DEV_THEN)
 	@exec .run/anteroom dev --listen $(LISTEN)
 

@@ -22,7 +22,8 @@
 // What gRPC itself refuses carries none: a message above 4 MiB, which is
 // RESOURCE_EXHAUSTED too, and a method that does not exist.
 //
-// Deadlines. Send one with every call; a call without one gets 5 s.
+// Deadlines. Send one with every call; a call without one gets 5 s, and none gets
+// more than 30 s.
 //
 // Retries. Every call can be repeated after a lost answer without harm; where
 // that needs an id from the caller (request_id, session_id, message_id) the

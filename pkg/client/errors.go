@@ -186,11 +186,13 @@ func codeOfStatus(status int) wire.Code {
 const maxRetryAfter = 24 * time.Hour
 
 // parseRetryAfter reads seconds or a date (RFC 9110, section 10.2.3).
-func parseRetryAfter(s string) (wait time.Duration) {
-	if seconds, err := strconv.Atoi(s); err == nil {
-		wait = time.Duration(min(seconds, int(maxRetryAfter/time.Second))) * time.Second
-	} else if date, err := http.ParseTime(s); err == nil {
-		wait = time.Until(date)
+func parseRetryAfter(s string) time.Duration {
+	seconds, err := strconv.ParseInt(s, 10, 64)
+	if err == nil || errors.Is(err, strconv.ErrRange) { // which comes with the nearest number
+		return time.Duration(max(0, min(seconds, int64(maxRetryAfter/time.Second)))) * time.Second
 	}
-	return max(0, min(wait, maxRetryAfter))
+	if date, err := http.ParseTime(s); err == nil {
+		return max(0, min(time.Until(date), maxRetryAfter))
+	}
+	return 0
 }

@@ -112,7 +112,8 @@ func TestProblemsBecomeRefusals(t *testing.T) {
 
 func TestADelayHasTheLengthOfADayAtMost(t *testing.T) {
 	for header, want := range map[string]time.Duration{
-		"3": 3 * time.Second, "-3": 0, "soon": 0, "86401": 24 * time.Hour, "20000000000": 24 * time.Hour,
+		"3": 3 * time.Second, "-3": 0, "soon": 0, "86401": 24 * time.Hour, "10000000000": 24 * time.Hour, "-9300000000": 0,
+		"99999999999999999999":          24 * time.Hour,
 		"Fri, 31 Dec 9999 23:59:59 GMT": 24 * time.Hour, "Fri, 31 Dec 1999 23:59:59 GMT": 0,
 	} {
 		c := serve(t, func(w http.ResponseWriter, r *http.Request) {

@@ -115,6 +115,7 @@ type Member struct {
 	tried    bool   // the permit was shown, with an outcome unknown
 	backoff  backoff
 	drainAt  time.Time // when to connect again after DRAINING; zero without one
+	seatBack time.Time // when the seat is free of the user that this Member was before
 
 	mu      sync.Mutex // guards what follows
 	session *Session   // nil while away

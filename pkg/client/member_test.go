@@ -319,9 +319,13 @@ func TestAnAnonymousMemberWhoseIdentityHasExpiredComesBackAsAnother(t *testing.T
 		}
 		synctest.Wait()
 		srv.set(func() {
+			lost := time.Now()
 			srv.onJoin = func(_ int, a attempt) *wire.Error {
-				if a.Identity == identityOf+first {
+				switch {
+				case a.Identity == identityOf+first:
 					return wire.Errorf(wire.Unauthenticated, "the identity has expired")
+				case time.Since(lost) < wire.Lease:
+					return wire.Errorf(wire.RoomFull, "by the first user's seat")
 				}
 				return nil
 			}
@@ -331,6 +335,21 @@ func TestAnAnonymousMemberWhoseIdentityHasExpiredComesBackAsAnother(t *testing.T
 		if got := m.UserID(); got == first || got == "" {
 			t.Errorf("%q came back, as before", got)
 		}
+	})
+	bubble(t, func(t *testing.T, srv *fake) {
+		m := enter(t, srv, client.MemberOptions{})
+		srv.set(func() {
+			srv.onJoin = func(n int, _ attempt) *wire.Error {
+				if n == 2 {
+					return wire.Errorf(wire.Unauthenticated, "the identity has expired")
+				}
+				return wire.Errorf(wire.RoomFull, "by others")
+			}
+		})
+		srv.cutAll()
+		want(t, m, "JOINED, DISCONNECTED")
+		_, err := m.Next(within(t, time.Minute))
+		wantCode(t, err, wire.RoomFull)
 	})
 	bubble(t, func(t *testing.T, srv *fake) {
 		srv.onJoin = func(int, attempt) *wire.Error { return wire.Errorf(wire.Unauthenticated, "no") }

@@ -17,6 +17,8 @@ const (
 	settled = 5 * time.Second
 	// attemptTimeout bounds one dial and join; the service gives a join as long.
 	attemptTimeout = wire.JoinTimeout
+	// seatBack is when a seat that nobody renews is free again, at the latest.
+	seatBack = wire.Lease + 2*time.Second
 )
 
 // backoff makes the delays between attempts: anything up to a limit that doubles.
@@ -105,7 +107,8 @@ func (m *Member) join(ctx context.Context, delay time.Duration) (*Session, error
 		if err == nil {
 			return s, nil
 		}
-		if !transient(err) {
+		full := errors.Is(err, &wire.Error{Code: wire.RoomFull})
+		if !transient(err) && (!full || time.Now().After(m.seatBack)) {
 			return nil, err
 		}
 		last = err
@@ -146,10 +149,14 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 		m.permit, m.tried = "", false
 		s, err = m.show(ctx, c)
 	}
-	// The anonymous user's identity has expired since: another one comes back.
+	// The anonymous user's identity has expired since: another one comes back, once the
+	// first one's seat is free.
 	if m.opts.Identity == "" && errors.Is(err, &wire.Error{Code: wire.Unauthenticated}) {
 		if m.identity, err = m.makeIdentity(ctx, c); err != nil {
 			return nil, err
+		}
+		if m.UserID() != "" {
+			m.seatBack = time.Now().Add(seatBack)
 		}
 		s, err = m.show(ctx, c)
 	}
@@ -221,7 +228,7 @@ func (m *Member) follow(s *Session) error {
 		}
 		m.opts.Trace(f)
 		if f.Type == wire.TypeDraining {
-			delay := time.Duration(f.ReconnectAfterMs) * time.Millisecond
+			delay := time.Duration(min(f.ReconnectAfterMs, maxRetryAfter.Milliseconds())) * time.Millisecond
 			m.drainAt = time.Now().Add(delay)
 			drain.Reset(delay)
 			continue

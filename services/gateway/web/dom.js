@@ -57,7 +57,7 @@ export function timeElement(time) {
 
 // The server takes names of spaces and of marks without a width: nobody could read,
 // or click, those.
-const seen = (name) => /[^\s\p{Cc}\p{Cf}\u115f\u1160\u2800\u3164\uffa0]/u.test(name ?? '');
+const seen = (name) => /[^\s\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u.test(name ?? '');
 
 /** What a user is called: the nickname, or a guest told apart by the end of the id. */
 export function nameOf({ userId, nickname }) {

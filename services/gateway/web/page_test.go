@@ -158,7 +158,7 @@ func testDeparture(t *testing.T, s *scripted) {
 func testBlankName(t *testing.T, s *scripted) {
 	c := s.inside()
 	c.put([]byte(`{"type":"MEMBER_JOINED","seq":4,"occupied":2,"member":{"userId":"u_bob1","nickname":"   "}}`))
-	c.put([]byte(`{"type":"MEMBER_JOINED","seq":5,"occupied":3,"member":{"userId":"u_bob2","nickname":"\u200b\u3164"}}`))
+	c.put([]byte(`{"type":"MEMBER_JOINED","seq":5,"occupied":3,"member":{"userId":"u_bob2","nickname":"\u200b\u3164\ufe0f\u034f"}}`))
 	s.until("$('#members [data-user-id=u_bob2]')")
 	s.is("$('#members [data-user-id=u_bob1] .name').textContent === 'Guest bob1'")
 	s.is("$('#members [data-user-id=u_bob2] .name').textContent === 'Guest bob2'")

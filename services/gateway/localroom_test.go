@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"log"
 	"log/slog"
 	"strings"
 	"testing"
@@ -82,7 +83,11 @@ func TestReadThatFailsIsRepeated(t *testing.T) {
 
 func TestReadThatFailsAgainAndAgainIsToldOnce(t *testing.T) {
 	var told bytes.Buffer
-	defer slog.SetDefault(slog.Default())
+	defer func(logger *slog.Logger, out io.Writer, flags int) { // package log follows slog, and not back
+		slog.SetDefault(logger)
+		log.SetOutput(out)
+		log.SetFlags(flags)
+	}(slog.Default(), log.Writer(), log.Flags())
 	slog.SetDefault(slog.New(slog.NewTextHandler(&told, nil)))
 	onStage(t, func(t *testing.T, st *stage) {
 		st.join()

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -90,9 +91,10 @@ func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]
 		// That there is no room is an answer; anything else is no reason to say that the room
 		// is gone. Where its key is of a wrong type, the others' renewals stand all the same.
 		if err := cmp.Or(notNil(epoch[n].Err()), ended[n].Err()); err != nil {
-			if err = roomlog.Fault("find out why leases ended", err); wire.CodeOf(err) == wire.Unavailable {
+			if err = roomlog.Fault("find out why a lease ended", err); wire.CodeOf(err) == wire.Unavailable {
 				return nil, err
 			}
+			slog.Error("a key cannot be read", "room", leases[i].RoomID, "err", err)
 			continue
 		}
 		switch at := ended[n].Val(); {

@@ -229,7 +229,9 @@ func (o *outbox) refused(id string, refusal *wire.Error) error {
 		}
 	case wire.Unavailable:
 		msg.sent, msg.unsure = false, true
-		o.pause(o.waits.next())
+		if !time.Now().Before(o.resumeAt) { // an outage refuses many at once, and counts once
+			o.pause(o.waits.next())
+		}
 	default:
 		o.pop(id)
 		var err error = refusal

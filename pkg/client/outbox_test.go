@@ -104,6 +104,35 @@ func TestUnavailableOnlyDelays(t *testing.T) {
 	})
 }
 
+// Refusals of one outage count once, however many messages were on their way.
+func TestAShortOutageIsShortForManyMessagesToo(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		began := time.Now()
+		srv.onMessage = func(int, wire.ClientFrame) verdict {
+			if time.Since(began) < time.Second {
+				return verdict{refuse: wire.Errorf(wire.Unavailable, "later")}
+			}
+			return verdict{}
+		}
+		m := enter(t, srv, client.MemberOptions{})
+		go drain(m)
+		var sends sync.WaitGroup
+		for range window {
+			sends.Go(func() {
+				if _, err := m.Send(t.Context(), "hi"); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		sends.Wait()
+		if got := time.Since(began); got != 1500*time.Millisecond { // 0.5 + 1
+			t.Errorf("took %v", got)
+		}
+	})
+}
+
+const window = 32 // messages that a Member has on their way
+
 // A service with PROTOCOL.md's default limits, a token bucket of 40 refilled at 20 a
 // second, takes 300 messages from a Member in bounded time; refusals never go on for
 // long, which would end the connection with 4429.

@@ -119,7 +119,8 @@ up() {
 	# goreman kills what has not stopped after 10 s.
 	export DRAIN_TIMEOUT=${DRAIN_TIMEOUT:-6s}
 	announce &
-	exec "$goreman" -f deploy/local/Procfile -set-ports=false start
+	# By itself goreman would end all once each process has ended once, however they run on.
+	exec "$goreman" -f deploy/local/Procfile -set-ports=false -exit-on-stop=false start
 }
 
 # kill_process NAME: whoever may have its process id by now is left alone.

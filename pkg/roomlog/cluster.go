@@ -132,11 +132,9 @@ const keysVersion = "keys 2"
 // stand in one field, of which the first version expects the number of partitions alone: so
 // that one refuses to start too.
 func agree(ctx context.Context, rdb Redis, layout Layout) error {
-	partitions := strconv.Itoa(layout.Partitions)
-	want := partitions + ", " + keysVersion
 	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()
 	if errors.Is(err, redis.Nil) { // not by HSETNX at once, which a full Redis refuses
-		if err := rdb.HSetNX(ctx, ClusterKey, "partitions", want).Err(); err != nil {
+		if err := record(ctx, rdb, layout); err != nil {
 			return Fault("--redis: record partitions", err)
 		}
 		got, err = rdb.HGet(ctx, ClusterKey, "partitions").Result()
@@ -145,15 +143,25 @@ func agree(ctx context.Context, rdb Redis, layout Layout) error {
 		return Fault("--redis: read partitions", err)
 	}
 	of, version, _ := strings.Cut(got, ", ")
-	switch {
+	switch partitions := strconv.Itoa(layout.Partitions); {
 	case version != keysVersion:
-		return errors.New("--redis: another version of Anteroom keeps its rooms there, under other keys: " +
+		return disagreement("--redis: another version of Anteroom keeps its rooms there, under other keys: " +
 			"stop that one and empty its database, or give this one another")
 	case of != partitions:
-		return fmt.Errorf("this cluster has %s partitions, --partitions says %s: they must agree", of, partitions)
+		return disagreement("this cluster has " + of + " partitions, --partitions says " + partitions + ": they must agree")
 	}
 	return nil
 }
+
+// record writes what is not there yet.
+func record(ctx context.Context, rdb Redis, layout Layout) error {
+	return rdb.HSetNX(ctx, ClusterKey, "partitions", strconv.Itoa(layout.Partitions)+", "+keysVersion).Err()
+}
+
+// disagreement is about what ClusterKey records.
+type disagreement string
+
+func (d disagreement) Error() string { return string(d) }
 
 // leastRedis is the oldest major version of Redis that is tried.
 const leastRedis = 7

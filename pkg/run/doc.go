@@ -6,7 +6,7 @@
 // it, until its own Run has returned. A room service adds
 //
 //  1. the admin listener: it answers until the last moment
-//  2. the reaper
+//  2. what watches Redis, and the reaper
 //  3. the gRPC server
 //
 // and on SIGTERM the gRPC server carries out the calls under way and ends, then the

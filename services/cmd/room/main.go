@@ -91,6 +91,7 @@ func (s *settings) serve(ctx context.Context) error {
 	logger.Info("room service is ready", "listen", listener.Addr().String(), "admin", admin.Addr(), "partitions", s.Partitions)
 	group := run.Group{Logger: logger}
 	group.Add("admin", admin.Run)
+	group.Add("layout", func(ctx context.Context) error { return roomlog.Watch(ctx, rdb, layout) })
 	group.Add("reaper", func(ctx context.Context) error { room.Reap(ctx, store); return nil })
 	group.Add("grpc", func(ctx context.Context) error { return server.Run(ctx, listener) })
 	return group.Run(ctx)

@@ -28,8 +28,12 @@ const (
 	// the service allows by default. It doubles up to maxPace when that is still too fast.
 	firstPace = 75 * time.Millisecond
 	maxPace   = 5 * time.Second
-	// paceMemory is how long an empty outbox remembers its pace.
+	// paceMemory is how long a pace is kept without another RATE_LIMITED. Then it is halved,
+	// and given up below firstPace: else who talks on would never catch up.
 	paceMemory = 10 * time.Second
+	// probePause is the time between messages, half of it at least, while the service is
+	// UNAVAILABLE to them.
+	probePause = time.Second
 )
 
 // outcome answers one Send.
@@ -63,8 +67,9 @@ type outbox struct {
 	session  *Session    // where to write; nil while there is nowhere
 	resumeAt time.Time   // no write before
 	pace     time.Duration
+	pacedAt  time.Time // when pace was changed
 	wroteAt  time.Time
-	waits    backoff   // after UNAVAILABLE
+	probing  bool      // UNAVAILABLE was said: one message at a time, until an echo comes
 	life     [2]string // epoch and user, for whom the service knows the messages' ids
 	closed   error
 }
@@ -72,7 +77,7 @@ type outbox struct {
 func newOutbox(limit int, jitter func(time.Duration) time.Duration) *outbox {
 	return &outbox{
 		limit: limit, jitter: jitter, prefix: rand.Text() + "-",
-		wake: make(chan struct{}, 1), waits: backoff{jitter: jitter},
+		wake: make(chan struct{}, 1),
 	}
 }
 
@@ -91,9 +96,6 @@ func (o *outbox) add(msg *outgoing) error {
 	}
 	if msg.done == nil && len(o.queue) >= o.limit {
 		return ErrOutboxFull
-	}
-	if len(o.queue) == 0 && time.Since(o.wroteAt) > paceMemory {
-		o.pace = 0
 	}
 	o.queue = append(o.queue, msg)
 	o.look()
@@ -198,7 +200,7 @@ func (o *outbox) echoed(id string, seq int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if msg := o.pop(id); msg != nil {
-		o.waits.failures = 0
+		o.probing = false
 		if msg.done != nil {
 			msg.done <- outcome{seq: seq}
 		}
@@ -229,9 +231,8 @@ func (o *outbox) refused(id string, refusal *wire.Error) error {
 		}
 	case wire.Unavailable:
 		msg.sent, msg.unsure = false, true
-		if !time.Now().Before(o.resumeAt) { // an outage refuses many at once, and counts once
-			o.pause(o.waits.next())
-		}
+		o.probing = true
+		o.pause(probePause/2 + o.jitter(probePause/2))
 	default:
 		o.pop(id)
 		var err error = refusal
@@ -253,8 +254,18 @@ func (o *outbox) slowDown() {
 	if time.Now().Before(o.resumeAt) {
 		return
 	}
-	o.pace = min(maxPace, max(firstPace, 2*o.pace))
+	o.pace, o.pacedAt = min(maxPace, max(firstPace, 2*o.pace)), time.Now()
 	o.pause(limitedPause + o.jitter(limitedPause/2))
+}
+
+// speedUp takes back what slowDown did, step by step.
+func (o *outbox) speedUp(now time.Time) {
+	for o.pace > 0 && now.Sub(o.pacedAt) > paceMemory {
+		o.pacedAt = o.pacedAt.Add(paceMemory)
+		if o.pace /= 2; o.pace < firstPace {
+			o.pace = 0
+		}
+	}
 }
 
 func (o *outbox) pause(d time.Duration) {
@@ -280,9 +291,14 @@ func (o *outbox) due(now time.Time) (s *Session, msg *outgoing, wait time.Durati
 			msg = m
 		}
 	}
-	if msg == nil || o.session == nil || sent >= window {
+	most := window
+	if o.probing {
+		most = 1
+	}
+	if msg == nil || o.session == nil || sent >= most {
 		return nil, nil, wait
 	}
+	o.speedUp(now)
 	at := o.wroteAt.Add(o.pace)
 	if o.resumeAt.After(at) {
 		at = o.resumeAt

@@ -164,6 +164,12 @@ func testRefusedForNow(t *testing.T, s *scripted) {
 		s.want(fmt.Sprintf("message %d text own", 5+i), fmt.Sprintf("sent %s %d", id, 5+i))
 		s.advance(75 * time.Millisecond) // the pace after a refusal
 	}
+	s.advance(10 * time.Second) // which is forgotten then
+	for i := range 3 {
+		id := fmt.Sprint("m", 2+i)
+		s.send("text", id)
+		c.takes("text", id)
+	}
 }
 
 func testPace(t *testing.T, s *scripted) {
@@ -192,16 +198,42 @@ func testPace(t *testing.T, s *scripted) {
 	}
 	answered("m1")
 	s.advance(10 * time.Second)
-	s.send("text", "m3")
-	s.send("text", "m4")
-	c.takes("text", "m3")
-	s.writesAfter(5 * time.Second) // not forgotten yet
-	c.takes("text", "m4")
-	answered("m3")
-	answered("m4")
-	s.advance(10*time.Second + time.Millisecond)
-	sends("m5")
-	sends("m6") // at once
+	for i, ms := range []int{2500, 1250} { // half as long each 10 s
+		first, second := fmt.Sprint("first ", i), fmt.Sprint("second ", i)
+		s.send("text", first)
+		s.send("text", second)
+		c.takes("text", first)
+		s.writesAfter(time.Duration(ms) * time.Millisecond)
+		c.takes("text", second)
+		answered(first)
+		answered(second)
+		s.advance(10 * time.Second)
+	}
+}
+
+// One message at a time asks whether an outage is over.
+func testProbe(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	for i := range 3 {
+		s.send("text", fmt.Sprint("m", i))
+	}
+	for i := range 3 {
+		c.takes("text", fmt.Sprint("m", i))
+		c.put(refusal(wire.Unavailable, fmt.Sprint("m", i)))
+		s.want(fmt.Sprintf("error UNAVAILABLE m%d retrying", i))
+	}
+	for range 4 {
+		s.writesAfter(time.Second)
+		c.takes("text", "m0")
+		c.put(refusal(wire.Unavailable, "m0"))
+		s.want("error UNAVAILABLE m0 retrying")
+	}
+	s.writesAfter(time.Second)
+	c.takes("text", "m0")
+	c.put(echo(5, me, "text", "m0"))
+	s.want("message 5 text own", "sent m0 5")
+	c.takes("text", "m1")
+	c.takes("text", "m2") // without a pause
 }
 
 func testErrorBehindEcho(t *testing.T, s *scripted) {

@@ -48,6 +48,7 @@ func TestAnteroomJS(t *testing.T) {
 		"what is refused for now is sent again by itself":                 testRefusedForNow,
 		"what has no answer for too long is unconfirmed":                  testNoAnswerAtAll,
 		"each refusal of a backlog halves its pace":                       testPace,
+		"one message at a time asks whether an outage is over":            testProbe,
 		"an ERROR behind the echo is no news":                             testErrorBehindEcho,
 		"one id is one message":                                           testOneID,
 		"a backlog stays below the service's burst":                       testBacklog,

@@ -107,7 +107,7 @@ export class RoomConnection extends EventTarget {
 
   /**
    * Sends a message. While there is no connection it waits for one. Messages that wait
-   * together keep their order, unless the server refuses some for now (RATE_LIMITED):
+   * together keep their order, unless the server refuses some for now (RATE_LIMITED, UNAVAILABLE):
    * who needs it then awaits each.
    * @param {any} body any JSON value; the frame may have 16 KiB unless the server allows more
    * @param {{id?: string}} [options] the id that marks retries, 1–64 characters; one that waits already is not sent again

@@ -3,13 +3,14 @@ import { AnteroomError } from './codes.js';
 // The server recognises an id for 2 minutes. Past 110 s a retry might arrive
 // later than that and be delivered twice.
 const RETRY_WINDOW_MS = 110_000;
+// How long nothing is sent after a refusal for now.
 const HOLD_MS = 1_000;
-const HOLD_MAX_MS = 8_000;
 // The time between messages after RATE_LIMITED: 13 a second, under the 20 that
 // the server allows by default. It doubles when that is still too fast.
 const PACE_MS = 75;
 const PACE_MAX_MS = 5_000;
-// How long an empty outbox remembers its pace.
+// How long a pace is kept without another RATE_LIMITED. Then it is halved, and given up
+// below PACE_MS: else who talks on would never catch up.
 const PACE_MEMORY_MS = 10_000;
 const MAX_WAITING = 1_000;
 // Below the server's burst of 40, so that a backlog is not refused.
@@ -27,9 +28,10 @@ export class Outbox {
   #open = false;
   // 0 for no limit.
   #paceMs = 0;
-  #wroteAt = 0;
+  #pacedAt = 0;
   #held = false;
-  #holdMs = HOLD_MS;
+  // UNAVAILABLE was said: one message at a time, until an echo comes.
+  #probing = false;
   #timer = null;
   #expiry = null;
 
@@ -50,7 +52,6 @@ export class Outbox {
       const full = `${MAX_WAITING} messages are waiting already`;
       return Promise.reject(new AnteroomError('RATE_LIMITED', full));
     }
-    if (this.#waiting.size === 0 && Date.now() - this.#wroteAt > PACE_MEMORY_MS) this.#paceMs = 0;
     const message = { id, frame, inFlight: false, sentAt: null, unsure: false };
     message.fate = new Promise((resolve, reject) => Object.assign(message, { resolve, reject }));
     this.#waiting.set(id, message);
@@ -63,7 +64,7 @@ export class Outbox {
     const message = this.#waiting.get(id);
     if (!message) return;
     this.#waiting.delete(id);
-    this.#holdMs = HOLD_MS;
+    this.#probing = false;
     message.resolve(frame);
     this.#pump();
   }
@@ -129,15 +130,15 @@ export class Outbox {
   #pump() {
     if (!this.#open || this.#timer !== null) return;
     this.#expire();
+    this.#speedUp();
     let inFlight = 0;
     for (const message of this.#waiting.values()) if (message.inFlight) inFlight++;
     for (const message of this.#waiting.values()) {
-      if (inFlight >= MAX_IN_FLIGHT) return;
+      if (inFlight >= (this.#probing ? 1 : MAX_IN_FLIGHT)) return;
       if (message.inFlight) continue;
       message.inFlight = true;
       inFlight++;
-      this.#wroteAt = Date.now();
-      message.sentAt ??= this.#wroteAt;
+      message.sentAt ??= Date.now();
       this.#watch();
       this.#transmit(message.frame);
       if (this.#paceMs > 0) return this.#wait(this.#paceMs);
@@ -165,13 +166,25 @@ export class Outbox {
   }
 
   #hold(code) {
+    if (code === 'UNAVAILABLE') this.#probing = true;
     // A burst is refused frame by frame; only its first refusal counts.
     if (this.#held) return;
     clearTimeout(this.#timer);
     this.#held = true;
-    if (code === 'RATE_LIMITED') this.#paceMs = Math.min(PACE_MAX_MS, Math.max(PACE_MS, 2 * this.#paceMs));
-    this.#wait(this.#holdMs * (0.75 + Math.random() / 2));
-    this.#holdMs = Math.min(HOLD_MAX_MS, this.#holdMs * 2);
+    if (code === 'RATE_LIMITED') this.#slowDown();
+    this.#wait(HOLD_MS * (0.75 + Math.random() / 2));
+  }
+
+  #slowDown() {
+    this.#paceMs = Math.min(PACE_MAX_MS, Math.max(PACE_MS, 2 * this.#paceMs));
+    this.#pacedAt = Date.now();
+  }
+
+  /** Takes back what slowDown did, step by step. */
+  #speedUp() {
+    for (; this.#paceMs > 0 && Date.now() - this.#pacedAt > PACE_MEMORY_MS; this.#pacedAt += PACE_MEMORY_MS) {
+      this.#paceMs = this.#paceMs / 2 < PACE_MS ? 0 : this.#paceMs / 2;
+    }
   }
 
   #wait(ms) {

@@ -24,6 +24,9 @@ const (
 	// limitedPause is how long nothing is written after RATE_LIMITED. Going on at once
 	// ends in 4429.
 	limitedPause = time.Second
+	// probedPause is that while the service is UNAVAILABLE: its refusals of both kinds take
+	// turns, where the limit is low, and 3 s without RATE_LIMITED begin the 10 s anew.
+	probedPause = 4 * time.Second
 	// firstPace is the time between messages after that: 13 a second, under the 20 that
 	// the service allows by default. It doubles up to maxPace when that is still too fast.
 	firstPace = 75 * time.Millisecond
@@ -255,7 +258,11 @@ func (o *outbox) slowDown() {
 		return
 	}
 	o.pace, o.pacedAt = min(maxPace, max(firstPace, 2*o.pace)), time.Now()
-	o.pause(limitedPause + o.jitter(limitedPause/2))
+	pause := limitedPause
+	if o.probing {
+		pause = probedPause
+	}
+	o.pause(pause + o.jitter(limitedPause/2))
 }
 
 // speedUp takes back what slowDown did, step by step.

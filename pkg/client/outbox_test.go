@@ -145,10 +145,15 @@ func TestRateLimitedSlowsDown(t *testing.T) {
 	for _, limit := range []struct {
 		rate, burst float64
 		messages    int
+		outage      time.Duration // in which messages are refused for another reason
 		within      time.Duration
-	}{{20, 40, 300, 25 * time.Second}, {1, 1, 40, 100 * time.Second}, {5, 1, 100, 60 * time.Second}} {
+	}{
+		{20, 40, 300, 0, 25 * time.Second}, {1, 1, 40, 0, 100 * time.Second}, {5, 1, 100, 0, 60 * time.Second},
+		{20, 40, 300, 14 * time.Second, 40 * time.Second}, {1, 1, 20, 14 * time.Second, 100 * time.Second},
+		{0.5, 1, 10, 14 * time.Second, 100 * time.Second},
+	} {
 		bubble(t, func(t *testing.T, srv *fake) {
-			tokens, filled, refusals := limit.burst, time.Now(), 0
+			tokens, filled, refusals, began := limit.burst, time.Now(), 0, time.Now()
 			var first, last time.Time
 			var longest time.Duration
 			srv.onMessage = func(int, wire.ClientFrame) verdict {
@@ -156,6 +161,9 @@ func TestRateLimitedSlowsDown(t *testing.T) {
 				filled = time.Now()
 				if tokens >= 1 {
 					tokens--
+					if time.Since(began) < limit.outage {
+						return verdict{refuse: wire.Errorf(wire.Unavailable, "later")}
+					}
 					return verdict{}
 				}
 				if time.Since(last) > 3*time.Second {
@@ -168,7 +176,6 @@ func TestRateLimitedSlowsDown(t *testing.T) {
 			}
 			m := enter(t, srv, client.MemberOptions{})
 			go drain(m)
-			began := time.Now()
 			var all sync.WaitGroup
 			for range limit.messages {
 				all.Go(func() {
@@ -183,7 +190,7 @@ func TestRateLimitedSlowsDown(t *testing.T) {
 			if took > limit.within || len(srv.log) != limit.messages {
 				t.Errorf("%v/s: %d delivered in %v", limit.rate, len(srv.log), took)
 			}
-			if longest > wire.FloodPatience*8/10 || refusals > limit.messages {
+			if longest > wire.FloodPatience*8/10 || refusals > limit.messages+40 {
 				t.Errorf("%v/s: %d refusals, for %v at most", limit.rate, refusals, longest)
 			}
 		})

@@ -5,6 +5,9 @@ import { AnteroomError } from './codes.js';
 const RETRY_WINDOW_MS = 110_000;
 // How long nothing is sent after a refusal for now.
 const HOLD_MS = 1_000;
+// And behind RATE_LIMITED while the server is UNAVAILABLE: where the limit is low, both take
+// turns, and 10 s of the former without a pause of 3 s end the connection.
+const PROBED_HOLD_MS = 5_000;
 // The time between messages after RATE_LIMITED: 13 a second, under the 20 that
 // the server allows by default. It doubles when that is still too fast.
 const PACE_MS = 75;
@@ -172,7 +175,8 @@ export class Outbox {
     clearTimeout(this.#timer);
     this.#held = true;
     if (code === 'RATE_LIMITED') this.#slowDown();
-    this.#wait(HOLD_MS * (0.75 + Math.random() / 2));
+    const holdMs = this.#probing && code === 'RATE_LIMITED' ? PROBED_HOLD_MS : HOLD_MS;
+    this.#wait(holdMs * (0.75 + Math.random() / 2));
   }
 
   #slowDown() {

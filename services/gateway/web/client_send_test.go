@@ -136,10 +136,12 @@ func testNoAnswerAtAll(t *testing.T, s *scripted) {
 	for i := range atOnce {
 		c.takes("text", fmt.Sprint("m", i))
 	}
-	for range 11 {
+	for i := range 10 {
 		s.advance(10 * time.Second)
-		c.put(wire.PongFrame()) // it is there
+		c.put(says(int64(6+i), "u_bob", "here")) // and heard before the clock goes on
+		s.want(fmt.Sprintf("message %d here", 6+i))
 	}
+	s.advance(10 * time.Second)
 	for i := range atOnce {
 		s.want(fmt.Sprintf("failed m%d UNCONFIRMED", i))
 	}

@@ -40,6 +40,7 @@ type fake struct {
 	kept     int64              // the first seq that history still has
 	ids      map[string]int64   // message ids → seq
 	users    int                // anonymous ones that were made: u1, u2 …
+	makeNone int                // calls for one that will fail
 	joins    []attempt
 	messages []wire.ClientFrame // as they came
 	sockets  map[*socket]bool
@@ -122,9 +123,14 @@ func (srv *fake) client(t *testing.T) *client.Client {
 func (srv *fake) routes() {
 	srv.HandleFunc("POST /v1/identities", func(w http.ResponseWriter, _ *http.Request) {
 		srv.mu.Lock()
+		defer srv.mu.Unlock()
+		if srv.makeNone > 0 {
+			srv.makeNone--
+			problem(w, wire.Errorf(wire.Unavailable, "later"))
+			return
+		}
 		srv.users++
 		user := fmt.Sprint("u", srv.users)
-		srv.mu.Unlock()
 		answer(w, http.StatusCreated, client.Identity{UserID: user, Identity: identityOf + user})
 	})
 	srv.HandleFunc("GET /chat", srv.chat)

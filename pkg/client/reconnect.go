@@ -136,11 +136,13 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	c := m.clients[m.at%len(m.clients)]
-	if m.identity == "" {
-		var err error
-		if m.identity, err = m.makeIdentity(ctx, c); err != nil {
+	fresh := m.identity == ""
+	if fresh {
+		id, err := c.Identity(ctx, m.opts.Nickname)
+		if err != nil {
 			return nil, err
 		}
+		m.identity = id.Identity
 	}
 	s, err := m.show(ctx, c)
 	// The permit was shown before, and that answer was lost: it may have been
@@ -151,14 +153,9 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 	}
 	// The anonymous user's identity has expired since: another one comes back, once the
 	// first one's seat is free.
-	if m.opts.Identity == "" && errors.Is(err, &wire.Error{Code: wire.Unauthenticated}) {
-		if m.identity, err = m.makeIdentity(ctx, c); err != nil {
-			return nil, err
-		}
-		if m.UserID() != "" {
-			m.seatBack = time.Now().Add(seatBack)
-		}
-		s, err = m.show(ctx, c)
+	if m.opts.Identity == "" && !fresh && errors.Is(err, &wire.Error{Code: wire.Unauthenticated}) {
+		m.identity, m.seatBack = "", time.Now().Add(seatBack)
+		return m.attempt(ctx)
 	}
 	if err != nil {
 		m.tried = m.permit != ""
@@ -169,11 +166,6 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 		m.identity = made
 	}
 	return s, nil
-}
-
-func (m *Member) makeIdentity(ctx context.Context, c *Client) (string, error) {
-	id, err := c.Identity(ctx, m.opts.Nickname)
-	return id.Identity, err
 }
 
 func (m *Member) show(ctx context.Context, c *Client) (*Session, error) {

@@ -94,6 +94,9 @@ func Tune(opts *redis.Options) *redis.Options {
 	// Every connection knows the script: were it found unknown in the middle of a batch,
 	// while somebody else loads it, messages could overtake each other.
 	opts.OnConnect = func(ctx context.Context, c *redis.Conn) error { return messageScript.Load(ctx, c) }
+	if opts.Dialer == nil {
+		opts.Dialer = dialer(opts)
+	}
 	opts.DisableIdentity = true
 	opts.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	return opts

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -40,7 +41,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	_ = nc.SetDeadline(time.Time{}) // those of the HTTP server
-	if tcp, ok := nc.(*net.TCPConn); ok {
+	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
 	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
@@ -129,21 +130,18 @@ func (s *session) overtime() bool {
 
 // tryRead reads what is there already: errQuiet says nothing is.
 func (s *socket) tryRead(p []byte) (n int, err error) {
+	var errno syscall.Errno
 	failed := s.raw.Read(func(fd uintptr) bool {
-		for {
-			n, err = syscall.Read(int(fd), p)
-			if !errors.Is(err, syscall.EINTR) {
-				return true // whatever came of it: never wait
-			}
-		}
+		n, errno = rawtcp.Receive(int(fd), p, 0)
+		return true // whatever came of it: never wait
 	})
 	switch {
 	case failed != nil:
 		return 0, failed
-	case errors.Is(err, syscall.EAGAIN):
+	case errno == syscall.EAGAIN:
 		return 0, errQuiet
-	case err != nil:
-		return 0, os.NewSyscallError("read", err)
+	case errno != 0:
+		return 0, os.NewSyscallError("read", errno)
 	case n == 0:
 		return 0, io.EOF
 	}
@@ -164,12 +162,11 @@ func (s *socket) gone() (gone bool) {
 	}
 	_ = s.raw.Read(func(fd uintptr) bool {
 		var next [1]byte
-		n, _, err := syscall.Recvfrom(int(fd), next[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		switch {
-		case err == nil:
+		switch n, errno := rawtcp.Receive(int(fd), next[:], syscall.MSG_PEEK); errno {
+		case 0:
 			gone = n == 0 || next[0]&0x0f == opClose
-		case !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EINTR):
-			gone = true
+		default:
+			gone = errno != syscall.EAGAIN
 		}
 		return true // never wait
 	})

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
 // news is that there is something to read, or that the peer has ended.
@@ -135,11 +137,11 @@ func (s *session) stays(epoll *os.File) bool {
 		return true // somebody else woke it
 	}
 	var in [len(pongHeader) + 4 + 1]byte // the mask, and whatever else
-	n, _, err := syscall.Recvfrom(s.sock.fd, in[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-	if err != nil || n != len(in)-1 || string(in[:len(pongHeader)]) != pongHeader || !s.meter.allowance.Allow() {
+	n, errno := rawtcp.Receive(s.sock.fd, in[:], syscall.MSG_PEEK)
+	if errno != 0 || n != len(in)-1 || string(in[:len(pongHeader)]) != pongHeader || !s.meter.allowance.Allow() {
 		return false
 	}
-	if n, err = syscall.Read(s.sock.fd, in[:n]); err != nil || n != len(in)-1 {
+	if n, errno = rawtcp.Receive(s.sock.fd, in[:n], 0); errno != 0 || n != len(in)-1 {
 		return false
 	}
 	s.hear()

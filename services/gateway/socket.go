@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -87,7 +88,8 @@ func (s *socket) tryWriteLocked(p []byte) int {
 	if s.fd == noFD {
 		return 0
 	}
-	return send(s.fd, p)
+	n, _ := rawtcp.Send(s.fd, p)
+	return n
 }
 
 // send sends frames, or queues what does not go at once. frames is not kept. It

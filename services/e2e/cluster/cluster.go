@@ -175,7 +175,7 @@ func (c *Cluster) define(o Options) error {
 		if o.RedisOf != nil {
 			p.argv = append(p.argv, "--redis=redis://"+o.RedisOf(i, c.Redis.Addr())+"/0")
 		}
-		p.env = append([]string{"GODEBUG=schedtrace=2147483647"}, settings...) // as in the Dockerfile
+		p.env = settings
 		p.ready = p.answers(p.URL() + "/readyz")
 		c.Gateways = append(c.Gateways, p)
 	}

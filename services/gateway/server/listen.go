@@ -4,6 +4,8 @@ import (
 	"context"
 	"net"
 	"runtime"
+
+	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
 // Listen takes the address of the public port.
@@ -14,7 +16,7 @@ func Listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lastInLine{listener}, nil
+	return lastInLine{rawtcp.Listener{Listener: listener}}, nil
 }
 
 // lastInLine accepts a connection once whatever else can run has had its turn. A storm

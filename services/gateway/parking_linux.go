@@ -12,8 +12,13 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
-// news is that there is something to read, or that the peer has ended.
-const news = syscall.EPOLLIN | syscall.EPOLLRDHUP
+const (
+	once = 1 << 31 // EPOLLET: what happens is told once. Package syscall has it as a negative number.
+	// news is that something has come to be read, or that the peer has ended.
+	news = syscall.EPOLLIN | syscall.EPOLLRDHUP | once
+	// noNews is for who reads by itself: each message would be told of here too.
+	noNews = once
+)
 
 // parking waits for all parked sessions at once, from the first one on.
 type parking struct {
@@ -60,7 +65,7 @@ func (p *parking) close() {
 	p.ended.Wait()
 }
 
-// watch waits for something to read, once. The caller holds the socket's lock.
+// watch waits for something to read. The caller holds the socket's lock.
 func (p *parking) watch(s *session) error {
 	epoll, err := p.open()
 	if err != nil {
@@ -69,9 +74,9 @@ func (p *parking) watch(s *session) error {
 	p.mu.Lock()
 	p.parked[int32(s.sock.fd)] = s
 	p.mu.Unlock()
-	err = watch(epoll, syscall.EPOLL_CTL_MOD, s)
+	err = watch(epoll, syscall.EPOLL_CTL_MOD, s, news)
 	if errors.Is(err, syscall.ENOENT) { // its first time
-		err = watch(epoll, syscall.EPOLL_CTL_ADD, s)
+		err = watch(epoll, syscall.EPOLL_CTL_ADD, s, news)
 	}
 	if err != nil {
 		p.forget(s)
@@ -79,12 +84,13 @@ func (p *parking) watch(s *session) error {
 	return err
 }
 
-func watch(epoll *os.File, op int, s *session) error {
+// watch makes events the ones of a session's socket that epoll tells of.
+func watch(epoll *os.File, op int, s *session, events uint32) error {
 	raw, err := epoll.SyscallConn()
 	if err != nil {
 		return err
 	}
-	event := syscall.EpollEvent{Events: news | syscall.EPOLLONESHOT, Fd: int32(s.sock.fd)}
+	event := syscall.EpollEvent{Events: events, Fd: int32(s.sock.fd)}
 	failed := raw.Control(func(fd uintptr) {
 		err = os.NewSyscallError("epoll_ctl", syscall.EpollCtl(int(fd), op, s.sock.fd, &event))
 	})
@@ -98,6 +104,7 @@ func (p *parking) forget(s *session) {
 	defer p.mu.Unlock()
 	if fd := int32(s.sock.fd); p.parked[fd] == s {
 		delete(p.parked, fd)
+		_ = watch(p.epoll, syscall.EPOLL_CTL_MOD, s, noNews)
 	}
 }
 
@@ -121,7 +128,7 @@ func (p *parking) serve(epoll *os.File) {
 			p.mu.Lock()
 			s := p.parked[e.Fd]
 			p.mu.Unlock()
-			if s != nil && !(e.Events == syscall.EPOLLIN && s.stays(epoll)) {
+			if s != nil && !(e.Events == syscall.EPOLLIN && s.stays()) {
 				s.sock.wake()
 			}
 		}
@@ -130,7 +137,7 @@ func (p *parking) serve(epoll *os.File) {
 
 // stays takes the answer to a ping, where that is all that has come, and leaves the session
 // parked: with a goroutine, and the WebSocket library's clocks, it costs three times as much.
-func (s *session) stays(epoll *os.File) bool {
+func (s *session) stays() bool {
 	s.sock.mu.Lock()
 	defer s.sock.mu.Unlock()
 	if s.sock.parked != s {
@@ -145,5 +152,5 @@ func (s *session) stays(epoll *os.File) bool {
 		return false
 	}
 	s.hear()
-	return watch(epoll, syscall.EPOLL_CTL_MOD, s) == nil
+	return true
 }

@@ -32,7 +32,7 @@ func TestAnAnswerToAPingWakesNobody(t *testing.T) {
 		}
 		epoll := os.NewFile(uintptr(fd), "epoll")
 		defer epoll.Close()
-		if err := watch(epoll, syscall.EPOLL_CTL_ADD, s); err != nil {
+		if err := watch(epoll, syscall.EPOLL_CTL_ADD, s, news); err != nil {
 			t.Fatal(err)
 		}
 		events := make([]syscall.EpollEvent, 2)
@@ -48,7 +48,7 @@ func TestAnAnswerToAPingWakesNobody(t *testing.T) {
 				told = told || n == 1
 				came, _, _ = syscall.Recvfrom(s.sock.fd, in, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 			}
-			return s.stays(epoll)
+			return s.stays()
 		}
 		s.sock.parked = s
 		for range 2 {
@@ -77,7 +77,7 @@ func TestWhoFloodsWithAnswersIsWoken(t *testing.T) {
 	s.meter = newMeter(1, 0) // a burst of none
 	s.sock.parked = s
 	say(pongHeader + "mask")
-	if s.stays(nil) {
+	if s.stays() {
 		t.Error("it stays parked")
 	}
 	var p [6]byte

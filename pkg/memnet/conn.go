@@ -1,10 +1,12 @@
 package memnet
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -52,6 +54,25 @@ func (s *stream) read(p []byte) (int, error) {
 		}
 		s.changed.Wait()
 	}
+}
+
+// look answers with what a read would, but for nil where it would wait.
+func (s *stream) look() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return net.ErrClosed
+	case s.broken:
+		return ErrReset
+	case s.stalled:
+		return nil
+	case len(s.data) > 0:
+		return errUnread
+	case s.ended:
+		return io.EOF
+	}
+	return nil
 }
 
 func (s *stream) write(p []byte) (n int, err error) {
@@ -179,3 +200,17 @@ func (c *Conn) SetDeadline(t time.Time) error {
 	_ = c.SetReadDeadline(t)
 	return c.SetWriteDeadline(t)
 }
+
+// SyscallConn is for clients that look at a connection before they use it again, as go-redis
+// does: Read tells what it would find. There is no descriptor.
+func (c *Conn) SyscallConn() (syscall.RawConn, error) { return rawConn{c.in}, nil }
+
+var errUnread = errors.New("something was not read")
+
+type rawConn struct{ in *stream }
+
+func (r rawConn) Read(func(fd uintptr) bool) error { return r.in.look() }
+
+func (rawConn) Control(func(fd uintptr)) error { return errors.ErrUnsupported }
+
+func (rawConn) Write(func(fd uintptr) bool) error { return errors.ErrUnsupported }

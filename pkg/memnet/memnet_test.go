@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -139,5 +140,37 @@ func TestDialToNobodyIsRefusedAndToOneWhoIsBusyWaits(t *testing.T) {
 	defer cancel()
 	if _, err := n.Dial(ctx, "a", "b"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("dial answered %v", err)
+	}
+}
+
+// What go-redis asks a connection before it uses it again.
+func TestALookTellsWhetherAConnectionCanBeUsedAgain(t *testing.T) {
+	n := memnet.New()
+	a, b := pair(t, n)
+	look := func(c net.Conn) error {
+		raw, err := c.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw.Read(func(uintptr) bool { t.Error("there is a descriptor"); return true })
+	}
+	if err := look(a); err != nil {
+		t.Errorf("while nothing has come: %v", err)
+	}
+	_, _ = io.WriteString(b, "x")
+	if look(a) == nil {
+		t.Error("what was not read is not seen")
+	}
+	read(t, a, "x")
+	if err := look(a); err != nil {
+		t.Errorf("once it was read: %v", err)
+	}
+	n.Link("a", "b").Cut()
+	if err := look(a); !errors.Is(err, memnet.ErrReset) {
+		t.Errorf("when cut: %v", err)
+	}
+	_ = b.Close()
+	if look(b) == nil {
+		t.Error("when closed: nothing")
 	}
 }

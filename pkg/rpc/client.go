@@ -18,7 +18,6 @@ import (
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
 
-	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -102,9 +101,6 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 			grpc.MaxCallRecvMsgSize(MaxMessageBytes), grpc.MaxCallSendMsgSize(MaxMessageBytes)),
 		grpc.WithChainUnaryInterceptor(callInterceptor(cfg.Timeout, newMetrics("client", cfg.Metrics))),
 	}
-	if cfg.Dialer == nil && !strings.HasPrefix(target, "unix") { // which gRPC dials itself
-		cfg.Dialer = dialTCP
-	}
 	if cfg.Dialer != nil {
 		options = append(options, grpc.WithContextDialer(cfg.Dialer))
 	}
@@ -117,15 +113,6 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		return nil, fmt.Errorf("gRPC target %q: %w", target, err)
 	}
 	return conn, nil
-}
-
-// dialTCP leaves it to gRPC's pings to find out that nobody is there.
-func dialTCP(ctx context.Context, address string) (net.Conn, error) {
-	c, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return nil, err
-	}
-	return rawtcp.Wrap(c), nil
 }
 
 // parseTarget leaves gRPC targets as they are and makes a resolver for a list.

@@ -17,7 +17,6 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/status"
 
-	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -110,7 +109,7 @@ func (s *Server) SetServing(serving bool) {
 // calls, those under way end, and after the stop timeout what is left is cut.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
-	go func() { served <- s.Serve(rawtcp.Listener{Listener: listener}) }()
+	go func() { served <- s.Serve(listener) }()
 	select {
 	case err := <-served:
 		return fmt.Errorf("serve gRPC on %s: %w", listener.Addr(), err)

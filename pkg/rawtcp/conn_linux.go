@@ -5,6 +5,7 @@ package rawtcp
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -16,23 +17,20 @@ import (
 // would have to be made anew for each.
 type call struct {
 	p     []byte // to read to; what is left to be written
+	flags int
 	n     int
 	errno syscall.Errno
-	next  [1]byte // that Idle looks at
 
-	receive, peek, send func(fd uintptr) bool
+	receive, take, send func(fd uintptr) bool // true: it is over, false: wait
 }
 
 var calls = sync.Pool{New: func() any {
 	c := new(call)
-	c.receive = func(fd uintptr) bool {
-		c.n, c.errno = Receive(int(fd), c.p, 0)
-		return c.errno != syscall.EAGAIN
-	}
-	c.peek = func(fd uintptr) bool {
-		c.n, c.errno = Receive(int(fd), c.next[:], syscall.MSG_PEEK)
+	c.take = func(fd uintptr) bool {
+		c.n, c.errno = transfer(syscall.SYS_RECVFROM, int(fd), c.p, c.flags)
 		return true
 	}
+	c.receive = func(fd uintptr) bool { return c.take(fd) && c.errno != syscall.EAGAIN }
 	c.send = func(fd uintptr) bool {
 		for len(c.p) > 0 {
 			var n int
@@ -47,9 +45,9 @@ var calls = sync.Pool{New: func() any {
 	return c
 }}
 
-func begin(p []byte) *call {
+func begin(p []byte, flags int) *call {
 	c, _ := calls.Get().(*call)
-	c.p, c.n, c.errno = p, 0, 0
+	c.p, c.flags, c.n, c.errno = p, flags, 0, 0
 	return c
 }
 
@@ -69,7 +67,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	op := begin(p)
+	op := begin(p, 0)
 	n, err := op.end(c.raw.Read(op.receive))
 	switch {
 	case err != nil:
@@ -82,7 +80,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Write writes all of p, or answers with how much of it was taken, and why no more.
 func (c *Conn) Write(p []byte) (int, error) {
-	op := begin(p)
+	op := begin(p, 0)
 	n, err := op.end(c.raw.Write(op.send))
 	if err != nil {
 		return n, c.fault("write", err)
@@ -90,14 +88,14 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Idle reports whether the connection is open with nothing to read.
-func (c *Conn) Idle() bool {
-	op := begin(nil)
-	_, err := op.end(c.raw.Read(op.peek))
-	return err == syscall.EAGAIN //nolint:errorlint // as Receive answers
+// Take receives what is there, with the flags of recvfrom: it never waits. It answers with
+// how much that is, 0 at the end; syscall.EAGAIN says that nothing is there.
+func (c *Conn) Take(p []byte, flags int) (int, error) {
+	op := begin(p, flags)
+	return op.end(c.raw.Read(op.take))
 }
 
-// fault is an error as package net words it.
+// fault is an error as package net words it, whose raw connections call theirs otherwise.
 func (c *Conn) fault(op string, err error) error {
 	var errno syscall.Errno
 	if failed, ok := errors.AsType[*net.OpError](err); ok {
@@ -105,8 +103,7 @@ func (c *Conn) fault(op string, err error) error {
 	} else if errors.As(err, &errno) {
 		err = os.NewSyscallError(op, errno)
 	}
-	local := c.LocalAddr()
-	return &net.OpError{Op: op, Net: local.Network(), Source: local, Addr: c.RemoteAddr(), Err: err}
+	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
 
 // Send hands a socket what it takes at once, and answers with how much that is, or why
@@ -116,15 +113,23 @@ func Send(fd int, p []byte) (int, syscall.Errno) {
 	return transfer(syscall.SYS_SENDTO, fd, p, syscall.MSG_NOSIGNAL)
 }
 
-// Receive takes from a socket what is there, and answers with how much that is, 0 at its
-// end, or why nothing.
+// Receive is Take on a descriptor that the caller keeps open.
 func Receive(fd int, p []byte, flags int) (int, syscall.Errno) {
 	return transfer(syscall.SYS_RECVFROM, fd, p, flags)
 }
 
+const toldOf = 512 // one call in so many
+
 func transfer(trap uintptr, fd int, p []byte, flags int) (int, syscall.Errno) {
+	told := rand.Uint32N(toldOf) == 0
 	for {
-		n, _, errno := syscall.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(flags|syscall.MSG_DONTWAIT), 0, 0)
+		var n uintptr
+		var errno syscall.Errno
+		if told {
+			n, _, errno = syscall.Syscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(flags|syscall.MSG_DONTWAIT), 0, 0)
+		} else {
+			n, _, errno = syscall.RawSyscall6(trap, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), uintptr(flags|syscall.MSG_DONTWAIT), 0, 0)
+		}
 		switch errno {
 		case 0:
 			return int(n), 0

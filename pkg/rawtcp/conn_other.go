@@ -1,9 +1,8 @@
-//go:build !linux || 386 || race
+//go:build !unix
 
 package rawtcp
 
-// Read and Write are those of *net.TCPConn here. The race detector sees what they do, and
-// what others learn from each other by them.
+// Read and Write are those of *net.TCPConn here.
 
 // Idle reports whether the connection is open with nothing to read. Here it does not know.
 func (c *Conn) Idle() bool { return false }

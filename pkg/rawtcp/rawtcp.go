@@ -1,10 +1,15 @@
 // Package rawtcp has TCP connections whose system calls Go's scheduler is not told of.
 //
-// It has to be told of those that may block, and has a thread (sysmon) that looks after
-// them. Whenever a process has nothing to do, that thread is put to sleep, and the next
-// system call that is told of wakes it: where a gateway is woken thousands of times a
-// second, that is a quarter of its CPU. What a socket does not block on takes some
-// microseconds, which the scheduler can do without.
+// The scheduler wants to know of calls that may block, and has a thread (sysmon) that looks
+// after them. Whenever a process has nothing to do, that thread falls asleep, and the next
+// call that the scheduler is told of wakes it: where a gateway is woken thousands of times a
+// second, that is a quarter of its CPU. What a socket does not block on takes microseconds,
+// which the scheduler can do without.
+//
+// Its price: that thread also interrupts who computes for more than 10 ms, and looks for news
+// of the network while all are busy. So one call in 512 is told of, for it to be awake while
+// there is much to send. Who computes for long and calls nothing is interrupted no sooner
+// than at the next timer.
 package rawtcp
 
 import (
@@ -29,16 +34,4 @@ func Wrap(c net.Conn) net.Conn {
 		return c
 	}
 	return &Conn{tcp, raw}
-}
-
-// Listener accepts connections as Wrap makes them.
-type Listener struct{ net.Listener }
-
-// Accept waits for the next connection.
-func (l Listener) Accept() (net.Conn, error) {
-	c, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
-	}
-	return Wrap(c), nil
 }

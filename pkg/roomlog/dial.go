@@ -28,23 +28,24 @@ func dialer(opts *redis.Options) func(ctx context.Context, network, address stri
 // conn is a connection to Redis.
 type conn struct{ *rawtcp.Conn }
 
-// SyscallConn is what go-redis looks at a connection by, before each use, for an end or
-// anything else that has come unasked.
+// SyscallConn is what go-redis looks at a connection by, before each use: it may have ended,
+// or something have come that nobody asked for.
 func (c conn) SyscallConn() (syscall.RawConn, error) {
 	raw, err := c.Conn.SyscallConn()
-	return looked{raw, c}, err
+	return idleFirst{raw, c}, err
 }
 
-// looked has looked itself, which costs less (see rawtcp).
-type looked struct {
+// idleFirst saves go-redis its look, which is a system call that the scheduler is told of,
+// where there is nothing to find.
+type idleFirst struct {
 	syscall.RawConn
 	conn conn
 }
 
-// Read does not call look where it would find nothing.
-func (l looked) Read(look func(fd uintptr) bool) error {
-	if l.conn.Idle() {
+// Read lets go-redis look, unless the connection is idle.
+func (i idleFirst) Read(look func(fd uintptr) bool) error {
+	if i.conn.Idle() {
 		return nil
 	}
-	return l.RawConn.Read(look)
+	return i.RawConn.Read(look)
 }

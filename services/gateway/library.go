@@ -12,7 +12,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -129,19 +128,13 @@ func (s *session) overtime() bool {
 }
 
 // tryRead reads what is there already: errQuiet says nothing is.
-func (s *socket) tryRead(p []byte) (n int, err error) {
-	var errno syscall.Errno
-	failed := s.raw.Read(func(fd uintptr) bool {
-		n, errno = rawtcp.Receive(int(fd), p, 0)
-		return true // whatever came of it: never wait
-	})
+func (s *socket) tryRead(p []byte) (int, error) {
+	n, err := s.tcp.Take(p, 0)
 	switch {
-	case failed != nil:
-		return 0, failed
-	case errno == syscall.EAGAIN:
+	case errors.Is(err, syscall.EAGAIN):
 		return 0, errQuiet
-	case errno != 0:
-		return 0, os.NewSyscallError("read", errno)
+	case err != nil:
+		return 0, err
 	case n == 0:
 		return 0, io.EOF
 	}
@@ -150,25 +143,20 @@ func (s *socket) tryRead(p []byte) (n int, err error) {
 
 // gone reports whether the peer has broken off, or closes, and said nothing else
 // before that is still unread. The reading side calls it, between two messages.
-func (s *socket) gone() (gone bool) {
+func (s *socket) gone() bool {
 	switch {
 	case s.read.Buffered() > 0:
 		next, _ := s.read.Peek(1)
 		return next[0]&0x0f == opClose
 	case s.unread:
 		return s.closes
-	case s.raw == nil:
+	case s.tcp == nil:
 		return false
 	}
-	_ = s.raw.Read(func(fd uintptr) bool {
-		var next [1]byte
-		switch n, errno := rawtcp.Receive(int(fd), next[:], syscall.MSG_PEEK); errno {
-		case 0:
-			gone = n == 0 || next[0]&0x0f == opClose
-		default:
-			gone = errno != syscall.EAGAIN
-		}
-		return true // never wait
-	})
-	return gone
+	next := make([]byte, 1)
+	n, err := s.tcp.Take(next, syscall.MSG_PEEK)
+	if err != nil {
+		return !errors.Is(err, syscall.EAGAIN)
+	}
+	return n == 0 || next[0]&0x0f == opClose
 }

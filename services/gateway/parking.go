@@ -25,7 +25,7 @@ var errQuiet = errors.New("nothing to read")
 // parks reports whether the session is one that can be parked at all: a member, on a
 // connection that the kernel knows.
 func (s *session) parks() bool {
-	return s.sock.raw != nil && s.leased() && !s.g.parking.off.Load()
+	return s.sock.tcp != nil && s.leased() && !s.g.parking.off.Load()
 }
 
 // park makes the session wait without a goroutine: the caller's is to end. It reports

@@ -13,11 +13,13 @@ import (
 )
 
 const (
-	once = 1 << 31 // EPOLLET: what happens is told once. Package syscall has it as a negative number.
-	// news is that something has come to be read, or that the peer has ended.
-	news = syscall.EPOLLIN | syscall.EPOLLRDHUP | once
-	// noNews is for who reads by itself: each message would be told of here too.
-	noNews = once
+	edge = 1 << 31 // EPOLLET, which package syscall has as a negative number
+	// news is that something has come to be read, or that the peer has ended: it is told once
+	// for each time.
+	news = syscall.EPOLLIN | syscall.EPOLLRDHUP | edge
+	// noNews is for a session with a goroutine, which reads by itself: each message would be
+	// told of here too. That the connection broke still is, once, and serve passes it by.
+	noNews = edge
 )
 
 // parking waits for all parked sessions at once, from the first one on.
@@ -74,9 +76,9 @@ func (p *parking) watch(s *session) error {
 	p.mu.Lock()
 	p.parked[int32(s.sock.fd)] = s
 	p.mu.Unlock()
-	err = watch(epoll, syscall.EPOLL_CTL_MOD, s, news)
+	err = arm(epoll, syscall.EPOLL_CTL_MOD, s, news)
 	if errors.Is(err, syscall.ENOENT) { // its first time
-		err = watch(epoll, syscall.EPOLL_CTL_ADD, s, news)
+		err = arm(epoll, syscall.EPOLL_CTL_ADD, s, news)
 	}
 	if err != nil {
 		p.forget(s)
@@ -84,8 +86,8 @@ func (p *parking) watch(s *session) error {
 	return err
 }
 
-// watch makes events the ones of a session's socket that epoll tells of.
-func watch(epoll *os.File, op int, s *session, events uint32) error {
+// arm makes events those of a session's socket that epoll tells of.
+func arm(epoll *os.File, op int, s *session, events uint32) error {
 	raw, err := epoll.SyscallConn()
 	if err != nil {
 		return err
@@ -104,7 +106,7 @@ func (p *parking) forget(s *session) {
 	defer p.mu.Unlock()
 	if fd := int32(s.sock.fd); p.parked[fd] == s {
 		delete(p.parked, fd)
-		_ = watch(p.epoll, syscall.EPOLL_CTL_MOD, s, noNews)
+		_ = arm(p.epoll, syscall.EPOLL_CTL_MOD, s, noNews)
 	}
 }
 

@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
@@ -53,8 +52,8 @@ type socket struct {
 	drained chan struct{} // closed when the writer ends; nil while nobody waits for it
 
 	nc   net.Conn
-	raw  syscall.RawConn // nil where there is no fd
-	read *bufio.Reader   // what the library reads from; the reading goroutine has it
+	tcp  *rawtcp.Conn  // the same, nil where there is no fd
+	read *bufio.Reader // what the library reads from; the reading goroutine has it
 	// Of what came with the handshake, which the library keeps elsewhere: that it has not
 	// been read, and whether it begins with a close.
 	unread, closes bool
@@ -72,9 +71,9 @@ const (
 
 func newSocket(nc net.Conn, ended *sync.WaitGroup) *socket {
 	s := &socket{nc: nc, fd: noFD, ended: ended}
-	if sc, ok := nc.(syscall.Conn); ok {
-		if raw, err := sc.SyscallConn(); err == nil && raw.Control(func(fd uintptr) { s.fd = int(fd) }) == nil {
-			s.raw = raw
+	if tcp, ok := rawtcp.Wrap(nc).(*rawtcp.Conn); ok {
+		if raw, err := tcp.SyscallConn(); err == nil && raw.Control(func(fd uintptr) { s.fd = int(fd) }) == nil {
+			s.nc, s.tcp = tcp, tcp
 		}
 	}
 	return s

@@ -32,7 +32,7 @@ func TestAnAnswerToAPingWakesNobody(t *testing.T) {
 		}
 		epoll := os.NewFile(uintptr(fd), "epoll")
 		defer epoll.Close()
-		if err := watch(epoll, syscall.EPOLL_CTL_ADD, s, news); err != nil {
+		if err := arm(epoll, syscall.EPOLL_CTL_ADD, s, news); err != nil {
 			t.Fatal(err)
 		}
 		events := make([]syscall.EpollEvent, 2)

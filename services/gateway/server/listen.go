@@ -16,7 +16,7 @@ func Listen(address string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lastInLine{rawtcp.Listener{Listener: listener}}, nil
+	return lastInLine{listener}, nil
 }
 
 // lastInLine accepts a connection once whatever else can run has had its turn. A storm
@@ -26,5 +26,9 @@ type lastInLine struct{ net.Listener }
 
 func (l lastInLine) Accept() (net.Conn, error) {
 	runtime.Gosched()
-	return l.Listener.Accept()
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return rawtcp.Wrap(c), nil
 }

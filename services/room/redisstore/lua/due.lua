@@ -8,7 +8,8 @@
 -- that want a visit, with those of their sessions whose leases were seen to have ended, a
 -- space between them.
 local DUE, LEASES = KEYS[1], KEYS[2]
--- As nearly always, and of every partition twice a second.
+
+-- Nearly always, there is nothing to do.
 if call('ZCOUNT', LEASES, '-inf', NOW) == 0 and call('ZCOUNT', DUE, '-inf', NOW) == 0 then return {0} end
 
 local ROOMS = string.sub(DUE, 1, -4) .. 'r:'

@@ -1,4 +1,4 @@
-//go:build !386 && !race
+//go:build unix
 
 package rawtcp_test
 

@@ -1,0 +1,28 @@
+package roomlog_test
+
+import (
+	"testing"
+
+	"github.com/anteroom-chat/anteroom/pkg/redistest"
+	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+)
+
+// A connection that Redis has ended is not used again: else each that was open when it
+// restarted would fail a call afterwards.
+func TestAConnectionThatHasEndedIsNotUsedAgain(t *testing.T) {
+	server := redistest.Embedded(t)
+	rdb, err := roomlog.Connect("redis://" + server.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rdb.Close()
+	for range 20 {
+		if err := rdb.Ping(t.Context()).Err(); err != nil {
+			t.Fatal(err)
+		}
+		server.Close()
+		if err := server.Restart(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -103,8 +103,9 @@ func CodeOf(err error) Code { return AsError(err).Code }
 // CloseCode is a WebSocket close status.
 type CloseCode uint16
 
-// The close codes of the service. 4400–4499 tell a client not to come back without
-// doing something else first; the others to come back with a delay and `after`.
+// The close codes of the service. After 1001, 1012 and 4500–4599 a client comes back by
+// itself, with a delay and `after` (Retryable); after any other it does not, before
+// something else has been done.
 const (
 	CloseNormal          CloseCode = 1000
 	CloseGoingAway       CloseCode = 1001

@@ -34,7 +34,7 @@ const (
 	JoinTimeout   = 10 * time.Second
 	SendTimeout   = 10 * time.Second // nothing taken for so long: slow consumer
 	EchoTimeout   = 10 * time.Second // a MESSAGE neither echoed nor refused
-	FloodPatience = 10 * time.Second // of RATE_LIMITED errors before 4429
+	FloodPatience = 10 * time.Second // of messages or frames above their rate before 4429
 	PingEvery     = 25 * time.Second
 	PeerSilence   = 35 * time.Second
 

@@ -9,7 +9,7 @@ import (
 
 // Limits and periods of the contract.
 const (
-	MaxRoomIDLen        = 64      // characters
+	MaxIDLen            = 64      // characters of a room, session, gateway or request id
 	MaxTitleLen         = 100     // characters
 	MaxNicknameLen      = 40      // characters
 	MaxUserIDLen        = 128     // bytes
@@ -47,8 +47,8 @@ func CheckID(field, s string) error {
 	if s == "" {
 		return Errorf(BadRequest, "%s is required", field)
 	}
-	if len(s) > MaxRoomIDLen {
-		return Errorf(BadRequest, "%s is longer than %d characters", field, MaxRoomIDLen)
+	if len(s) > MaxIDLen {
+		return Errorf(BadRequest, "%s is longer than %d characters", field, MaxIDLen)
 	}
 	for i := range len(s) {
 		c := s[i]

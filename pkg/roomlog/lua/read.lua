@@ -14,9 +14,9 @@ if to == 0 or to > last then to = last end
 
 local answer = {head[1], last, call('HLEN', KEYS[3])}
 if from > to then return answer end
-local room = tonumber(ARGV[3])
-if room == 0 then room = math.huge end
-while from <= to and room > 0 do
+local left = tonumber(ARGV[3])
+if left == 0 then left = math.huge end
+while from <= to and left > 0 do
   -- A few at a time: of a page of large entries, most would be read in vain.
   local chunk = call('XRANGE', KEYS[2], from, to, 'COUNT', 64)
   if not chunk[1] then break end
@@ -28,8 +28,8 @@ while from <= to and room > 0 do
     if #answer > 3 or tonumber(at) >= oldest then
       answer[#answer + 1] = e[1]
       answer[#answer + 1] = e[2][2]
-      room = room - #e[2][2]
-      if room <= 0 then break end
+      left = left - #e[2][2]
+      if left <= 0 then break end
     end
   end
 end

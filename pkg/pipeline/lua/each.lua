@@ -1,14 +1,17 @@
 -- Stands behind an operation, which it carries out for each of the calls that share this run
 -- of the script.
--- KEYS: those of each call, one behind another: of each as many
+-- KEYS: those of the first call, then those of the second …; all calls have as many
 -- ARGV: 1 number of calls; then those of each call, likewise
--- Answers for each an array of what the operation answers; or the text of the error that it,
--- and no other, came to. No errors: go-redis does not read on behind one in an array, where
--- it is OOM or the like, and takes what is left for the answers of the next commands. But a
--- replica, which carries out no write, answers with its error alone: go-redis gives the
--- connection up, and the next one may lead to the Redis that has taken over.
--- A full Redis refuses what a script writes first; behind what it does not refuse, as to
--- delete something, it takes what the calls behind it write.
+-- Answers for each call an array of one, what the operation answered; or, as text, the error
+-- that this call came to, which leaves the others alone.
+--
+-- As text, since go-redis stops reading an array at an error like OOM in it, and takes what
+-- is left for the answers of the next commands. Only READONLY, of a replica that carries out
+-- no write, is answered as an error, for the whole run: go-redis then gives the connection
+-- up, and the next one may lead to the Redis that has taken over.
+--
+-- A full Redis refuses a run whose first write needs memory. Behind a first write that needs
+-- none, as to delete something, it takes all writes, those of later calls too.
 local calls = tonumber(ARGV[1])
 local keys, args = #KEYS / calls, (#ARGV - 1) / calls
 local answers = {}

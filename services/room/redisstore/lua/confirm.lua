@@ -57,7 +57,7 @@ elseif call('ZSCORE', PERMITS, user) then
     nick = value and string.match(value, '^[^\n]*\n[^\n]*\n(.*)$') or ''
   end
   release(user)
-elseif not old then -- else a permit for the seat that one has is left to the other tab
+elseif not old then -- who has a seat takes it over; a permit for it is left to the other tab
   if ARGV[8] == '1' then return {'FORBIDDEN'} end
   if occupied() + call('ZCARD', PERMITS) >= room.capacity then return {'ROOM_FULL'} end
 end

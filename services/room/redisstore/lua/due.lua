@@ -1,8 +1,12 @@
--- Looks at up to 100 rooms of a partition that are due, and at leases that have ended, of up
--- to 100 rooms: at the first 250, and where there are so many, also at the last 50, since a
--- room that cannot be visited keeps the first. Where somebody sits in a due room, no permit has lapsed, as when
--- all were confirmed, and it is not time to look the room through (expire.lua), it is put off
--- until one of that comes: that costs a fifth of a visit.
+-- Finds the rooms of a partition that want a visit of the reaper: up to 100 in which a lease
+-- has ended, and up to 100 that are due.
+--
+-- Of the leases that have ended it looks at the first 250, and where there are so many, also
+-- at the last 50: those of a room that cannot be visited stay in front.
+--
+-- A due room is put off, which costs a fifth of a visit, where a visit would change nothing:
+-- somebody sits in it or holds a permit, no permit has lapsed, and it is not time to look it
+-- through (expire.lua).
 -- KEYS: 1 due  2 leases; those of the rooms have the same hash tag
 -- Answers {1 if more rooms may want a visit, else 0, id, sessions, id, sessions …} of rooms
 -- that want a visit, with those of their sessions whose leases were seen to have ended, a

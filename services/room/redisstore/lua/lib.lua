@@ -71,16 +71,16 @@ local function roster(kind, type, tail, seats)
   room.seq = tonumber(entry(ROOM, LOG, CHANNEL, room.epoch, kind, type, tail .. ',"occupied":' .. seats .. '}'))
 end
 
--- spend(session …): their ids are never used again, by a delayed call neither. They
--- are the partition's to remember, since they outlive the room. Besides, it remembers
--- why some ended, of which their gateways may miss the notice (leases.go), and what was
--- carried out: those names have spaces, as no session has.
+-- spend(name …): remembers for 2 minutes that these sessions have ended, so that no delayed
+-- call brings one back. It is the partition that remembers, since it outlives the room.
+-- Names with a space, as no session has, say why a session ended, for a gateway that missed
+-- the notice (leases.go), or which request was carried out.
 local function spend(...)
   call('ZREMRANGEBYSCORE', SPENT, '-inf', string.format(MS, now - 120000))
   local scored = {}
-  for _, session in ipairs({...}) do
+  for _, name in ipairs({...}) do
     scored[#scored + 1] = NOW
-    scored[#scored + 1] = session
+    scored[#scored + 1] = name
   end
   call('ZADD', SPENT, unpack(scored))
   call('PEXPIRE', SPENT, '120000')
@@ -231,7 +231,7 @@ local function settle()
     erase()
     return false
   end
-  due(math.min(ends, now + AGE)) -- its log is to be looked through until then
+  due(math.min(ends, now + AGE)) -- sooner than it ends, where its log is to be looked through first
   return true
 end
 

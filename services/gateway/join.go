@@ -69,7 +69,7 @@ func (s *session) refuseJoin(err error) {
 // join makes this socket a session of a room.
 func (s *session) join(f *wire.ClientFrame) error {
 	s.sock.readBy(time.Time{})
-	user, nickname, token, err := s.who(f)
+	user, nickname, made, err := s.who(f)
 	if err != nil {
 		return err
 	}
@@ -78,7 +78,7 @@ func (s *session) join(f *wire.ClientFrame) error {
 	s.group = group
 	s.g.keeper.group(s, group)
 	s.joined.RoomID = f.RoomID
-	if err := s.confirm(f, sh, followed, user, nickname, token); err != nil {
+	if err := s.confirm(f, sh, followed, user, nickname, made); err != nil {
 		sh.run(func(sh *shard) { sh.settled(f.RoomID) })
 		s.g.hub.exit(f.RoomID, group)
 		return err
@@ -88,7 +88,7 @@ func (s *session) join(f *wire.ClientFrame) error {
 }
 
 // who finds out who joins. Without an identity or a permit it makes an identity, which
-// JOINED brings to the client.
+// JOINED brings to the client; made is empty otherwise.
 func (s *session) who(f *wire.ClientFrame) (user, nickname, made string, err error) {
 	if f.Identity != "" {
 		id, err := s.g.cfg.Identities.Verify(f.Identity)
@@ -108,7 +108,7 @@ func (s *session) who(f *wire.ClientFrame) (user, nickname, made string, err err
 }
 
 // confirm follows the room, takes the seat, and lets the member in behind what was missed.
-func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct{}, user, nickname, token string) error {
+func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct{}, user, nickname, made string) error {
 	timeout := time.NewTimer(followTimeout)
 	defer timeout.Stop()
 	select {
@@ -140,7 +140,7 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 		return err
 	}
 	s.shard = sh
-	s.take(resp, token)
+	s.take(resp, made)
 	s.renewedAt(sent)
 	s.enter(f.After, resp)
 	return nil
@@ -167,15 +167,15 @@ func (s *session) giveUpJoin(ctx context.Context, roomID string, onItsWay bool) 
 	}
 }
 
-// take keeps what the session needs of its join.
-func (s *session) take(resp *roomv1.ConfirmJoinResponse, token string) {
+// take keeps what the session needs of its join. made is the identity that JOINED brings.
+func (s *session) take(resp *roomv1.ConfirmJoinResponse, made string) {
 	r := resp.GetRoom()
 	me := wire.Member{UserID: resp.GetMember().GetUserId(), Nickname: resp.GetMember().GetNickname()}
 	s.from = me.Encode()
 	s.counted = r.GetPresence() == roomv1.Presence_PRESENCE_COUNT
 	s.joined = wire.Joined{
 		RoomID: r.GetRoomId(), Epoch: r.GetEpoch(), Seq: resp.GetSeq(), UserID: me.UserID, SessionID: s.id,
-		Identity: token, Capacity: int(r.GetCapacity()), Occupied: int(r.GetOccupied()),
+		Identity: made, Capacity: int(r.GetCapacity()), Occupied: int(r.GetOccupied()),
 	}
 	s.outgoing.carry(s.joined.Seq + 1)
 }

@@ -117,7 +117,7 @@ func New(cfg Config) (*Gateway, error) {
 	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop, leaves: make(turns, maxLeaves)}
 	g.hub = newHub(ctx, cfg, g.metrics)
 	g.keeper = newKeeper(g)
-	g.hub.after = g.keeper.kick
+	g.hub.noticesLost = g.keeper.kick
 	g.scripts = pipeline.New(cfg.Redis)
 	g.publisher = roomlog.NewPublisher(g.scripts, cfg.Layout)
 	g.background.Go(g.hub.serve)

@@ -23,7 +23,8 @@ type hub struct {
 	start  time.Time
 	subs   *roomlog.Subscriber
 	shards []*shard
-	after  func() // called when subscriptions were broken: notices may be lost
+
+	noticesLost func() // called when some may have been: a subscription broke, an inbox was full
 
 	replays turns // pages of members who come back, read or being sent
 	reads   turns // of local rooms that catch up
@@ -141,7 +142,7 @@ func (h *hub) Resubscribed(roomID string) {
 		}
 	}
 	h.mu.RUnlock()
-	h.after()
+	h.noticesLost()
 }
 
 // serve works until the gateway ends.

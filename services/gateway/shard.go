@@ -105,7 +105,7 @@ func (s *shard) serve(ctx context.Context) {
 			}
 		}
 		if unheard {
-			s.hub.after()
+			s.hub.noticesLost()
 		}
 		for roomID := range missed {
 			if r := s.rooms[roomID]; r != nil {

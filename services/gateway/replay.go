@@ -162,15 +162,9 @@ func (p *replay) readOn(next int64) (roomlog.Range, error) {
 func (p *replay) missed(after wire.Position) (next int64, entries []roomlog.Entry, gap []byte, err error) {
 	s := p.s
 	seq := s.joined.Seq
-	lacks := func(from, to int64) (int64, []roomlog.Entry, []byte, error) {
-		if from <= to {
-			gap = appendFrame(nil, wire.GapFrame(from, to))
-		}
-		return to + 1, nil, gap, nil
-	}
 	switch {
 	case after.Epoch != s.joined.Epoch:
-		return lacks(1, seq)
+		return seq + 1, nil, gapOf(1, seq), nil
 	case after.Seq > seq:
 		return seq + 1, nil, nil, nil // Redis has lost entries that this member saw
 	case after.Seq == seq:
@@ -185,13 +179,20 @@ func (p *replay) missed(after wire.Position) (next int64, entries []roomlog.Entr
 	case err != nil:
 		return 0, nil, nil, err
 	case page.Epoch != s.joined.Epoch || len(page.Entries) == 0:
-		return lacks(after.Seq+1, seq)
+		return seq + 1, nil, gapOf(after.Seq+1, seq), nil
 	}
 	first := page.Entries[0].Seq
 	s.outgoing.carry(first)
 	s.joined.Recovered = first == after.Seq+1
-	_, _, gap, _ = lacks(after.Seq+1, first-1)
-	return first, page.Entries, gap, nil
+	return first, page.Entries, gapOf(after.Seq+1, first-1), nil
+}
+
+// gapOf is the GAP for the entries from…to, nil where there are none.
+func gapOf(from, to int64) []byte {
+	if from > to {
+		return nil
+	}
+	return appendFrame(nil, wire.GapFrame(from, to))
 }
 
 // added makes this session a member that has everything up to seq; false when it has

@@ -98,7 +98,7 @@ func (r *localRoom) startRead(delay time.Duration) {
 
 // readPage reads a log from first on, as far as a page goes, in its turn.
 func (h *hub) readPage(roomID string, first int64) (roomlog.Range, error) {
-	done, err := h.reads.take(h.ctx, turnPatience)
+	done, err := h.reads.acquire(h.ctx, turnPatience)
 	if err != nil {
 		return roomlog.Range{}, err
 	}

@@ -79,7 +79,7 @@ type Gateway struct {
 	draining   atomic.Bool    // not ready any more
 	moving     atomic.Bool    // members are being moved: nobody joins here
 	background sync.WaitGroup // what serves all sockets
-	leaves     turns          // for seats that could not be given up at once
+	leaves     semaphore      // for seats that could not be given up at once
 
 	mu      sync.Mutex // held to count sockets: none begins once closed
 	closed  bool
@@ -114,7 +114,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, errors.New("the number of sockets is negative")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop, leaves: make(turns, maxLeaves)}
+	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop, leaves: make(semaphore, maxLeaves)}
 	g.hub = newHub(ctx, cfg, g.metrics)
 	g.keeper = newKeeper(g)
 	g.hub.noticesLost = g.keeper.kick
@@ -182,7 +182,7 @@ func (g *Gateway) giveUpLater(roomID, sessionID string) {
 	ctx, cancel := context.WithTimeout(g.hub.ctx, wire.Lease)
 	defer cancel()
 	for pause(ctx, leaveAgain+rand.N(leaveAgain)) {
-		done, err := g.leaves.take(ctx, wire.Lease)
+		done, err := g.leaves.acquire(ctx, wire.Lease)
 		if err != nil {
 			return
 		}

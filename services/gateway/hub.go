@@ -26,8 +26,8 @@ type hub struct {
 
 	noticesLost func() // called when some may have been: a subscription broke, an inbox was full
 
-	replays turns // pages of members who come back, read or being sent
-	reads   turns // of local rooms that catch up
+	replays semaphore // pages of members who come back, read or being sent
+	reads   semaphore // of local rooms that catch up
 
 	// readLog is roomlog.Read of pageBytes.
 	readLog func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error)
@@ -66,7 +66,7 @@ func (h *hub) shardOf(group uint32) int { return int(group % uint32(len(h.shards
 func newHub(ctx context.Context, cfg Config, m *gatewayMetrics) *hub {
 	h := &hub{
 		ctx: ctx, start: time.Now(), rooms: make(map[string]*presence),
-		replays: make(turns, maxReplays), reads: make(turns, maxReads),
+		replays: make(semaphore, maxReplays), reads: make(semaphore, maxReads),
 		readLog: func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error) {
 			return roomlog.Read(ctx, cfg.Redis, cfg.Layout, roomID, first, last, pageBytes)
 		},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -32,7 +31,7 @@ type replay struct {
 func (p *replay) read(first, last int64) (roomlog.Range, error) {
 	h := p.s.g.hub
 	if p.done == nil {
-		done, err := h.replays.take(h.ctx, turnPatience)
+		done, err := h.replays.acquire(h.ctx, turnPatience)
 		if err != nil {
 			return roomlog.Range{}, err
 		}
@@ -206,21 +205,5 @@ func (s *session) added(seq int64) bool {
 	case <-s.g.hub.ctx.Done():
 		s.close(wire.CloseRestart)
 		return true
-	}
-}
-
-// turns limits how many things go on at a time.
-type turns chan struct{}
-
-// take waits for a turn, for so long at most, and answers with how to end it: once,
-// however often it is called.
-func (t turns) take(ctx context.Context, patience time.Duration) (done func(), err error) {
-	ctx, cancel := context.WithTimeout(ctx, patience)
-	defer cancel()
-	select {
-	case t <- struct{}{}:
-		return sync.OnceFunc(func() { <-t }), nil
-	case <-ctx.Done():
-		return nil, roomlog.Fault("wait for a turn to read", ctx.Err())
 	}
 }

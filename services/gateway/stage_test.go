@@ -42,7 +42,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	st := &stage{t: t, epoch: "E1", gate: make(chan struct{})}
-	h := &hub{ctx: t.Context(), start: time.Now(), rooms: make(map[string]*presence), reads: make(turns, maxReads), subs: new(roomlog.Subscriber)}
+	h := &hub{ctx: t.Context(), start: time.Now(), rooms: make(map[string]*presence), reads: make(semaphore, maxReads), subs: new(roomlog.Subscriber)}
 	h.readLog = st.readLog
 	st.shard = newShard(h, newMetrics(nil))
 	h.shards = []*shard{st.shard}

@@ -1,14 +1,14 @@
 package room
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 )
 
-// ReapEvery is how often it is asked which rooms want a visit: with the lease of 15 s it keeps the
-// promise that a dead process' seats are free after 17 s, one missed round included.
+// ReapEvery is how often the reaper asks which rooms want a visit: with the lease of 15 s it
+// keeps the promise that a dead process' seats are free after 17 s, one missed round included.
 const ReapEvery = 500 * time.Millisecond
 
 // Reap frees what lapsed in rooms that nobody asks for, until ctx ends. Every room
@@ -35,18 +35,19 @@ func Reap(ctx context.Context, leases Leases) {
 	}
 }
 
-// reapOnce visits all rooms that want it, also where a gateway that died had many, and one of
-// them cannot be visited.
+// reapOnce visits rooms until none wants it any more: a gateway that died may have had more of
+// them than one question finds. It gives up, with what went wrong, at a round that failed and
+// freed nothing.
 func reapOnce(ctx context.Context, leases Leases) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	for {
-		visits, more, unasked := leases.Due(ctx)
-		freed, unvisited := leases.Expire(ctx, visits)
+		visits, more, dueErr := leases.Due(ctx)
+		freed, expireErr := leases.Expire(ctx, visits)
 		if freed > 0 {
 			slog.Debug("freed seats that lapsed", "rooms", len(visits), "seats", freed)
 		}
-		if err := cmp.Or(unasked, unvisited); !more || err != nil && freed == 0 {
+		if err := errors.Join(dueErr, expireErr); !more || err != nil && freed == 0 {
 			return err
 		}
 	}

@@ -27,11 +27,11 @@ const (
 )
 
 // Subscriber follows the channels of the rooms that this process has members in, over
-// one connection to Redis. It does not trust that connection: twice over, since a
-// client's own health check notices neither a server that accepts and answers nothing
-// nor one that is healthy but no longer gets what is published. It publishes a numbered
-// probe to itself every second; when none has come back for 3 s, or one comes and not the
-// one before it, it connects anew.
+// one connection to Redis. It does not trust that connection, nor go-redis' own health
+// check, which notices neither a server that accepts and answers nothing nor one that
+// answers but no longer gets what is published. It publishes a numbered probe to itself
+// every second; when none has come back for 3 s, or one comes and not the one before it,
+// it connects anew.
 type Subscriber struct {
 	rdb    Redis
 	layout Layout
@@ -106,9 +106,9 @@ func (s *Subscriber) Follow(roomID string) <-chan struct{} {
 	return live
 }
 
-// Unsubscribe stops following a room, however often Follow was called: the caller
-// counts its members. It does not block.
-func (s *Subscriber) Unsubscribe(roomID string) {
+// Unfollow stops following a room, however often Follow was called: the caller counts its
+// members. It does not block.
+func (s *Subscriber) Unfollow(roomID string) {
 	name := s.layout.Keys(roomID).Channel()
 	s.mu.Lock()
 	if c := s.channels[name]; c != nil {

@@ -91,7 +91,7 @@ func TestWhatIsPublishedAfterSubscribeReturnsReachesTheReader(t *testing.T) {
 				f.Fatalf("published %s, read %s", e.Data, f.read(1, 1).Entries[0].Frame)
 			}
 		}
-		s.Unsubscribe("r")
+		s.Unfollow("r")
 		f.eventually("nobody follows the room", func() bool {
 			return f.rdb.PubSubNumSub(f.ctx, f.layout.Keys("r").Channel()).Val()[f.layout.Keys("r").Channel()] == 0
 		})
@@ -109,7 +109,7 @@ func TestSubscribeFailsWithItsContextAndCanBeUndone(t *testing.T) {
 	if err := s.Subscribe(ctx, "r"); wire.CodeOf(err) != wire.Unavailable {
 		f.Fatal(err)
 	}
-	s.Unsubscribe("r")
+	s.Unfollow("r")
 	server.Start()
 	f.subscribe(s, "other")
 	channel := f.layout.Keys("r").Channel()
@@ -362,7 +362,7 @@ func TestComingAndGoingLeavesEachRoomAsItsLastCallSays(t *testing.T) {
 			workers.Go(func() {
 				for range 100 {
 					if follows[i] {
-						s.Unsubscribe(id)
+						s.Unfollow(id)
 						follows[i] = false
 						continue
 					}
@@ -374,7 +374,7 @@ func TestComingAndGoingLeavesEachRoomAsItsLastCallSays(t *testing.T) {
 					err := s.Subscribe(ctx, id)
 					cancel()
 					if err != nil {
-						s.Unsubscribe(id)
+						s.Unfollow(id)
 						continue
 					}
 					follows[i] = true

@@ -110,7 +110,7 @@ func (h *hub) exit(roomID string, group uint32) {
 	p.byShard[h.shardOf(group)]--
 	if p.total--; p.total == 0 {
 		delete(h.rooms, roomID)
-		h.subs.Unsubscribe(roomID)
+		h.subs.Unfollow(roomID)
 	}
 }
 

@@ -1,8 +1,8 @@
 // Package gateway is the stateless WebSocket gateway: it holds nothing that matters,
 // so it can be killed at any moment, and its members come back through another one.
 //
-// A socket's life, one goroutine that reads (none while its member is quiet), and nobody
-// who waits for a write:
+// The life of a socket. One goroutine reads it, none while its member is quiet (parking);
+// whoever sends to it never waits for the write:
 //
 //	upgrade ─▶ JOIN (frame or query) ─▶ follow the room's channel ─▶ ConfirmJoin
 //	  ─▶ JOINED, what was missed ─▶ live entries, in order, each once

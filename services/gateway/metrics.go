@@ -22,14 +22,14 @@ const (
 	renewalRenewed, renewalLost, renewalFailed = "renewed", "lost", "failed"
 )
 
-// gatewayMetrics are the gateway's own; the terms are PROTOCOL's.
+// gatewayMetrics are the gateway's own, in the terms of docs/protocol.md.
 type gatewayMetrics struct {
 	sockets    *metrics.Gauge
 	parked     *metrics.Gauge // of sockets: without a goroutine
 	refusals   *vec.Counters  // handshakes, by reason
-	joins      *vec.Counters  // by result: ok, or the refusal's code
-	closes     *vec.Counters  // by name of the close code; BROKEN without one
-	messages   *vec.Counters  // by result: ok, duplicate, or the refusal's code
+	joins      *vec.Counters  // by result: ok, GONE, or the refusal's code
+	closes     *vec.Counters  // by name of the close code; BROKEN without one, OTHER for a client's own
+	messages   *vec.Counters  // by result: ok, duplicate, no_seat, or the refusal's code
 	deliveries *metrics.Counter
 	catchUps   *metrics.Counter // reads of a room's log to fill a hole
 	drops      *vec.Counters    // by reason; what is dropped is read from the log later
@@ -56,7 +56,8 @@ func newMetrics(registry *metrics.Set) *gatewayMetrics {
 	return m
 }
 
-// begin lets everything that may come be there from the start, at 0.
+// begin makes the series of all label values at 0: a counter whose first increment creates
+// it shows no growth to Prometheus.
 func (m *gatewayMetrics) begin() {
 	vec.Begin(m.refusals, refusalOrigin, refusalRate, refusalFull, refusalStopping)
 	vec.Begin(m.drops, dropInboxFull)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/http"
+	"net/url"
 	"strings"
 	"time"
 
@@ -19,6 +21,22 @@ const (
 
 // errGone is of a join whose peer broke off meanwhile.
 var errGone = errors.New("the peer is gone")
+
+// joinOf reads the join that a URL asks for, nil for none. One that names neither room nor
+// permit, though it has a parameter for it, is a JOIN without a room.
+func joinOf(r *http.Request) *wire.ClientFrame {
+	q, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil {
+		return &wire.ClientFrame{Type: wire.TypeJoin} // a JOIN without a room: BAD_REQUEST, as over HTTP
+	}
+	if !q.Has("roomId") && !q.Has("permit") {
+		return nil
+	}
+	return &wire.ClientFrame{
+		Type: wire.TypeJoin, RoomID: q.Get("roomId"), Permit: q.Get("permit"),
+		Identity: q.Get("identity"), Nickname: q.Get("nickname"),
+	}
+}
 
 // joinAsked carries out the join that the URL asked for.
 func (s *session) joinAsked() {

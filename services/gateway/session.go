@@ -7,8 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
@@ -71,22 +69,6 @@ type session struct {
 
 	outgoing outgoing                  // its messages
 	room     atomic.Pointer[localRoom] // once it is a member
-}
-
-// joinOf reads the join that a URL asks for, nil for none. One that names neither room nor
-// permit, though it has a parameter for it, is a JOIN without a room.
-func joinOf(r *http.Request) *wire.ClientFrame {
-	q, err := url.ParseQuery(r.URL.RawQuery)
-	if err != nil {
-		return &wire.ClientFrame{Type: wire.TypeJoin} // a JOIN without a room: BAD_REQUEST, as over HTTP
-	}
-	if !q.Has("roomId") && !q.Has("permit") {
-		return nil
-	}
-	return &wire.ClientFrame{
-		Type: wire.TypeJoin, RoomID: q.Get("roomId"), Permit: q.Get("permit"),
-		Identity: q.Get("identity"), Nickname: q.Get("nickname"),
-	}
 }
 
 func (s *session) init(ask *wire.ClientFrame) {
@@ -160,9 +142,9 @@ func (s *session) talk() {
 	s.g.ended()
 }
 
-// broken reports whether reading ended with a frame that breaks RFC 6455: neither with the
-// connection, nor with a close, nor with a control frame that took longer than 5 s, of
-// which the library despairs.
+// broken reports whether reading ended because of a frame that breaks RFC 6455. It did not
+// where the connection ended, where the peer closed, or where the library gave up on a
+// control frame that took longer than 5 s.
 func (s *session) broken(err error) bool {
 	return !s.cut && websocket.CloseStatus(err) == -1 &&
 		!errors.Is(err, net.ErrClosed) && !errors.Is(err, context.DeadlineExceeded)

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -40,25 +41,31 @@ func (s *Script) Load(ctx context.Context, rdb redis.Scripter) error {
 // run is calls that share a run of their script.
 type run []*Call
 
-// group makes runs of calls. Those of one script keep their order.
+// group makes runs of calls. Those of one script keep their order: a call shares the last
+// run of its script, or begins the next one.
 func group(calls []*Call) []run {
 	var runs []run
-next:
 	for _, c := range calls {
-		for i := len(runs) - 1; i >= 0; i-- {
-			if r := runs[i]; r[0].Script == c.Script {
-				if r.takes(c) {
-					runs[i] = append(r, c)
-					continue next
-				}
-				break
-			}
+		if i := lastOf(runs, c.Script); i >= 0 && runs[i].takes(c) {
+			runs[i] = append(runs[i], c)
+		} else {
+			runs = append(runs, run{c})
 		}
-		runs = append(runs, run{c})
 	}
 	return runs
 }
 
+// lastOf is the index of the last run of a script, -1 for none.
+func lastOf(runs []run, script *Script) int {
+	for i, r := range slices.Backward(runs) {
+		if r[0].Script == script {
+			return i
+		}
+	}
+	return -1
+}
+
+// takes reports whether a call of the same script fits into the run.
 func (r run) takes(c *Call) bool {
 	keys, args := len(r[0].Keys), len(r[0].Args)
 	return len(c.Keys) == keys && len(c.Args) == args && (len(r)+1)*(keys+args) <= runSize

@@ -54,8 +54,6 @@ func newStorm(cfg Config) (*storm, error) {
 	return s, nil
 }
 
-func (s *storm) now() time.Time { return time.Now() }
-
 // clock is the time since the run began.
 func (s *storm) clock() time.Duration { return time.Since(s.began) }
 

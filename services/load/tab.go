@@ -166,7 +166,7 @@ func (t *tab) send(id string, body any) {
 	ctx, cancel := context.WithTimeout(t.storm.hard, wire.SendTimeout)
 	defer cancel()
 	t.mu.Lock()
-	t.member.Sent(id, t.storm.now())
+	t.member.Sent(id, time.Now())
 	t.mu.Unlock()
 	if t.session.Send(ctx, id, body) == nil {
 		t.storm.tally.sent.Add(1)
@@ -176,7 +176,7 @@ func (t *tab) send(id string, body any) {
 // ping writes a PING. An error shows as the end of the connection.
 func (t *tab) ping(ctx context.Context) {
 	t.mu.Lock()
-	t.member.Pinged(t.storm.now())
+	t.member.Pinged(time.Now())
 	t.mu.Unlock()
 	_ = t.session.Ping(ctx)
 }

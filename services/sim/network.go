@@ -200,7 +200,7 @@ func (n *network) cut(a, b *host) {
 func (n *network) cutLocked(which func(*stream) bool) {
 	for s := range n.streams {
 		if which(s) {
-			s.reset, s.chunks = true, nil
+			s.breakLocked()
 		}
 	}
 	n.changedLocked()

@@ -169,5 +169,5 @@ type Leases interface {
 // Visit is one of the reaper's to a room.
 type Visit struct {
 	RoomID string
-	Ended  string // sessions whose leases were seen to have ended, with spaces between them
+	Ended  []string // sessions whose leases were seen to have ended
 }

@@ -12,7 +12,7 @@ import (
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return math.MaxInt
+		return math.MaxInt32
 	}
 	if limit.Cur > math.MaxInt32 {
 		return math.MaxInt32

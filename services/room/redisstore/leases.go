@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -132,7 +133,7 @@ func (s *Store) Due(ctx context.Context) (visits []room.Visit, more bool, err er
 		for i := 1; i+1 < len(answer); i += 2 {
 			roomID, _ := answer[i].(string)
 			ended, _ := answer[i+1].(string)
-			visits = append(visits, room.Visit{RoomID: roomID, Ended: ended})
+			visits = append(visits, room.Visit{RoomID: roomID, Ended: strings.Fields(ended)})
 		}
 	}
 	return visits, more, err
@@ -142,7 +143,7 @@ func (s *Store) Due(ctx context.Context) (visits []room.Visit, more bool, err er
 func (s *Store) Expire(ctx context.Context, visits []room.Visit) (freed int, err error) {
 	cmds := pipeline.RunAll(ctx, s.rdb, expireScript, len(visits), func(i int) ([]string, []any) {
 		v := visits[i]
-		return s.layout.Keys(v.RoomID).All(), []any{v.RoomID, v.Ended}
+		return s.layout.Keys(v.RoomID).All(), []any{v.RoomID, strings.Join(v.Ended, " ")}
 	})
 	for _, cmd := range cmds {
 		n, fault := cmd.Int()

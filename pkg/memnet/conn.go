@@ -56,7 +56,7 @@ func (s *stream) read(p []byte) (int, error) {
 	}
 }
 
-// look answers with what a read would, but for nil where it would wait.
+// look says why the stream is not idle: nil where it is there, and nothing to be read.
 func (s *stream) look() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,4 +1,4 @@
-//go:build !386 && !race
+//go:build !386 && !race && !msan && !asan
 
 package rawtcp
 
@@ -89,7 +89,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // Take receives what is there, with the flags of recvfrom: it never waits. It answers with
-// how much that is, 0 at the end; syscall.EAGAIN says that nothing is there.
+// how much that is, 0 at the end; syscall.EAGAIN says that nothing is there. Past a read
+// deadline it receives nothing.
 func (c *Conn) Take(p []byte, flags int) (int, error) {
 	op := begin(p, flags)
 	return op.end(c.raw.Read(op.take))
@@ -97,11 +98,10 @@ func (c *Conn) Take(p []byte, flags int) (int, error) {
 
 // fault is an error as package net words it, whose raw connections call theirs otherwise.
 func (c *Conn) fault(op string, err error) error {
-	var errno syscall.Errno
 	if failed, ok := errors.AsType[*net.OpError](err); ok {
 		err = failed.Err
-	} else if errors.As(err, &errno) {
-		err = os.NewSyscallError(op, errno)
+	} else {
+		err = os.NewSyscallError(op, err)
 	}
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }

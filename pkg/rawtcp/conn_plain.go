@@ -1,8 +1,9 @@
-//go:build unix && (!linux || 386 || race)
+//go:build unix && (!linux || 386 || race || msan || asan)
 
 package rawtcp
 
 import (
+	"cmp"
 	"errors"
 	"syscall"
 )
@@ -11,7 +12,8 @@ import (
 // what goroutines learn from each other by them.
 
 // Take receives what is there, with the flags of recvfrom: it never waits. It answers with
-// how much that is, 0 at the end; syscall.EAGAIN says that nothing is there.
+// how much that is, 0 at the end; syscall.EAGAIN says that nothing is there. Past a read
+// deadline it receives nothing.
 func (c *Conn) Take(p []byte, flags int) (n int, err error) {
 	failed := c.raw.Read(func(fd uintptr) bool {
 		var errno syscall.Errno
@@ -34,8 +36,11 @@ func Send(fd int, p []byte) (int, syscall.Errno) {
 
 // Receive is Take on a descriptor that the caller keeps open.
 func Receive(fd int, p []byte, flags int) (int, syscall.Errno) {
-	return uninterrupted(func() (int, error) {
-		n, _, err := syscall.Recvfrom(fd, p, flags|syscall.MSG_DONTWAIT)
+	return uninterrupted(func() (n int, err error) {
+		if flags == 0 {
+			return syscall.Read(fd, p) // which the race detector sees
+		}
+		n, _, err = syscall.Recvfrom(fd, p, flags)
 		return n, err
 	})
 }
@@ -43,13 +48,11 @@ func Receive(fd int, p []byte, flags int) (int, syscall.Errno) {
 func uninterrupted(call func() (int, error)) (int, syscall.Errno) {
 	for {
 		n, err := call()
-		var errno syscall.Errno
-		switch errors.As(err, &errno); errno {
-		case 0:
+		if err == nil {
 			return n, 0
-		case syscall.EINTR:
-		default:
-			return 0, errno
+		}
+		if errno, _ := errors.AsType[syscall.Errno](err); errno != syscall.EINTR {
+			return 0, cmp.Or(errno, syscall.EIO)
 		}
 	}
 }

@@ -8,8 +8,8 @@
 //
 // Its price: that thread also interrupts who computes for more than 10 ms, and looks for news
 // of the network while all are busy. So one call in 512 is told of, for it to be awake while
-// there is much to send. Who computes for long and calls nothing is interrupted no sooner
-// than at the next timer.
+// there is much to send. Who computes for long behind a call that was not is interrupted at
+// the next timer, or at the next call that is.
 package rawtcp
 
 import (

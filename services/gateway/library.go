@@ -155,8 +155,11 @@ func (s *socket) gone() bool {
 	}
 	next := make([]byte, 1)
 	n, err := s.tcp.Take(next, syscall.MSG_PEEK)
-	if err != nil {
-		return !errors.Is(err, syscall.EAGAIN)
+	switch {
+	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
+		return false
+	case err != nil:
+		return true
 	}
 	return n == 0 || next[0]&0x0f == opClose
 }

@@ -49,8 +49,9 @@ type picker struct {
 // and so is hardly a multiple of how many there are: where all hang, each has its turn.
 const mostServers = 66
 
-// Pick takes one that hangs where there is no other. Others pick at the same time, so that
-// the first may come again before the rest were seen.
+// Pick takes the first server that does not hang. Since others pick from the same round at
+// the same time, a server may come twice before all were seen: after mostServers it takes the
+// first one, hanging or not.
 func (p picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	a, tries := info.Ctx.Value(attemptKey{}).(*attempt)
 	first, err := p.Picker.Pick(info)

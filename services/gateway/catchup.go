@@ -155,8 +155,8 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 }
 
 // adopt goes over to the life of the room that the log tells, with those members that
-// belong to it, and reads again from where the first of them is. Members of a third
-// life joined after the read began: the next one tells.
+// belong to it, and reads again from where the first of them is. Members of neither that
+// life nor the one before joined a newer one after the read began: the next read tells of it.
 func (r *localRoom) adopt(epoch string) {
 	r.waiting, r.recent = tail{}, tail{} // of the other life: those who stay are not to get it
 	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool {

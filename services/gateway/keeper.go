@@ -51,8 +51,10 @@ type keeper struct {
 // all are quiet: a look is cold memory, and 10,000 of them twice a second are dear.
 type turn struct {
 	sessions map[*session]struct{}
-	look     time.Duration // clock when one may have to end; of those that came since, none before the next renewal
-	talks    atomic.Bool   // one has talked, whose echo may be late
+	// look is the clock when a session may have to end, at the earliest. It is set as they are
+	// looked at; none that came since can have to before the next renewal, when they are again.
+	look  time.Duration
+	talks atomic.Bool // a session has talked, whose echo may be late
 }
 
 func newKeeper(g *Gateway) *keeper {

@@ -56,8 +56,9 @@ func (s *session) endsAt() time.Duration {
 }
 
 // endedBy closes the session when its lease is about to end without a renewal, or its
-// peer has been silent for too long. Behind a time in which this process stood still, who
-// has ended the session meanwhile is heard first.
+// peer has been silent for too long. stood says that this process stood still until now: for
+// its lease, the session is closed at the next tick only, when a notice that came meanwhile,
+// such as that it was taken over, has been read and has given the better reason.
 func (s *session) endedBy(now time.Duration, stood bool) bool {
 	switch {
 	case s.fenced(now): // for good, though a renewal may yet come in

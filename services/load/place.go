@@ -41,13 +41,15 @@ type place struct {
 	last   time.Duration            // when somebody broke off, or got a permit, last
 }
 
-// hold is a seat that is certainly taken from one moment up to the lesser of the others.
+// hold is a seat that is certainly taken: from a moment on, up to sure or until, whichever
+// comes first.
 type hold struct {
 	permit            bool
 	from, sure, until time.Duration
 }
 
-// claim is up to when a user may have a seat: the other side of hold. Zero is not at all.
+// claim is up to when a user may have a seat, as far as is known: what hold is sure of, claim
+// does not exclude. Zero is not at all.
 type claim struct {
 	seat    time.Duration
 	permit  time.Duration

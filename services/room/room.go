@@ -38,8 +38,8 @@ type Rules struct {
 // DefaultRules are those of the contract; others are for tests that wait for an end.
 func DefaultRules() Rules { return Rules{PermitTTL: wire.PermitTTL, Lease: wire.Lease} }
 
-// SentWithin is how exactly callers know the store's clock: theirs may be behind by so
-// much.
+// SentWithin is the error that callers are granted when they tell a time of the store's
+// clock: what they tell may be too early by so much.
 const SentWithin = time.Second
 
 // Room is a live room as counted at one moment.
@@ -145,8 +145,9 @@ type Seats interface {
 	Reserve(ctx context.Context, roomID string, m wire.Member, secret string) (Permit, error)
 	Cancel(ctx context.Context, roomID, secret string) error
 	Confirm(ctx context.Context, j Join) (Joined, error)
-	// Leave changes nothing unless the session holds a seat. reason is of MEMBER_LEFT.
-	// A session that has not ended is to be closed.
+	// Leave frees the session's seat, and changes nothing where it holds none. reason is that
+	// of MEMBER_LEFT. ended says that the session's socket is closed; where it is not, its
+	// gateway is told to close it.
 	Leave(ctx context.Context, roomID, session, reason string, ended bool) error
 	// Remove frees the user's seat and permit, if any.
 	Remove(ctx context.Context, roomID, user, requestID string) error
@@ -154,9 +155,11 @@ type Seats interface {
 
 // Leases keeps seats occupied, and frees those that nobody keeps.
 type Leases interface {
-	// Renew answers with those that hold no seat. A lease that ended stays ended. Leases end
-	// a lease and SentWithin behind sent at the latest, by the store's clock; zero: a lease
-	// behind when this is carried out. sooner is by how much they end before that.
+	// Renew makes leases end a lease from now, by the store's clock, and answers with those
+	// that hold no seat: a lease that ended stays ended. sent is when the gateway asked for
+	// it, zero where that is not known: no lease ends later than a lease and SentWithin after
+	// that, for a renewal that was held up may be of a gateway that is dead by now. sooner is
+	// by how much leases end sooner than a lease from now for that reason.
 	Renew(ctx context.Context, leases []Lease, sent time.Time) (lost []Lost, sooner time.Duration, err error)
 	// Due names rooms that want a visit: something lapsed there, or nobody has looked for
 	// a while. It says whether there may be more of them. An error may come with visits.

@@ -13,6 +13,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
+const patience = 10 * time.Second // for what the kernel does at once
+
 // pair makes both ends of a connection.
 func pair(t *testing.T) (*rawtcp.Conn, *net.TCPConn) {
 	t.Helper()
@@ -33,19 +35,18 @@ func pair(t *testing.T) (*rawtcp.Conn, *net.TCPConn) {
 	return rawtcp.Wrap(here).(*rawtcp.Conn), there.(*net.TCPConn)
 }
 
-// outcome is what became of a read or write, with errors by their text but for addresses.
+// outcome is what became of a read or write: of its error, what callers tell it by.
 type outcome struct {
-	n                            int
-	eof, timeout, closed, opName bool
-	errno                        syscall.Errno
-	op                           string
+	n                    int
+	eof, timeout, closed bool
+	errno                syscall.Errno
+	op                   string // of the *net.OpError
 }
 
 func outcomeOf(n int, err error) outcome {
 	o := outcome{n: n, eof: errors.Is(err, io.EOF), timeout: errors.Is(err, os.ErrDeadlineExceeded), closed: errors.Is(err, net.ErrClosed)}
 	_ = errors.As(err, &o.errno)
-	var op *net.OpError
-	if o.opName = errors.As(err, &op); o.opName {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		o.op = op.Op + " " + op.Net
 	}
 	return o
@@ -53,16 +54,18 @@ func outcomeOf(n int, err error) outcome {
 
 // Whatever happens to a connection, it ends as for the *net.TCPConn within.
 func TestEndsAsANetConn(t *testing.T) {
-	reset := func(_ *rawtcp.Conn, peer *net.TCPConn) {
-		_ = peer.SetLinger(0)
-		_ = peer.Close()
-	}
 	for name, end := range map[string]func(*rawtcp.Conn, *net.TCPConn){
-		"end":                func(_ *rawtcp.Conn, peer *net.TCPConn) { _ = peer.CloseWrite() },
-		"reset":              reset,
-		"closed here":        func(c *rawtcp.Conn, _ *net.TCPConn) { _ = c.Close() },
-		"deadline":           func(c *rawtcp.Conn, _ *net.TCPConn) { _ = c.SetDeadline(time.Unix(1, 0)) },
-		"closed for writing": func(c *rawtcp.Conn, _ *net.TCPConn) { _ = c.CloseWrite() },
+		"end": func(_ *rawtcp.Conn, peer *net.TCPConn) { _ = peer.CloseWrite() },
+		"reset": func(_ *rawtcp.Conn, peer *net.TCPConn) {
+			_ = peer.SetLinger(0)
+			_ = peer.Close()
+		},
+		"closed here": func(c *rawtcp.Conn, _ *net.TCPConn) { _ = c.Close() },
+		"deadline":    func(c *rawtcp.Conn, _ *net.TCPConn) { _ = c.SetDeadline(time.Unix(1, 0)) },
+		"closed for writing": func(c *rawtcp.Conn, _ *net.TCPConn) {
+			_ = c.CloseWrite()
+			_ = c.SetReadDeadline(time.Unix(1, 0))
+		},
 		"deadline, while it waits": func(c *rawtcp.Conn, _ *net.TCPConn) {
 			_ = c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
 		},
@@ -74,14 +77,8 @@ func TestEndsAsANetConn(t *testing.T) {
 			of := func(with func(*rawtcp.Conn) net.Conn) (read, write outcome) {
 				c, peer := pair(t)
 				end(c, peer)
-				if name == "reset" {
-					_ = c.SetReadDeadline(time.Now().Add(time.Minute))
-				}
-				if name != "closed for writing" {
-					read = outcomeOf(with(c).Read(make([]byte, 8)))
-				}
-				write = outcomeOf(with(c).Write([]byte("text")))
-				return read, write
+				read = outcomeOf(with(c).Read(make([]byte, 8)))
+				return read, outcomeOf(with(c).Write([]byte("text")))
 			}
 			read, write := of(func(c *rawtcp.Conn) net.Conn { return c })
 			wantRead, wantWrite := of(func(c *rawtcp.Conn) net.Conn { return c.TCPConn })
@@ -129,15 +126,26 @@ func TestReads(t *testing.T) {
 	if n, err := c.Read(nil); n != 0 || err != nil {
 		t.Errorf("a read of nothing: %d, %v", n, err)
 	}
-	go func() {
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	go func() { // each once the one before was read
+		asked := make([]byte, 1)
 		for _, text := range []string{"one", "two", "three"} {
-			time.Sleep(time.Millisecond)
+			if _, err := peer.Read(asked); err != nil {
+				break
+			}
 			_, _ = peer.Write([]byte(text))
 		}
 		_ = peer.CloseWrite()
 	}()
-	if got, err := io.ReadAll(c); err != nil || string(got) != "onetwothree" {
-		t.Errorf("%q, error %v", got, err)
+	got := make([]byte, 8)
+	for _, want := range []string{"one", "two", "three"} {
+		_, _ = c.Write([]byte("?"))
+		if n, err := c.Read(got); err != nil || string(got[:n]) != want {
+			t.Errorf("%q, error %v, want %q", got[:n], err, want)
+		}
+	}
+	if n, err := c.Read(got); n != 0 || err != io.EOF { //nolint:errorlint // as io.Reader has it
+		t.Errorf("at the end: %d, %v", n, err)
 	}
 }
 

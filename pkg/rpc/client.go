@@ -12,7 +12,6 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	_ "google.golang.org/grpc/health" // client side of healthCheckConfig
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
@@ -81,7 +80,7 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		cfg.Timeout = DefaultTimeout
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithTransportCredentials(newPlaintext()),
 		grpc.WithResolvers(dnsBuilder{cfg.Lookup}),
 		grpc.WithNoProxy(), // internal calls never leave by a proxy of the environment
 		grpc.WithDefaultServiceConfig(serviceConfig),

@@ -66,6 +66,7 @@ func NewServer(cfg ServerConfig) *Server {
 	}
 	m := newMetrics("server", cfg.Metrics)
 	options := []grpc.ServerOption{
+		grpc.Creds(newPlaintext()),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(MaxMessageBytes),
 		grpc.MaxSendMsgSize(MaxMessageBytes),

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime/debug"
 
 	"github.com/alecthomas/kong"
 	"google.golang.org/grpc/reflection"
@@ -20,6 +21,10 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
 )
+
+// gcPercent is GOGC's default here. A few MB are live, and Go's own would collect them several
+// times a second while many join: a seventh of the CPU, for 10 MB less.
+const gcPercent = 400
 
 // settings are flags, and environment variables of the same name.
 type settings struct {
@@ -51,6 +56,9 @@ func main() {
 }
 
 func (s *settings) serve(ctx context.Context) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	logger, err := run.NewLogger(os.Stderr, s.LogLevel)
 	if err != nil {
 		return err

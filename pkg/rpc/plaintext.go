@@ -14,7 +14,9 @@ import (
 // accepts, and sets TCP_USER_TIMEOUT, before it hands a connection over here: for one that is
 // no *net.TCPConn by then it would do without that, and notice a host that has vanished 20 s
 // later instead of 5.
-type plaintext struct{ credentials.TransportCredentials }
+type plaintext struct {
+	credentials.TransportCredentials
+}
 
 func newPlaintext() plaintext { return plaintext{insecure.NewCredentials()} }
 

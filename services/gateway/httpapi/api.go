@@ -14,7 +14,9 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
@@ -63,25 +65,40 @@ func New(cfg Config) http.Handler {
 		cfg.Logger = slog.Default()
 	}
 	a := &api{Config: cfg, mux: http.NewServeMux()}
-	a.mux.HandleFunc("GET /healthz", a.healthz)
-	a.mux.HandleFunc("GET /readyz", a.readyz)
-	a.mux.HandleFunc("GET /v1/openapi.json", a.openapi)
+	for route, handle := range a.plainRoutes() {
+		a.mux.HandleFunc(route, handle)
+	}
 	docs := humago.New(a.mux, humaConfig())
 	a.addIdentities(docs)
 	a.addRooms(docs)
 	a.addPermits(docs)
 	a.spec = finishSpec(docs.OpenAPI())
-	return a.chain()
+	routes := slices.AppendSeq([]string{noRoute}, maps.Keys(a.plainRoutes()))
+	for path, item := range docs.OpenAPI().Paths {
+		for method, operation := range map[string]*huma.Operation{"GET": item.Get, "POST": item.Post, "DELETE": item.Delete} {
+			if operation != nil {
+				routes = append(routes, method+" "+path)
+			}
+		}
+	}
+	return a.chain(newMetrics(a.Metrics, routes))
+}
+
+// plainRoutes are those without an operation of the OpenAPI document.
+func (a *api) plainRoutes() map[string]http.HandlerFunc {
+	return map[string]http.HandlerFunc{
+		"GET /healthz": a.healthz, "GET /readyz": a.readyz, "GET /v1/openapi.json": a.openapi,
+	}
 }
 
 // chain puts what every request passes around the routes; the last is the outermost.
-func (a *api) chain() http.Handler {
+func (a *api) chain(m *requestMetrics) http.Handler {
 	h := checkText(a.routes(checkBody(a.mux)))
 	h = withDeadline(h)
 	h = onlyV1(a.Rate.limit, h)
 	h = onlyV1(a.cors, h)
 	h = a.recover(h)
-	h = newMetrics(a.Metrics).count(a.mux, h)
+	h = m.count(a.mux, h)
 	return noStore(h)
 }
 

@@ -128,6 +128,31 @@ func TestTheClientIsWhoTheTrustedProxySays(t *testing.T) {
 	}
 }
 
+// An alarm asks by how much the count of a route's defects grew.
+func TestDefectsOfEachRouteAreCountedFromZero(t *testing.T) {
+	registry := metrics.NewSet()
+	g := newGateway(t, func(c *Config) { c.Metrics = registry })
+	var spec struct {
+		Paths map[string]map[string]any
+	}
+	if err := json.Unmarshal([]byte(g.do("GET", "/v1/openapi.json", "").body), &spec); err != nil || len(spec.Paths) < 4 {
+		t.Fatalf("error %v, paths %v", err, spec.Paths)
+	}
+	routes := []string{"GET /healthz", "GET /readyz", "GET /v1/openapi.json", "none"}
+	for path, operations := range spec.Paths {
+		for method := range operations {
+			routes = append(routes, strings.ToUpper(method)+" "+path)
+		}
+	}
+	var text strings.Builder
+	registry.WritePrometheus(&text)
+	for _, route := range routes {
+		if line := `anteroom_http_requests_total{route="` + route + `",status="500"} 0`; !strings.Contains(text.String(), line+"\n") {
+			t.Errorf("no line %s in\n%s", line, text.String())
+		}
+	}
+}
+
 func TestMetricsNameRoutesNotPaths(t *testing.T) {
 	registry := metrics.NewSet()
 	g := newGateway(t, func(c *Config) { c.Metrics = registry })

@@ -127,22 +127,31 @@ type requestMetrics struct {
 	duration *vec.Histograms
 }
 
-func newMetrics(registry *metrics.Set) *requestMetrics {
+// noRoute is the route of requests that have none.
+const noRoute = "none"
+
+// newMetrics begins with the count of each route's defects, at 0: an alarm asks by how much
+// it grew, and would miss a defect that the count came with.
+func newMetrics(registry *metrics.Set, routes []string) *requestMetrics {
 	if registry == nil {
 		registry = metrics.NewSet()
 	}
 	bounds := []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5}
-	return &requestMetrics{
+	m := &requestMetrics{
 		requests: vec.NewCounters(registry, "anteroom_http_requests_total", "route", "status"),
 		duration: vec.NewHistograms(registry, bounds, "anteroom_http_duration_seconds", "route"),
 	}
+	for _, route := range routes {
+		m.requests.With(route, strconv.Itoa(http.StatusInternalServerError))
+	}
+	return m
 }
 
 func (m *requestMetrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, route := routeOf(mux, r)
 		if route == "" {
-			route = "none"
+			route = noRoute
 		}
 		start, counted := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(counted, r)

@@ -26,7 +26,8 @@ const TypeDisconnected = "DISCONNECTED"
 //	GAP            the entries GapFrom…GapTo will not come
 //	OCCUPANCY
 //	ERROR          about a message of Post (its ID), or about none; Cause has it as error
-//	DISCONNECTED   Cause is why
+//	DISCONNECTED   Cause is why: a *CloseError, with 1012 where the Member moves since its
+//	               gateway is going away
 type Event struct {
 	wire.ServerFrame
 	Cause error // of ERROR and DISCONNECTED

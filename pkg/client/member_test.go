@@ -276,7 +276,10 @@ func TestDrainingWaitsAsLongAsItIsTold(t *testing.T) {
 				if early {
 					srv.closeAll(wire.CloseRestart)
 				}
-				want(t, m, "DISCONNECTED, JOINED")
+				cause := want(t, m, "DISCONNECTED, JOINED")[0].Cause
+				if end, ok := errors.AsType[*client.CloseError](cause); !ok || end.Code != wire.CloseRestart {
+					t.Errorf("cause %v", cause)
+				}
 				joins, _ := srv.seen()
 				if got := joins[1].at.Sub(told); got != 3*time.Second {
 					t.Errorf("came back after %v", got)

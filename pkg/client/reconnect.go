@@ -204,7 +204,9 @@ func (m *Member) follow(s *Session) error {
 	m.opts.Trace(s.joined)
 	m.emit(Event{ServerFrame: s.joined})
 	m.unconfirmed(m.out.enter(s.joined.Epoch, s.joined.UserID))
-	drain := time.AfterFunc(time.Hour, s.Abort)
+	drain := time.AfterFunc(time.Hour, func() {
+		s.cut(&CloseError{Code: wire.CloseRestart, Reason: "the gateway is going away"})
+	})
 	drain.Stop()
 	defer drain.Stop()
 	written := false

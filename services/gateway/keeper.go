@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
@@ -44,6 +46,7 @@ type keeper struct {
 	memory memory
 
 	calls sync.WaitGroup
+	warn  rate.Sometimes // of renewals that fail, twice a second each while Redis is away
 }
 
 // turn is the sessions that are pinged at one tick of so many. Their leases are renewed
@@ -58,7 +61,7 @@ type turn struct {
 }
 
 func newKeeper(g *Gateway) *keeper {
-	k := &keeper{g: g}
+	k := &keeper{g: g, warn: rate.Sometimes{Interval: wire.RenewEvery}}
 	for i := range k.turns {
 		k.turns[i].sessions = make(map[*session]struct{})
 	}
@@ -237,7 +240,7 @@ func (k *keeper) renew(ctx context.Context, sessions []*session) {
 			return
 		}
 		k.g.metrics.renewals.With(renewalFailed).Add(len(sessions))
-		slog.Warn("cannot renew leases", "sessions", len(sessions), "err", err)
+		k.warn.Do(func() { slog.Warn("cannot renew leases", "sessions", len(sessions), "err", err) })
 		select {
 		case <-ctx.Done():
 			return

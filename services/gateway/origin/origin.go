@@ -78,7 +78,7 @@ func checkPattern(pattern string) error {
 	case host == "":
 		return fmt.Errorf("the host is missing")
 	case strings.ContainsAny(host, "/?#@ \t") && !strings.Contains(host, "["):
-		return fmt.Errorf("an origin has a host and a port, no path, query, user or blank")
+		return fmt.Errorf("an origin has a host, and a port unless the scheme's own is meant, but no path, query, user or blank")
 	case strings.ContainsFunc(host, func(r rune) bool { return r > unicode.MaxASCII }):
 		return fmt.Errorf("browsers send such a host in punycode (xn--…)")
 	case !validPort(host):

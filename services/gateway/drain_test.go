@@ -25,6 +25,7 @@ func TestDrainMovesMembersAwayAndKeepsTheirSeats(t *testing.T) {
 		watcher.expect(wire.TypeMemberJoined)
 		watcher.expect(wire.TypeMemberJoined)
 		mover.expect(wire.TypeMemberJoined)
+		lingerer := c.nodes[0].open("/chat")
 		if c.nodes[0].Draining() {
 			t.Fatal("draining from the start")
 		}
@@ -47,6 +48,12 @@ func TestDrainMovesMembersAwayAndKeepsTheirSeats(t *testing.T) {
 			late.refusal(wire.Unavailable)
 			late.ends(wire.CloseRestart)
 		}
+
+		// One that was open before takes no seat that it would have to leave at once.
+		lingerer.expect(wire.TypeDraining)
+		lingerer.sendJoin(wire.ClientFrame{RoomID: roomID})
+		lingerer.refusal(wire.Unavailable)
+		lingerer.ends(wire.CloseRestart)
 
 		again := c.nodes[1].open("/chat")
 		f := again.join(wire.ClientFrame{RoomID: roomID, Identity: token, After: &wire.Position{Epoch: joined.Epoch, Seq: joined.Seq}})

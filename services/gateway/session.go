@@ -107,13 +107,18 @@ func (s *session) run() {
 	s.g.keeper.add(s)
 	s.sock.readBy(time.Now().Add(wire.JoinTimeout))
 	if s.g.moving.Load() {
-		s.refuse(errMoving, "")
-		s.close(wire.CloseRestart)
+		s.turnAway()
 	}
 	if s.ask != nil && s.sock.closed() == 0 {
 		s.joinAsked()
 	}
 	whole = true
+}
+
+// turnAway sends one who would join elsewhere: here it would have to move at once.
+func (s *session) turnAway() {
+	s.refuse(errMoving, "")
+	s.close(wire.CloseRestart)
 }
 
 // talk reads until the socket ends, or the session is parked.
@@ -223,6 +228,10 @@ func (s *session) handle(data []byte) error {
 	case wire.TypeJoin:
 		if s.leased() {
 			s.decline(wire.Errorf(wire.BadRequest, "this socket has joined room %s already", s.joined.RoomID), "")
+			return nil
+		}
+		if s.g.moving.Load() {
+			s.turnAway()
 			return nil
 		}
 		if err := s.join(&f); err != nil {

@@ -39,6 +39,25 @@ func TestTheNicknameOfTheJoinComesBeforeThatOfThePermit(t *testing.T) {
 	})
 }
 
+func TestTheNicknameOfAPermitIsTheLastThatItWasReservedWith(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.create(2)
+		permit := f.reserve("a")
+		for _, nick := range []string{"", "new", ""} {
+			p, err := f.store.Reserve(f.ctx, "r", wire.Member{UserID: "a", Nickname: nick}, "another")
+			f.must(err)
+			if secretOf(p) != permit {
+				f.Fatal("not the same permit")
+			}
+		}
+		joined, err := f.confirm(room.Join{Permit: permit, Session: "s1", Member: wire.Member{UserID: "a"}})
+		f.must(err)
+		if joined.Member.Nickname != "new" {
+			f.Errorf("nickname is %q", joined.Member.Nickname)
+		}
+	})
+}
+
 func TestAPermitThatIsMadeUpOrOfAnotherRoomOrUserIsRefused(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(3)

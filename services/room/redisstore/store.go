@@ -93,7 +93,7 @@ func refusal(status, roomID string) error {
 	case "PERMIT_EXPIRED":
 		return wire.Errorf(wire.PermitExpired, "the permit lapsed, was used, or is not of room %q", roomID)
 	case "FORBIDDEN":
-		return wire.Errorf(wire.Forbidden, "this needs a permit, or a session, of one's own: reserve a seat first")
+		return wire.Errorf(wire.Forbidden, "the permit or the session is another user's, or this is a walk-in without a seat of its own, which gets none here")
 	case "LATE":
 		return wire.Errorf(wire.Unavailable, "the call was held up for too long, and not carried out")
 	case "SPENT":

@@ -9,10 +9,13 @@ local held = call('HGET', TOKENS, user)
 local reserved = held and call('ZSCORE', PERMITS, user) -- each reserved seat has its token
 local permits = not seated and not reserved and call('ZCARD', PERMITS)
 if permits and occupied() + permits >= room.capacity then return {'ROOM_FULL'} end
--- A permit that lives is prolonged: a repeated call, or a second tab, gets the same one.
-if held and call('EXISTS', PREFIX .. 'permit:' .. held) == 1 then token = held end
+-- A permit that lives is prolonged: a repeated call, or a second tab, gets the same one,
+-- and the nickname that it was reserved with, unless it brings another.
+local permit = held and call('GET', PREFIX .. 'permit:' .. held)
+if permit then token = held end
+if not permit or ARGV[4] ~= '' then permit = user .. '\n' .. ARGV[3] .. '\n' .. ARGV[4] end
 local deadline = now + tonumber(ARGV[6])
-call('SET', PREFIX .. 'permit:' .. token, user .. '\n' .. ARGV[3] .. '\n' .. ARGV[4], 'PXAT', string.format(MS, deadline))
+call('SET', PREFIX .. 'permit:' .. token, permit, 'PXAT', string.format(MS, deadline))
 call('HSET', TOKENS, user, token)
 if not seated then call('ZADD', PERMITS, string.format(MS, deadline), user) end
 if room.vacant then call('HDEL', ROOM, 'vacant') end

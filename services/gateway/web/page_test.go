@@ -29,6 +29,7 @@ func TestPage(t *testing.T) {
 		"a page of another origin may import the client":    testOtherOrigin,
 		"a name that cannot be seen is none":                testBlankName,
 		"a long name breaks where the window is narrow":     testLongName,
+		"nobody sits in a room that is gone":                testRoomGone,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
 	}
@@ -219,6 +220,16 @@ func testFocus(t *testing.T, s *scripted) {
 	focused("message-input")
 	c.close(4442)
 	focused("notice-title")
+}
+
+func testRoomGone(t *testing.T, s *scripted) {
+	s.enter()
+	c := s.socket()
+	c.joined("e", 3, false, "other")
+	s.until("$('#members').childElementCount === 2 && $('#room-seats').childElementCount > 0")
+	c.close(4442)
+	s.until("!$('#notice').hidden")
+	s.is("$('#members').childElementCount === 0 && $('#room-seats').childElementCount === 0")
 }
 
 func testPollHurries(t *testing.T, s *scripted) {

@@ -59,9 +59,7 @@ export class RoomView {
     this.#silent = false;
     delete byId('room').dataset.joined;
     this.#messages.clear();
-    byId('members').replaceChildren();
-    byId('room-seats').replaceChildren();
-    delete byId('room-seats').dataset.kind;
+    this.#showNobody();
     setText(byId('room-code'), roomId);
     this.#showTitle(roomId);
     byId('room-name').focus();
@@ -171,7 +169,7 @@ export class RoomView {
     let failure;
     try {
       const room = await this.#anteroom.getRoom(this.#roomId);
-      if (visit !== this.#visit) return;
+      if (visit !== this.#visit || !this.#polling) return;
       this.#reserved = room.reserved;
       this.#showTitle(titleOf(room));
       this.#showSeats(room);
@@ -217,6 +215,14 @@ export class RoomView {
     setText(hint, members.has(userId) ? more : 'This room counts its members without naming them.');
   }
 
+  /** Before the first answer, and once the room is gone. */
+  #showNobody() {
+    byId('members').replaceChildren();
+    byId('members-hint').hidden = true;
+    byId('room-seats').replaceChildren();
+    delete byId('room-seats').dataset.kind;
+  }
+
   #showTitle(title) {
     setText(byId('room-name'), title);
     const untitled = title === this.#roomId;
@@ -253,6 +259,7 @@ export class RoomView {
   #showEnding(code, detail) {
     const { title, text, again } = ending(code, detail);
     if (again === null) this.#polling = false;
+    if (code === 'ROOM_NOT_FOUND' || code === 'ROOM_DELETED') this.#showNobody();
     this.#showState('closed', title);
     setText(byId('state-words'), code === 'REPLACED' ? 'Replaced' : 'Not connected');
     setText(byId('notice-title'), title);

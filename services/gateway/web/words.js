@@ -10,7 +10,7 @@ const ENDINGS = {
   ROOM_DELETED: ['This room was closed', 'It was deleted while you were in it.', null],
   ROOM_NOT_FOUND: ['There is no such room', 'A room goes away after its last seat is given up. Perhaps it just did.', null],
   FORBIDDEN: ['Not allowed', 'The server does not let this page join that room.', null],
-  UNAUTHENTICATED: ['You were not recognised', 'Your identity ran out or was refused. Trying again makes a new one.', RETRY],
+  UNAUTHENTICATED: ['The server no longer knows you', 'You can join again as a new guest.', 'Join as a new guest'],
   RATE_LIMITED: ['Too much at once', 'The server asks to slow down. Wait a moment.', RETRY],
   UNAVAILABLE: ['The server cannot be reached', 'This says nothing about the room; it may well have free seats.', RETRY],
   JOIN_TIMEOUT: ['Joining took too long', 'The connection opened, but the join did not arrive in time.', RETRY],

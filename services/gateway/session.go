@@ -65,7 +65,6 @@ type session struct {
 	messages  *rate.Limiter // nil before the first
 	meter     *meter        // of all else
 	flood     flood
-	left      bool // the seat was given up
 
 	outgoing outgoing                  // its messages
 	room     atomic.Pointer[localRoom] // once it is a member
@@ -301,7 +300,6 @@ func (s *session) leave() {
 			s.close(wire.CloseUnavailable)
 			return
 		}
-		s.left = true
 	}
 	s.close(wire.CloseNormal)
 }
@@ -329,7 +327,7 @@ func (s *session) end(err error) {
 	peer := websocket.CloseStatus(err)
 	switch peer {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
-		if s.leased() && !s.left && s.sock.closed() == 0 {
+		if s.leased() && s.sock.closed() == 0 {
 			s.leaving.Store(true)
 			s.outgoing.wait()
 			_ = s.g.giveUp(s.joined.RoomID, s.id) // which is tried on

@@ -31,14 +31,13 @@ const (
 // it. The WebSocket library reads; the control frames that it writes pass through
 // here, whole frames each, so they never land within one of ours.
 type socket struct {
-	// While over is false, nc is open: whoever closes it sets over first. mu guards both, and
+	// nc is open until phase is phaseOver: whoever closes it sets that first. mu guards both, and
 	// the other fields down to drained. What each delivery looks at stands together, since
 	// there are many sockets.
 	mu     sync.Mutex
-	over   bool           // the connection broke or was ended: nothing is sent any more
-	fenced bool           // nothing but a close frame is sent any more
+	phase  phase
 	writer bool           // a goroutine is writing
-	code   wire.CloseCode // of the close frame that was sent or queued: nothing follows it
+	code   wire.CloseCode // with which it was closed, 0 for none: also where it was over before
 	fd     int            // nc's descriptor while that is open, noFD where it has none; set once
 	replay int            // bytes that sendAll waits for: they come on top of the limit
 
@@ -59,6 +58,18 @@ type socket struct {
 	unread, closes bool
 	ended          *sync.WaitGroup // counts the goroutines that write
 }
+
+// phase says what a socket still sends. It only goes forwards, and may leave some out:
+//
+//	open ──▶ fenced ──▶ closing ──▶ over
+type phase uint8
+
+const (
+	phaseOpen    phase = iota // everything
+	phaseFenced               // a close frame: the lease has ended
+	phaseClosing              // nothing behind the close frame, which was sent or queued
+	phaseOver                 // nothing: the connection broke, or was ended
+)
 
 const noFD = -1
 
@@ -97,11 +108,11 @@ func (s *socket) tryWriteLocked(p []byte) int {
 func (s *socket) send(frames []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.code == 0 && s.sendLocked(frames)
+	return s.sendLocked(frames)
 }
 
 func (s *socket) sendLocked(frames []byte) bool {
-	if s.over || s.fenced {
+	if s.phase != phaseOpen {
 		return false
 	}
 	limit := wire.MaxQueuedBytes + s.replay
@@ -152,7 +163,7 @@ func (s *socket) write(piece []byte) {
 	}
 	// What the peer said before it broke off is still to be read, its close for one.
 	s.mu.Lock()
-	s.over = true
+	s.phase = phaseOver
 	s.endWriterLocked()
 	_ = s.nc.SetReadDeadline(time.Now().Add(closePatience))
 	s.wakeLocked()
@@ -197,9 +208,7 @@ func (s *socket) writePiece(p []byte) bool {
 func (s *socket) stuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.code == 0 {
-		s.closeLocked(wire.CloseSlowConsumer)
-	}
+	s.closeLocked(wire.CloseSlowConsumer)
 	return time.Now().Before(s.giveUp)
 }
 
@@ -211,7 +220,7 @@ func (s *socket) sendAll(frames []byte, taken func()) bool {
 		n := framesUpTo(frames, pieceSize)
 		s.mu.Lock()
 		s.replay = n
-		if s.code != 0 || !s.sendLocked(frames[:n]) {
+		if !s.sendLocked(frames[:n]) {
 			s.mu.Unlock()
 			return false
 		}
@@ -259,7 +268,7 @@ func (s *socket) closeLocked(code wire.CloseCode) {
 	if s.code != 0 {
 		return
 	}
-	s.code = code
+	s.code, s.phase = code, max(s.phase, phaseClosing)
 	if code == wire.CloseSlowConsumer || code == wire.CloseLeaseLost {
 		s.queue = s.queue[:0] // it will be read from the log
 	}
@@ -277,7 +286,7 @@ func (s *socket) finalLocked(frame []byte) {
 	s.giveUp = time.Now().Add(slowPatience)
 	s.final = len(frame)
 	switch {
-	case s.over:
+	case s.phase == phaseOver:
 	case s.writer:
 		s.queue = append(s.queue, frame...)
 	default:
@@ -301,7 +310,7 @@ func (s *socket) readBy(t time.Time) {
 func (s *socket) fence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.fenced = true
+	s.phase = max(s.phase, phaseFenced)
 	if last := len(s.queue) - s.final; last > 0 {
 		s.queue = s.queue[:copy(s.queue, s.queue[last:])]
 	}
@@ -314,7 +323,7 @@ func (s *socket) ending() bool {
 	return s.endingLocked()
 }
 
-func (s *socket) endingLocked() bool { return s.code != 0 || s.over }
+func (s *socket) endingLocked() bool { return s.phase >= phaseClosing }
 
 // closed answers with the code of the close frame that this side sent, 0 for none.
 func (s *socket) closed() wire.CloseCode {
@@ -332,6 +341,7 @@ func (s *socket) answerClose() {
 		if len(s.echo) >= 4 {
 			s.code = wire.CloseCode(binary.BigEndian.Uint16(s.echo[2:]))
 		}
+		s.phase = max(s.phase, phaseClosing)
 		s.finalLocked(s.echo)
 	}
 }
@@ -343,8 +353,8 @@ func (s *socket) answerClose() {
 func (s *socket) finish(answered bool) {
 	s.awaitWriter()
 	s.mu.Lock()
-	linger := s.code != 0 && !answered && !s.over
-	s.over = true
+	linger := s.phase == phaseClosing && !answered
+	s.phase = phaseOver
 	if linger {
 		_ = s.nc.SetReadDeadline(time.Now().Add(closePatience))
 	}
@@ -362,7 +372,7 @@ func (s *socket) finish(answered bool) {
 func (s *socket) abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.over = true  // nobody parks it again
-	s.wakeLocked() // before the descriptor is another socket's
+	s.phase = phaseOver // nobody parks it again
+	s.wakeLocked()      // before the descriptor is another socket's
 	_ = s.nc.Close()
 }

@@ -91,7 +91,7 @@ func (r *localRoom) early() bool {
 // lease has ended gets nothing any more.
 func (r *localRoom) flush(now time.Duration) {
 	if r.tellsOccupied {
-		r.occupancyAt = now
+		r.occupancy.at = now
 	}
 	for i := 0; i < len(r.members); {
 		m := r.members[i]

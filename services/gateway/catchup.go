@@ -81,7 +81,7 @@ func (r *localRoom) read() {
 
 func (r *localRoom) startRead(delay time.Duration) {
 	r.reads++
-	r.reading, r.newer = r.reads, false
+	r.reading, r.occupancy.newer = r.reads, false
 	s, number, first := r.shard, r.reads, r.last+1
 	s.reads.Go(func() {
 		if !pause(s.hub.ctx, delay) {
@@ -162,7 +162,8 @@ func (r *localRoom) adopt(epoch string) {
 	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool {
 		return m.joined.Epoch != epoch && (m.joined.Epoch == r.epoch || !r.again)
 	})
-	r.epoch, r.heard, r.occupied = epoch, false, notKnown
+	r.epoch = epoch
+	r.occupancy.forget()
 	r.mixed = false
 	r.last = -1
 	for _, m := range r.members {
@@ -170,7 +171,7 @@ func (r *localRoom) adopt(epoch string) {
 			r.mixed = true
 			continue
 		}
-		r.counted = m.counted
+		r.occupancy.counted = m.counted
 		if r.last < 0 || m.since < r.last {
 			r.last = m.since
 		}
@@ -200,9 +201,7 @@ func (r *localRoom) catchUp(found roomlog.Range) {
 	if found.Last > r.last {
 		r.gap(found.Last)
 	}
-	if r.counted && !r.newer && found.Occupied != r.occupied {
-		r.occupancy(found.Occupied)
-	}
+	r.occupancyRead(found.Occupied)
 	r.giveWaiting()
 }
 

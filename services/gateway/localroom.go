@@ -2,17 +2,11 @@ package gateway
 
 import (
 	"slices"
-	"strconv"
 	"sync/atomic"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
-)
-
-const (
-	occupancyRate = time.Second // at most one OCCUPANCY in this time
-	notKnown      = -1          // of occupied: the read under way will tell
 )
 
 // localRoom is a room on one shard: its members here, and where they are in its log.
@@ -45,12 +39,7 @@ type localRoom struct {
 
 	restUntil atomic.Int64 // clock; what comes before then may wait until then
 
-	counted      bool // presence is count: members see occupied
-	occupied     int  // last told, or to be told; notKnown in a new life of the room
-	heard        bool // occupied is what was published, else what the first JOINED said
-	newer        bool // occupied was published since the last read began, whose number may be older
-	occupancyDue bool
-	occupancyAt  time.Duration // when one was sent last; long ago at first
+	occupancy occupancy
 }
 
 func (r *localRoom) dropIfEmpty() {
@@ -108,16 +97,15 @@ func (r *localRoom) add(m *session, seq int64) bool {
 func (r *localRoom) addFirst(m *session) {
 	entries := append(r.recent.take(), r.waiting.take()...)
 	if r.epoch != m.joined.Epoch {
-		entries, r.heard = nil, false
+		entries = nil
+		r.occupancy.forget()
 	}
-	if !r.heard {
-		r.occupied = m.joined.Occupied
-	}
+	r.occupancy.begin(m)
 	again := r.again || r.reading != 0
 	if r.epoch == m.joined.Epoch && m.since < r.last && (len(entries) == 0 || entries[0].Seq > m.since+1) {
 		again = true // the members before it were further on, by what is not remembered
 	}
-	r.epoch, r.last, r.counted = m.joined.Epoch, m.since, m.counted
+	r.epoch, r.last = m.joined.Epoch, m.since
 	r.reading, r.again, r.mixed = 0, false, false
 	r.tellGiven()
 	r.batch, r.onward = batch{}, false // of members that are gone
@@ -131,14 +119,6 @@ func (r *localRoom) addFirst(m *session) {
 	r.greet(m)
 	if again {
 		r.read()
-	}
-}
-
-// greet tells occupied anew where a member's JOINED says something else: it may have
-// missed the OCCUPANCY.
-func (r *localRoom) greet(m *session) {
-	if r.counted && r.occupied != m.joined.Occupied {
-		r.occupancy(r.occupied)
 	}
 }
 
@@ -197,17 +177,15 @@ func (r *localRoom) event(e roomlog.Event) {
 			r.read() // tells whether the members' life of the room is over; it covers this entry
 			return
 		}
-		r.epoch, r.heard = e.Epoch, false
+		r.epoch = e.Epoch
+		r.occupancy.forget()
 		r.recent, r.waiting = tail{}, tail{}
 	}
 	switch e.Kind {
 	case roomlog.KindMessage, roomlog.KindJoined, roomlog.KindLeft:
 		r.entry(roomlog.Entry{Seq: e.Seq, Frame: e.Data})
 	case roomlog.KindOccupancy:
-		if n, err := strconv.Atoi(string(e.Data)); err == nil {
-			r.heard, r.newer = true, true
-			r.occupancy(n)
-		}
+		r.occupancyPublished(e.Data)
 	}
 }
 
@@ -283,29 +261,4 @@ func (r *localRoom) closeWhere(code wire.CloseCode, end func(*session) bool) {
 		}
 		i++
 	}
-}
-
-// occupancy tells a number at most once a second, the last one always.
-func (r *localRoom) occupancy(n int) {
-	r.occupied = n
-	if n == notKnown || r.occupancyDue || len(r.members) == 0 {
-		return
-	}
-	wait := r.occupancyAt + occupancyRate - r.shard.hub.clock()
-	if r.tellsOccupied {
-		wait = occupancyRate // behind that one, which has not gone out
-	}
-	if wait > 0 {
-		r.occupancyDue = true
-		time.AfterFunc(wait, func() {
-			r.shard.run(func(*shard) {
-				r.occupancyDue = false
-				r.occupancy(r.occupied)
-			})
-		})
-		return
-	}
-	r.touch()
-	r.frames = appendFrame(r.frames, wire.OccupancyFrame(r.occupied))
-	r.tellsOccupied = true
 }

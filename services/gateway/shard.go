@@ -123,7 +123,7 @@ func (s *shard) serve(ctx context.Context) {
 func (s *shard) open(roomID string) {
 	r := s.rooms[roomID]
 	if r == nil {
-		r = &localRoom{occupancyAt: -occupancyRate, shard: s, id: roomID}
+		r = &localRoom{shard: s, id: roomID, occupancy: neverTold()}
 		s.rooms[roomID] = r
 	}
 	r.joining++

@@ -143,11 +143,11 @@ const floodPause = 3 * time.Second
 // on with that for 10 s.
 func (s *session) flooding() {
 	now := s.g.hub.clock()
-	if s.flood.began == 0 || now-s.flood.last > floodPause {
-		s.flood.began = now
+	if s.in.flood.began == 0 || now-s.in.flood.last > floodPause {
+		s.in.flood.began = now
 	}
-	s.flood.last = now
-	if now-s.flood.began >= wire.FloodPatience {
+	s.in.flood.last = now
+	if now-s.in.flood.began >= wire.FloodPatience {
 		s.close(wire.CloseRateLimited)
 	}
 }

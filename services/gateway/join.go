@@ -136,7 +136,7 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	}
 	// This process, or Redis, may have stood still until the user had long joined elsewhere,
 	// and would lose that seat to a join that nobody waits for.
-	if s.sock.gone() {
+	if s.gone() {
 		return errGone
 	}
 	deadline := s.g.redisTime(confirmTimeout) // no later than ctx ends

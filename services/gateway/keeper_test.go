@@ -99,7 +99,7 @@ func TestSessionsThatLapsedWhileTheProcessStoodStillHearWhy(t *testing.T) {
 		k := newKeeper(g)
 		replaced, lost := st.join(), st.join()
 		for _, m := range []*member{replaced, lost} {
-			m.g, m.meter = g, newMeter(0, 0)
+			m.g, m.in.meter = g, newMeter(0, 0)
 			m.hear()
 			k.add(m.session)
 		}

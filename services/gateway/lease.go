@@ -14,7 +14,7 @@ func (s *session) hear() { s.heardAt.Store(int64(s.g.hub.clock())) }
 // hearControl hears a control frame. Between the fragments of a message it is no sign
 // of life: else a peer could leave a message unfinished for ever.
 func (s *session) hearControl() {
-	if !s.amid {
+	if !s.in.amid {
 		s.hear()
 	}
 }

@@ -27,6 +27,21 @@ const (
 	writeBuffer = 160
 )
 
+// incoming is what is known of what comes in. The goroutine that reads has it; while there
+// is none, parking has meter.
+type incoming struct {
+	buffer *bufio.Reader // what the library reads from
+	meter  *meter        // of what is no MESSAGE
+	flood  flood
+	amid   bool // a message has begun and not ended
+	cut    bool // the last read of the connection failed
+	late   bool // the time for the JOIN was over once: see overtime
+
+	// What came with the handshake, which the library keeps apart from buffer, has not been
+	// read; and it begins with a close.
+	unread, closes bool
+}
+
 // hijacker gives the WebSocket library a socket with slim buffers.
 type hijacker struct {
 	http.ResponseWriter
@@ -44,7 +59,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
 	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	h.session.meter.pass(ahead)
+	h.session.in.meter.pass(ahead)
 	var r io.Reader = nc
 	if len(ahead) > 0 {
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
@@ -53,9 +68,9 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
 	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
-	sock := h.session.sock
-	sock.read = br
-	sock.unread, sock.closes = len(ahead) > 0, len(ahead) > 0 && ahead[0]&0x0f == opClose
+	in := &h.session.in
+	in.buffer = br
+	in.unread, in.closes = len(ahead) > 0, len(ahead) > 0 && ahead[0]&0x0f == opClose
 	return lib, bufio.NewReadWriter(br, bufio.NewWriterSize(lib, writeBuffer)), nil
 }
 
@@ -68,10 +83,10 @@ type libraryConn struct {
 // Read counts what it reads. It takes payload in large pieces, but few frames at a time,
 // of which the pause would be longer than the longest.
 func (c libraryConn) Read(p []byte) (int, error) {
-	m := c.session.meter
+	m := c.session.in.meter
 	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may tell any length
 	n, err := c.session.read(p)
-	c.session.cut = err != nil && !errors.Is(err, errQuiet)
+	c.session.in.cut = err != nil && !errors.Is(err, errQuiet)
 	m.pass(p[:n])
 	return n, err
 }
@@ -104,7 +119,7 @@ func (s *session) read(p []byte) (int, error) {
 	for {
 		var n int
 		var err error
-		if !s.talks.Load() && s.parks() && !s.amid && s.meter.between() && !s.sock.ending() {
+		if !s.talks.Load() && s.parks() && !s.in.amid && s.in.meter.between() && !s.sock.ending() {
 			n, err = s.sock.tryRead(p)
 		} else {
 			n, err = s.sock.nc.Read(p)
@@ -119,10 +134,10 @@ func (s *session) read(p []byte) (int, error) {
 // overtime gives a JOIN a moment more, once: where this process stood still, the end of the
 // time for it is noticed before a JOIN that came meanwhile.
 func (s *session) overtime() bool {
-	if s.late || s.leased() || s.sock.ending() {
+	if s.in.late || s.leased() || s.sock.ending() {
 		return false
 	}
-	s.late = true
+	s.in.late = true
 	s.sock.readBy(time.Now().Add(joinOvertime))
 	return true
 }
@@ -143,18 +158,18 @@ func (s *socket) tryRead(p []byte) (int, error) {
 
 // gone reports whether the peer has broken off, or closes, and said nothing else
 // before that is still unread. The reading side calls it, between two messages.
-func (s *socket) gone() bool {
+func (s *session) gone() bool {
 	switch {
-	case s.read.Buffered() > 0:
-		next, _ := s.read.Peek(1)
+	case s.in.buffer.Buffered() > 0:
+		next, _ := s.in.buffer.Peek(1)
 		return next[0]&0x0f == opClose
-	case s.unread:
-		return s.closes
-	case s.tcp == nil:
+	case s.in.unread:
+		return s.in.closes
+	case s.sock.tcp == nil:
 		return false
 	}
 	next := make([]byte, 1)
-	n, err := s.tcp.Take(next, syscall.MSG_PEEK)
+	n, err := s.sock.tcp.Take(next, syscall.MSG_PEEK)
 	switch {
 	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
 		return false

@@ -147,7 +147,7 @@ func (s *session) stays() bool {
 	}
 	var in [len(pongHeader) + 4 + 1]byte // the mask, and whatever else
 	n, errno := rawtcp.Receive(s.sock.fd, in[:], syscall.MSG_PEEK)
-	if errno != 0 || n != len(in)-1 || string(in[:len(pongHeader)]) != pongHeader || !s.meter.allowance.Allow() {
+	if errno != 0 || n != len(in)-1 || string(in[:len(pongHeader)]) != pongHeader || !s.in.meter.allowance.Allow() {
 		return false
 	}
 	if n, errno = rawtcp.Receive(s.sock.fd, in[:n], 0); errno != 0 || n != len(in)-1 {

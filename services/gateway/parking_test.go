@@ -12,7 +12,7 @@ import (
 // quietMember is a member's session on a TCP connection, without anything around it.
 func quietMember(t *testing.T) (*session, func(string)) {
 	sock, peer, _ := tcpSocket(t)
-	s := &session{g: &Gateway{metrics: newMetrics(nil)}, sock: sock, meter: newMeter(0, 0)}
+	s := &session{g: &Gateway{metrics: newMetrics(nil)}, sock: sock, in: incoming{meter: newMeter(0, 0)}}
 	s.renewedAt(0)
 	return s, func(text string) {
 		t.Helper()
@@ -54,7 +54,7 @@ func TestNudgeEndsAReadAndNothingElse(t *testing.T) {
 	if err := <-ended; !errors.Is(err, errQuiet) {
 		t.Fatal(err)
 	}
-	s.amid = true // in the middle of a message it reads on
+	s.in.amid = true // in the middle of a message it reads on
 	go func() {
 		_, err := s.read(p)
 		ended <- err

@@ -58,13 +58,9 @@ type session struct {
 	// Owned by the reading goroutine.
 	turn      *turn             // of the keeper
 	ask       *wire.ClientFrame // the join that the URL asked for
-	late      bool              // the time for the join is over
-	amid      bool              // a message has begun and not ended
-	cut       bool              // the last read of the connection failed
 	malformed int
 	messages  *rate.Limiter // nil before the first
-	meter     *meter        // of all else
-	flood     flood
+	in        incoming
 
 	outgoing outgoing                  // its messages
 	room     atomic.Pointer[localRoom] // once it is a member
@@ -150,7 +146,7 @@ func (s *session) talk() {
 // where the connection ended, where the peer closed, or where the library gave up on a
 // control frame that took longer than 5 s.
 func (s *session) broken(err error) bool {
-	return !s.cut && websocket.CloseStatus(err) == -1 &&
+	return !s.in.cut && websocket.CloseStatus(err) == -1 &&
 		!errors.Is(err, net.ErrClosed) && !errors.Is(err, context.DeadlineExceeded)
 }
 
@@ -166,11 +162,11 @@ func (s *session) readFrame() error {
 	}
 	s.hear()
 	s.talking()
-	s.sock.unread = false // what is left of it is buffered
-	s.amid = true
-	defer func() { s.amid = false }()
+	s.in.unread = false // what is left of it is buffered
+	s.in.amid = true
+	defer func() { s.in.amid = false }()
 	if s.sock.closed() != 0 {
-		s.meter.take(1) // who floods does not do so faster for being closed
+		s.in.meter.take(1) // who floods does not do so faster for being closed
 		return discard(r)
 	}
 	if kind != websocket.MessageText {
@@ -187,7 +183,7 @@ func (s *session) readFrame() error {
 		s.close(wire.CloseTooBig)
 		return discard(r)
 	}
-	s.amid = false
+	s.in.amid = false
 	return s.handle(buf.Bytes())
 }
 
@@ -239,7 +235,7 @@ func (s *session) handle(data []byte) error {
 	case wire.TypeMessage:
 		s.message(&f)
 	case wire.TypePing:
-		s.meter.spend(1) // as any ping: it is answered, and a flood of them read slowly
+		s.in.meter.spend(1) // as any ping: it is answered, and a flood of them read slowly
 		s.send(appendFrame(nil, wire.PongFrame()))
 	case wire.TypeLeave:
 		s.leave()
@@ -250,7 +246,7 @@ func (s *session) handle(data []byte) error {
 // decline answers to a frame that was understood and is not accepted. It counts for the
 // rate as a message does, and for that of refused ones.
 func (s *session) decline(err error, id string) {
-	s.meter.take(1)
+	s.in.meter.take(1)
 	if s.allowed(id) {
 		s.refuse(err, id)
 	}
@@ -284,7 +280,7 @@ func (s *session) allowed(id string) bool {
 	}
 	s.refuse(wire.Errorf(wire.RateLimited, "more than %v messages/s", s.g.cfg.MessageRate), id)
 	s.flooding()
-	s.meter.take(1)
+	s.in.meter.take(1)
 	return false
 }
 

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/binary"
 	"errors"
@@ -50,13 +49,9 @@ type socket struct {
 	nudged  bool          // a read that waited was ended by nudge
 	drained chan struct{} // closed when the writer ends; nil while nobody waits for it
 
-	nc   net.Conn
-	tcp  *rawtcp.Conn  // the same, nil where there is no fd
-	read *bufio.Reader // what the library reads from; the reading goroutine has it
-	// Of what came with the handshake, which the library keeps elsewhere: that it has not
-	// been read, and whether it begins with a close.
-	unread, closes bool
-	ended          *sync.WaitGroup // counts the goroutines that write
+	nc    net.Conn
+	tcp   *rawtcp.Conn    // the same, nil where there is no fd
+	ended *sync.WaitGroup // counts the goroutines that write
 }
 
 // phase says what a socket still sends. It only goes forwards, and may leave some out:

@@ -404,7 +404,7 @@ func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T)
 	g := &Gateway{}
 	sockets := make(chan *socket, 1)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s := &session{g: g, meter: newMeter(0, 0)}
+		s := &session{g: g, in: incoming{meter: newMeter(0, 0)}}
 		if _, _, err := (&hijacker{w, s}).Hijack(); err != nil {
 			t.Error(err)
 		}
@@ -438,15 +438,16 @@ func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T)
 func TestPeerThatBrokeOffBehindItsHandshakeIsGone(t *testing.T) {
 	for name, ahead := range map[string][]byte{"nothing": nil, "a JOIN": {textFrame, 0x80, 0, 0, 0, 0}} {
 		sock, peer, _ := tcpSocket(t)
-		sock.read = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(ahead), sock.nc), readBuffer) // as the library does
-		sock.unread = len(ahead) > 0
-		if len(ahead) > 0 && sock.gone() {
+		s := &session{sock: sock}
+		s.in.buffer = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(ahead), sock.nc), readBuffer) // as the library does
+		s.in.unread = len(ahead) > 0
+		if len(ahead) > 0 && s.gone() {
 			t.Errorf("%s: gone, though it is unread", name)
 		}
-		_, _ = io.ReadFull(sock.read, make([]byte, len(ahead)))
-		sock.unread = false
+		_, _ = io.ReadFull(s.in.buffer, make([]byte, len(ahead)))
+		s.in.unread = false
 		_ = peer.Close()
-		for by := time.Now().Add(5 * time.Second); !sock.gone(); time.Sleep(time.Millisecond) {
+		for by := time.Now().Add(5 * time.Second); !s.gone(); time.Sleep(time.Millisecond) {
 			if time.Now().After(by) {
 				t.Fatalf("%s: not gone", name)
 			}

@@ -51,7 +51,7 @@ func TestNobodyIsEndedByAClockThatWentOnWhileTheProcessStoodStill(t *testing.T) 
 				g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
 				k, m := newKeeper(g), st.join()
 				k.ticked = g.hub.clock()
-				m.g, m.meter = g, newMeter(0, 0)
+				m.g, m.in.meter = g, newMeter(0, 0)
 				m.hear()
 				m.renewedAt(g.hub.clock())
 				k.add(m.session)
@@ -104,7 +104,7 @@ func (c *resumed) Read(p []byte) (int, error) {
 
 func TestAJoinThatCameInTimeIsReadThoughTheProcessStoodStill(t *testing.T) {
 	var writers sync.WaitGroup
-	s := &session{meter: newMeter(0, 0)}
+	s := &session{in: incoming{meter: newMeter(0, 0)}}
 	s.sock = newSocket(&resumed{tape: &tape{}}, &writers)
 	if n, err := s.read(make([]byte, 10)); n != 4 || err != nil {
 		t.Errorf("read %d, %v", n, err)

@@ -74,7 +74,7 @@ func TestAnAnswerToAPingWakesNobody(t *testing.T) {
 
 func TestWhoFloodsWithAnswersIsWoken(t *testing.T) {
 	s, say := quietMember(t)
-	s.meter = newMeter(1, 0) // a burst of none
+	s.in.meter = newMeter(1, 0) // a burst of none
 	s.sock.parked = s
 	say(pongHeader + "mask")
 	if s.stays() {

@@ -25,8 +25,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet {
 		w.Header().Set("Allow", http.MethodGet)
 	}
-	s := &session{g: g, meter: newMeter(g.cfg.FrameRate, g.cfg.FrameBurst)}
-	s.meter.excess = s.flooding
+	s := &session{g: g, in: incoming{meter: newMeter(g.cfg.FrameRate, g.cfg.FrameBurst)}}
+	s.in.meter.excess = s.flooding
 	ws, err := websocket.Accept(&hijacker{w, s}, r, &websocket.AcceptOptions{
 		InsecureSkipVerify: true, // the origin was checked above
 		OnPingReceived:     func(context.Context, []byte) bool { s.hearControl(); return true },

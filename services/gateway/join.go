@@ -84,49 +84,78 @@ func (s *session) refuseJoin(err error) {
 	s.close(e.Code.Translate().Close)
 }
 
-// join makes this socket a session of a room.
-func (s *session) join(f *wire.ClientFrame) error {
+// join makes this socket a session of a room: it follows the room, takes the seat, and lets
+// the member in behind what was missed.
+func (s *session) join(f *wire.ClientFrame) (err error) {
 	s.sock.readBy(time.Time{})
-	user, nickname, made, err := s.who(f)
+	who, err := s.whoJoins(f)
 	if err != nil {
 		return err
 	}
 	f.RoomID = strings.Clone(f.RoomID) // which may be a piece of the whole URL
-	sh, group, followed := s.g.hub.enter(f.RoomID)
-	s.group = group
-	s.g.keeper.group(s, group)
-	s.joined.RoomID = f.RoomID
-	if err := s.confirm(f, sh, followed, user, nickname, made); err != nil {
-		sh.run(func(sh *shard) { sh.settled(f.RoomID) })
-		s.g.hub.exit(f.RoomID, group)
+	followed := s.enterHub(f.RoomID)
+	defer func() {
+		s.shard.run(func(sh *shard) { sh.settled(f.RoomID) })
+		if err != nil {
+			s.exitHub()
+		}
+	}()
+	if err := s.follow(followed); err != nil {
 		return err
 	}
+	sent := s.g.hub.clock()
+	resp, err := s.confirm(f, who)
+	if err != nil {
+		return err
+	}
+	s.take(resp, who.made)
+	s.renewedAt(sent)
+	s.letIn(f.After, resp)
 	s.g.metrics.joins.With(joinOK).Inc()
 	return nil
 }
 
-// who finds out who joins. Without an identity or a permit it makes an identity, which
-// JOINED brings to the client; made is empty otherwise.
-func (s *session) who(f *wire.ClientFrame) (user, nickname, made string, err error) {
-	if f.Identity != "" {
-		id, err := s.g.cfg.Identities.Verify(f.Identity)
-		if err != nil {
-			return "", "", "", err
-		}
-		if f.Nickname == "" && f.Permit == "" {
-			return id.UserID, id.Nickname, "", nil
-		}
-		return id.UserID, f.Nickname, "", nil
-	}
-	if f.Permit != "" {
-		return "", f.Nickname, "", nil
-	}
-	made, id, err := s.g.cfg.Identities.Make(f.Nickname)
-	return id.UserID, f.Nickname, made, err
+// enterHub gives the session its shard and group, and answers with when the room is followed.
+func (s *session) enterHub(roomID string) (followed <-chan struct{}) {
+	s.shard, s.group, followed = s.g.hub.enter(roomID)
+	s.g.keeper.group(s, s.group)
+	s.joined.RoomID = roomID
+	return followed
 }
 
-// confirm follows the room, takes the seat, and lets the member in behind what was missed.
-func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct{}, user, nickname, made string) error {
+// exitHub undoes enterHub, if it was called.
+func (s *session) exitHub() {
+	if s.shard != nil {
+		s.shard = nil
+		s.g.hub.exit(s.joined.RoomID, s.group)
+	}
+}
+
+// applicant is who wants to join.
+type applicant struct {
+	user     string // empty where the permit tells
+	nickname string
+	made     string // the identity that was made for who brought neither one nor a permit
+}
+
+// whoJoins finds out who joins, and makes an identity where it takes one.
+func (s *session) whoJoins(f *wire.ClientFrame) (applicant, error) {
+	switch {
+	case f.Identity != "":
+		id, err := s.g.cfg.Identities.Verify(f.Identity)
+		if f.Nickname == "" && f.Permit == "" {
+			return applicant{user: id.UserID, nickname: id.Nickname}, err
+		}
+		return applicant{user: id.UserID, nickname: f.Nickname}, err
+	case f.Permit != "":
+		return applicant{nickname: f.Nickname}, nil
+	}
+	made, id, err := s.g.cfg.Identities.Make(f.Nickname)
+	return applicant{user: id.UserID, nickname: f.Nickname, made: made}, err
+}
+
+// follow waits until the room is followed, and looks whether the peer has waited too.
+func (s *session) follow(followed <-chan struct{}) error {
 	timeout := time.NewTimer(followTimeout)
 	defer timeout.Stop()
 	select {
@@ -139,29 +168,29 @@ func (s *session) confirm(f *wire.ClientFrame, sh *shard, followed <-chan struct
 	if s.gone() {
 		return errGone
 	}
+	return nil
+}
+
+// confirm takes the seat.
+func (s *session) confirm(f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJoinResponse, error) {
 	deadline := s.g.redisTime(confirmTimeout) // no later than ctx ends
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
 	defer cancel()
-	sent := s.g.hub.clock()
+	began := s.g.hub.clock()
 	resp, err := s.g.cfg.Rooms.ConfirmJoin(ctx, &roomv1.ConfirmJoinRequest{
-		RoomId: f.RoomID, Permit: f.Permit, UserId: user, Nickname: nickname,
+		RoomId: f.RoomID, Permit: f.Permit, UserId: who.user, Nickname: who.nickname,
 		SessionId: s.id, GatewayId: s.g.cfg.ID, OwnSeatOnly: f.Permit == "" && !s.g.cfg.WalkIn,
 		Deadline: deadline,
 	})
 	if err != nil {
 		// A call that took so long was repeated, and the first one may yet be carried out,
 		// though the repeated one was refused.
-		repeated := s.g.hub.clock()-sent > repeatedAfter
+		repeated := s.g.hub.clock()-began > repeatedAfter
 		if code := wire.CodeOf(err); repeated || code == wire.Unavailable || code == wire.Internal {
 			s.giveUpJoin(ctx, f.RoomID, repeated)
 		}
-		return err
 	}
-	s.shard = sh
-	s.take(resp, made)
-	s.renewedAt(sent)
-	s.enter(f.After, resp)
-	return nil
+	return resp, err
 }
 
 // giveUpJoin gives up the seat that a join may have got though its answer was lost. Where a

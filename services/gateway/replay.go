@@ -61,10 +61,9 @@ func (p *replay) endTurn() {
 	}
 }
 
-// enter sends JOINED and what was missed, and then lets the live entries in.
-func (s *session) enter(after *wire.Position, resp *roomv1.ConfirmJoinResponse) {
+// letIn sends JOINED and what was missed, and then lets the live entries in.
+func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) {
 	roomID := s.joined.RoomID
-	defer s.shard.run(func(sh *shard) { sh.settled(roomID) })
 	p := &replay{s: s}
 	defer p.endTurn()
 

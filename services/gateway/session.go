@@ -337,8 +337,8 @@ func (s *session) end(err error) {
 				r.remove(s)
 			}
 		})
-		s.g.hub.exit(s.joined.RoomID, s.group)
 	}
+	s.exitHub()
 }
 
 // closeLabel names a close in metrics. Peers close with any code they like, which must

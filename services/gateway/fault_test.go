@@ -40,6 +40,40 @@ func TestSocketThatBreaksKeepsItsSeatUntilTheLeaseEndsAndIsLost(t *testing.T) {
 	})
 }
 
+// What still waits for it is brought meanwhile, as slowly as it likes.
+func TestPeerThatEndedAndReadsOnKeepsItsSeatForTheRestOfItsLeaseOnly(t *testing.T) {
+	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{})
+		watcher, _ := c.nodes[0].walkIn(roomID, "")
+		p, _ := c.nodes[0].walkIn(roomID, "")
+		watcher.expect(wire.TypeMemberJoined)
+		body := strings.Repeat("x", 15<<10)
+		for range 15 {
+			watcher.say("", body)
+			watcher.expect(wire.TypeMessage)
+		}
+		must(t, p.conn.(interface{ CloseWrite() error }).CloseWrite())
+		began := time.Now()
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			for some := make([]byte, 1); ; time.Sleep(5 * time.Second) {
+				if _, err := p.conn.Read(some); err != nil {
+					return
+				}
+			}
+		}()
+		if f := watcher.expect(wire.TypeMemberLeft); f.Reason != wire.ReasonLost {
+			t.Fatalf("got %s", show(f))
+		}
+		if d := time.Since(began); d > 17*time.Second {
+			t.Errorf("LOST after %v", d)
+		}
+		p.cut()
+		<-over
+	})
+}
+
 func TestLeasesAreRenewedForAsLongAsTheSocketLives(t *testing.T) {
 	virtual(t, shape{}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})

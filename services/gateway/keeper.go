@@ -220,7 +220,7 @@ func (k *keeper) lookAt(t *turn, now, late time.Duration, ping, renew bool, due 
 		if ping {
 			s.sock.send(pingFrame)
 		}
-		if renew && s.leased() && s.sock.closed() == 0 {
+		if renew && s.leased() && !s.sock.ending() {
 			due = append(due, s)
 		}
 	}
@@ -246,7 +246,7 @@ func (k *keeper) renew(ctx context.Context, sessions []*session) {
 			return
 		case <-time.After(keeperTick):
 		}
-		sessions = slices.DeleteFunc(sessions, func(s *session) bool { return s.sock.closed() != 0 })
+		sessions = slices.DeleteFunc(sessions, func(s *session) bool { return s.sock.ending() })
 	}
 }
 

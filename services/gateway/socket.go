@@ -62,7 +62,7 @@ type phase uint8
 const (
 	phaseOpen    phase = iota // everything
 	phaseFenced               // a close frame: the lease has ended
-	phaseClosing              // nothing behind the close frame, which was sent or queued
+	phaseClosing              // what waits: the close frame was sent or queued, or the peer's end read
 	phaseOver                 // nothing: the connection broke, or was ended
 )
 
@@ -311,7 +311,7 @@ func (s *socket) fence() {
 	}
 }
 
-// ending reports whether the socket was closed by this side, or broke.
+// ending reports whether the socket was closed by this side, or ended by the peer, or broke.
 func (s *socket) ending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -346,9 +346,12 @@ func (s *socket) answerClose() {
 // connection that is closed with something unread is reset, and the close frame with
 // it.
 func (s *socket) finish(answered bool) {
+	s.mu.Lock()
+	s.phase = max(s.phase, phaseClosing) // its seat is not kept for a peer that takes long
+	s.mu.Unlock()
 	s.awaitWriter()
 	s.mu.Lock()
-	linger := s.phase == phaseClosing && !answered
+	linger := s.code != 0 && s.phase != phaseOver && !answered
 	s.phase = phaseOver
 	if linger {
 		_ = s.nc.SetReadDeadline(time.Now().Add(closePatience))

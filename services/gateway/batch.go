@@ -111,12 +111,12 @@ func (r *localRoom) flush(now time.Duration) {
 	r.shard.giveBack(r.batch)
 	r.batch = batch{}
 	began := r.pieces
-	if r.pieces = r.onward || r.reading == 0 && len(r.waiting.entries) > 0; r.pieces && !began {
+	r.pieces = r.reading == readPaused || r.reading == readNone && len(r.waiting.entries) > 0
+	if r.pieces && !began {
 		r.patientUntil = now + piecesMost
 	}
 	switch {
-	case r.onward:
-		r.onward = false
+	case r.reading == readPaused:
 		r.startRead(0)
 	case r.pieces:
 		r.giveWaiting()

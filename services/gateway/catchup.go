@@ -64,9 +64,18 @@ func (t *tail) take() []roomlog.Entry {
 	return entries
 }
 
+// reading is how far a room is with what it reads of its log. Meanwhile all that comes waits.
+type reading uint8
+
+const (
+	readNone     reading = iota
+	readUnderWay         // its answer comes through the shard's inbox
+	readPaused           // the page was full: the next one is read once it has gone to the members
+)
+
 // read reads from the log what may be missing: what comes meanwhile waits.
 func (r *localRoom) read() {
-	if r.reading != 0 {
+	if r.reading != readNone {
 		r.again = true
 		return
 	}
@@ -81,7 +90,7 @@ func (r *localRoom) read() {
 
 func (r *localRoom) startRead(delay time.Duration) {
 	r.reads++
-	r.reading, r.occupancy.newer = r.reads, false
+	r.reading, r.occupancy.newer = readUnderWay, false
 	s, number, first := r.shard, r.reads, r.last+1
 	s.reads.Go(func() {
 		if !pause(s.hub.ctx, delay) {
@@ -89,7 +98,7 @@ func (r *localRoom) startRead(delay time.Duration) {
 		}
 		found, err := s.hub.readPage(r.id, first)
 		s.run(func(*shard) {
-			if r.reading == number { // else nobody waits for it any more
+			if r.reading == readUnderWay && r.reads == number { // else nobody waits for it any more
 				r.readDone(found, err)
 			}
 		})
@@ -109,7 +118,7 @@ func (h *hub) readPage(roomID string, first int64) (roomlog.Range, error) {
 }
 
 func (r *localRoom) readDone(found roomlog.Range, err error) {
-	r.reading = 0
+	r.reading = readNone
 	switch {
 	case len(r.members) == 0: // what waits may be for one who is joining
 		r.again = true
@@ -138,7 +147,7 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	}
 	if found.More {
 		r.giveEntries(found.Entries)
-		r.reading, r.onward = r.reads, true
+		r.reading = readPaused
 		r.touch() // which sees to it that the batch goes
 		return
 	}

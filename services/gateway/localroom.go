@@ -18,26 +18,26 @@ type localRoom struct {
 	given   atomic.Int64 // last, as of what was sent; read by the keeper
 	members []*session
 	leaving []*session // members that wait for an entry, behind which nothing is for them
-	joining int        // sessions between subscription and joining
 
-	recent tail                      // given while somebody was joining, who may lack them
-	gone   map[string]wire.CloseCode // sessions and epochs that ended while somebody was joining
+	// What somebody who is joining may lack (shard.open to settled).
+	joining int                       // sessions that do
+	recent  tail                      // given meanwhile
+	gone    map[string]wire.CloseCode // sessions and epochs that ended meanwhile
 
+	// How it catches up (catchup.go).
 	waiting tail // to be given: they wait for a read, for a first member, or until a full batch has gone
-	reading int  // number of the read under way; 0 for none
-	reads   int  // number of the last read
+	reading reading
+	reads   int  // begun; the answer to any but the last is of no use
 	failing bool // the last read failed
-	again   bool // something was lost while a read was under way, or before the first member
+	again   bool // something was lost while reading, or before the first member: read once more
 	mixed   bool // members disagree about the epoch; a read will tell
 
-	batch       // what goes out next
-	dirty  bool // is in shard.dirty
-	pieces bool // more than fits into a batch is on its way: members are to take one before the next
-	onward bool // the read goes on once the batch has gone
-
+	// What goes out next, and when (batch.go).
+	batch
+	dirty        bool          // is in shard.dirty
+	pieces       bool          // more than fits into a batch is on its way: members are to take one before the next
 	patientUntil time.Duration // clock until which pieces wait for members
-
-	restUntil atomic.Int64 // clock; what comes before then may wait until then
+	restUntil    atomic.Int64  // clock; what comes before then may wait until then
 
 	occupancy occupancy
 }
@@ -101,14 +101,14 @@ func (r *localRoom) addFirst(m *session) {
 		r.occupancy.forget()
 	}
 	r.occupancy.begin(m)
-	again := r.again || r.reading != 0
+	again := r.again || r.reading != readNone
 	if r.epoch == m.joined.Epoch && m.since < r.last && (len(entries) == 0 || entries[0].Seq > m.since+1) {
 		again = true // the members before it were further on, by what is not remembered
 	}
 	r.epoch, r.last = m.joined.Epoch, m.since
-	r.reading, r.again, r.mixed = 0, false, false
+	r.reading, r.again, r.mixed = readNone, false, false
 	r.tellGiven()
-	r.batch, r.onward = batch{}, false // of members that are gone
+	r.batch = batch{} // of members that are gone
 	r.members = append(r.members, m)
 	if r.joining > 1 { // of the others, some were confirmed before it
 		r.recent = upTo(entries, r.last)
@@ -192,7 +192,7 @@ func (r *localRoom) event(e roomlog.Event) {
 // entry gives the next entry to the members; a hole before it is read from the log.
 func (r *localRoom) entry(e roomlog.Entry) {
 	switch {
-	case r.reading != 0 || len(r.members) == 0 || r.full():
+	case r.reading != readNone || len(r.members) == 0 || r.full():
 		r.waiting.add(e)
 	case e.Seq <= r.last: // known
 	case e.Seq > r.last+1:

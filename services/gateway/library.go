@@ -37,6 +37,8 @@ type incoming struct {
 	cut    bool // the last read of the connection failed
 	late   bool // the time for the JOIN was over once: see overtime
 
+	malformed uint8 // frames, of which the tenth is the last
+
 	// What came with the handshake, which the library keeps apart from buffer, has not been
 	// read; and it begins with a close.
 	unread, closes bool

@@ -46,9 +46,9 @@ type session struct {
 	// Set before the join is complete, never changed after.
 	joined  wire.Joined // without members and identity
 	from    []byte      // this member's JSON
-	counted bool        // presence is count
 	shard   *shard
 	group   uint32 // of the hub
+	counted bool   // presence is count
 
 	// Owned by the shard.
 	slot     int           // index among the members of the local room
@@ -56,11 +56,10 @@ type session struct {
 	departed chan struct{} // of a member that leaves: closed when it is out of the local room
 
 	// Owned by the reading goroutine.
-	turn      *turn             // of the keeper
-	ask       *wire.ClientFrame // the join that the URL asked for
-	malformed int
-	messages  *rate.Limiter // nil before the first
-	in        incoming
+	turn     *turn             // of the keeper
+	ask      *wire.ClientFrame // the join that the URL asked for
+	messages *rate.Limiter     // nil before the first
+	in       incoming
 
 	outgoing outgoing                  // its messages
 	room     atomic.Pointer[localRoom] // once it is a member
@@ -255,7 +254,7 @@ func (s *session) decline(err error, id string) {
 // malform answers to a frame that could not be understood; the tenth ends the socket.
 func (s *session) malform(err error, id string) {
 	s.refuse(err, id)
-	if s.malformed++; s.malformed >= wire.MaxMalformedFrames {
+	if s.in.malformed++; s.in.malformed >= wire.MaxMalformedFrames {
 		s.close(wire.CloseBadRequest)
 	}
 }

@@ -38,15 +38,7 @@ func joinOf(r *http.Request) *wire.ClientFrame {
 	}
 }
 
-// joinAsked carries out the join that the URL asked for.
-func (s *session) joinAsked() {
-	f := s.ask
-	s.ask = nil
-	if err := s.joinByURL(f); err != nil {
-		s.refuseJoin(err)
-	}
-}
-
+// joinByURL carries out the join that a URL asked for.
 func (s *session) joinByURL(f *wire.ClientFrame) error {
 	byPermit := f.RoomID == "" && f.Permit != ""
 	if f.Permit != "" { // which may be any bytes here

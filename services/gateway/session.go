@@ -56,18 +56,16 @@ type session struct {
 	departed chan struct{} // of a member that leaves: closed when it is out of the local room
 
 	// Owned by the reading goroutine.
-	turn     *turn             // of the keeper
-	ask      *wire.ClientFrame // the join that the URL asked for
-	messages *rate.Limiter     // nil before the first
+	turn     *turn         // of the keeper
+	messages *rate.Limiter // nil before the first
 	in       incoming
 
 	outgoing outgoing                  // its messages
 	room     atomic.Pointer[localRoom] // once it is a member
 }
 
-func (s *session) init(ask *wire.ClientFrame) {
+func (s *session) init() {
 	s.id = rand.Text()
-	s.ask = ask
 	s.hear()
 }
 
@@ -87,9 +85,9 @@ func (s *session) send(frames []byte) bool {
 // close ends the session with a code, from any goroutine.
 func (s *session) close(code wire.CloseCode) { s.sock.closeWith(code) }
 
-// run is the session's beginning, with the join that the URL asked for. A goroutine of
-// its own goes on from there, which holds neither the request nor the server's buffers.
-func (s *session) run() {
+// run is the session's beginning, with the join that the URL asked for, if any. A goroutine
+// of its own goes on from there, which holds neither the request nor the server's buffers.
+func (s *session) run(ask *wire.ClientFrame) {
 	whole := false
 	defer func() {
 		if !whole { // a panic, which the HTTP server survives: the socket must end all the same
@@ -103,8 +101,10 @@ func (s *session) run() {
 	if s.g.moving.Load() {
 		s.turnAway()
 	}
-	if s.ask != nil && s.sock.closed() == 0 {
-		s.joinAsked()
+	if ask != nil && s.sock.closed() == 0 {
+		if err := s.joinByURL(ask); err != nil {
+			s.refuseJoin(err)
+		}
 	}
 	whole = true
 }

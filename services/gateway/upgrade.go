@@ -38,8 +38,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	ws.SetReadLimit(-1) // the session limits what it reads
 	s.ws = ws
-	s.init(joinOf(r))
-	s.run() // on the server's goroutine, whose stack has grown already
+	s.init()
+	s.run(joinOf(r)) // on the server's goroutine, whose stack has grown already
 }
 
 // refusal is why a request is not upgraded.

@@ -21,8 +21,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -149,13 +147,6 @@ func (g *Gateway) Close() {
 	g.background.Wait()
 }
 
-// Retire makes this gateway not ready, as Drain does at first: the load balancer is to
-// send nobody new. Nothing else changes yet.
-func (g *Gateway) Retire() { g.draining.Store(true) }
-
-// Draining reports whether this gateway is going away: it is not ready any more.
-func (g *Gateway) Draining() bool { return g.draining.Load() }
-
 // redisTime is Redis' time some time from now, nil where it is not known.
 func (g *Gateway) redisTime(ahead time.Duration) *timestamppb.Timestamp {
 	now, ok := g.hub.subs.RedisTime()
@@ -163,66 +154,6 @@ func (g *Gateway) redisTime(ahead time.Duration) *timestamppb.Timestamp {
 		return nil
 	}
 	return timestamppb.New(now.Add(ahead))
-}
-
-// giveUp gives up the seat that a session has, or that its join may have got though the
-// answer was lost: the room service then refuses that join, should it still be on its way.
-// Where that fails it is tried again and again, until a lease has ended by itself. The error
-// is that of the first time.
-func (g *Gateway) giveUp(roomID, sessionID string) error {
-	err := g.leave(context.WithoutCancel(g.hub.ctx), roomID, sessionID)
-	if err != nil {
-		slog.Debug("cannot give a seat up, trying on", "room", roomID, "err", err) // of each member, in an outage
-		g.background.Go(func() { g.giveUpLater(roomID, sessionID) })
-	}
-	return err
-}
-
-func (g *Gateway) giveUpLater(roomID, sessionID string) {
-	ctx, cancel := context.WithTimeout(g.hub.ctx, wire.Lease)
-	defer cancel()
-	for pause(ctx, leaveAgain+rand.N(leaveAgain)) {
-		done, err := g.leaves.acquire(ctx, wire.Lease)
-		if err != nil {
-			return
-		}
-		err = g.leave(ctx, roomID, sessionID)
-		done()
-		if err == nil {
-			return
-		}
-	}
-}
-
-// leave gives a seat up in a session's name.
-func (g *Gateway) leave(ctx context.Context, roomID, sessionID string) error {
-	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
-	defer cancel()
-	_, err := g.cfg.Rooms.Leave(ctx, &roomv1.LeaveRequest{
-		RoomId: roomID, SessionId: sessionID, Reason: roomv1.LeaveReason_LEAVE_REASON_LEFT, Ended: true,
-	})
-	return err
-}
-
-// Drain moves the members away. This gateway is not ready at once, but goes on serving
-// until the load balancer has seen that: else it would send those who move back here.
-// Then each member is asked to come back elsewhere after a delay of its own, so that
-// the other gateways get an even stream, and is closed with 1012 a little later. Seats
-// are kept. It returns when nobody is left, or ctx ends.
-func (g *Gateway) Drain(ctx context.Context) {
-	g.Retire()
-	if !pause(ctx, drainNotice(ctx)) {
-		return
-	}
-	g.moving.Store(true)
-	sessions := g.keeper.all()
-	spread := drainSpread(ctx, len(sessions))
-	for i, s := range sessions {
-		delay := spread * time.Duration(i) / time.Duration(len(sessions))
-		s.send(appendFrame(nil, wire.DrainingFrame(delay)))
-		time.AfterFunc(delay+drainGrace, func() { s.close(wire.CloseRestart) })
-	}
-	g.emptied(ctx)
 }
 
 // pause reports false when ctx ends before d is over.
@@ -238,42 +169,4 @@ func pause(ctx context.Context, d time.Duration) bool {
 	case <-ctx.Done():
 		return false
 	}
-}
-
-// emptied returns when no socket is left, or ctx ends.
-func (g *Gateway) emptied(ctx context.Context) {
-	gone := time.NewTicker(10 * time.Millisecond)
-	defer gone.Stop()
-	for g.keeper.count() > 0 {
-		select {
-		case <-ctx.Done():
-			return
-		case <-gone.C:
-		}
-	}
-}
-
-const (
-	drainNoticed   = 2500 * time.Millisecond // two health checks of HAProxy, and some
-	drainPerSecond = 1_000                   // members asked to move in a second
-	drainMost      = 15 * time.Second        // however many there are
-	drainGrace     = 2 * time.Second         // to move in before the socket is closed
-	partingTime    = time.Second             // for peers to answer the last close frames
-)
-
-// drainNotice is how long the load balancer has to notice, within ctx's deadline.
-func drainNotice(ctx context.Context) time.Duration {
-	if deadline, ok := ctx.Deadline(); ok {
-		return min(drainNoticed, time.Until(deadline)/10)
-	}
-	return drainNoticed
-}
-
-// drainSpread is the time over which so many sessions move, within ctx's deadline.
-func drainSpread(ctx context.Context, sessions int) time.Duration {
-	spread := min(time.Duration(sessions)*time.Second/drainPerSecond, drainMost)
-	if deadline, ok := ctx.Deadline(); ok {
-		spread = min(spread, time.Until(deadline)-2*drainGrace)
-	}
-	return max(spread, 0)
 }

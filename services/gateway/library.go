@@ -133,6 +133,9 @@ func (s *session) read(p []byte) (int, error) {
 	}
 }
 
+// joinOvertime is how much overtime gives.
+const joinOvertime = 100 * time.Millisecond
+
 // overtime gives a JOIN a moment more, once: where this process stood still, the end of the
 // time for it is noticed before a JOIN that came meanwhile.
 func (s *session) overtime() bool {

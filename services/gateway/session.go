@@ -19,14 +19,6 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-const (
-	leaveTimeout  = 3 * time.Second
-	leaveAgain    = time.Second // at least, until a leave that failed is tried again
-	maxLeaves     = 64          // of these at a time
-	departTimeout = time.Second // for a member's last messages to come back to it
-	joinOvertime  = 100 * time.Millisecond
-)
-
 // session is one WebSocket: before its join was confirmed, and after.
 type session struct {
 	// What deliveries and each tick of the keeper look at stands together: there are many
@@ -281,39 +273,6 @@ func (s *session) allowed(id string) bool {
 	s.flooding()
 	s.in.meter.take(1)
 	return false
-}
-
-// leave gives the seat up before it says so. What the member said before stands in
-// the log before, and has come back to it; its own MEMBER_LEFT does not.
-func (s *session) leave() {
-	if s.leased() {
-		s.leaving.Store(true)
-		s.outgoing.wait()
-		s.depart()
-		if err := s.g.giveUp(s.joined.RoomID, s.id); err != nil {
-			s.refuse(err, "")
-			s.close(wire.CloseUnavailable)
-			return
-		}
-	}
-	s.close(wire.CloseNormal)
-}
-
-// depart takes the member out of the local room once it has its own messages.
-func (s *session) depart() {
-	departed := make(chan struct{})
-	s.shard.run(func(sh *shard) {
-		if r := sh.rooms[s.joined.RoomID]; r == nil || !r.depart(s, s.outgoing.last(), departed) {
-			close(departed)
-		}
-	})
-	patience := time.NewTimer(departTimeout)
-	defer patience.Stop()
-	select {
-	case <-departed:
-	case <-patience.C: // the subscription is broken
-	case <-s.g.hub.ctx.Done():
-	}
 }
 
 // end takes the session out of its room. A peer that closed by itself gives the seat

@@ -61,12 +61,12 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
 	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	h.session.in.meter.pass(ahead)
 	var r io.Reader = nc
 	if len(ahead) > 0 {
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
 	}
 	h.session.sock = newSocket(nc, &h.session.g.sockets)
+	h.session.in.meter.pass(ahead) // which may close the session
 	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
 	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered

@@ -58,15 +58,14 @@ func (r *localRoom) add(m *session, seq int64) bool {
 			return true
 		}
 	}
-	m.since, m.slot = seq, len(r.members)
-	defer m.room.Store(r)
+	m.since = seq
 	switch {
 	case len(r.members) == 0:
 		r.addFirst(m)
 		return true
 	case r.epoch != m.joined.Epoch:
 		// One of the two lives of the room is over; the log tells which.
-		r.members = append(r.members, m)
+		r.admit(m)
 		r.mixed = true
 		r.tellGiven()
 		r.read()
@@ -88,9 +87,15 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		m.since = r.last
 	}
 	// Where seq is ahead of last, what is on its way up to seq is skipped for this member.
-	r.members = append(r.members, m)
+	r.admit(m)
 	r.greet(m)
 	return true
+}
+
+func (r *localRoom) admit(m *session) {
+	m.slot = len(r.members)
+	r.members = append(r.members, m)
+	m.room.Store(r)
 }
 
 // addFirst begins with the first member, whose JOINED says where.
@@ -109,7 +114,7 @@ func (r *localRoom) addFirst(m *session) {
 	r.reading, r.again, r.mixed = readNone, false, false
 	r.tellGiven()
 	r.batch = batch{} // of members that are gone
-	r.members = append(r.members, m)
+	r.admit(m)
 	if r.joining > 1 { // of the others, some were confirmed before it
 		r.recent = upTo(entries, r.last)
 	}

@@ -185,11 +185,11 @@ func (s *session) confirm(f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJo
 	return resp, err
 }
 
-// giveUpJoin gives up the seat that a join may have got though its answer was lost. Where a
-// call of it may still be on its way, it returns once that cannot be carried out any
-// more, since the client that is told of the error joins again: as soon as the session
-// is known to have ended, and when ctx ends, with which a call that has a deadline is too
-// late.
+// giveUpJoin gives up the seat that a join may have got though its answer was lost. The
+// client will be told of an error, and may then join elsewhere: so where a ConfirmJoin may
+// still be on its way, this returns only when that cannot be carried out any more. That is
+// once the session is known to have ended, and at the latest when ctx ends, which is the
+// deadline that the ConfirmJoin carries.
 func (s *session) giveUpJoin(ctx context.Context, roomID string, onItsWay bool) {
 	ended := make(chan struct{})
 	s.g.background.Go(func() {

@@ -54,8 +54,9 @@ type keeper struct {
 // all are quiet: a look is cold memory, and 10,000 of them twice a second are dear.
 type turn struct {
 	sessions map[*session]struct{}
-	// look is the clock when a session may have to end, at the earliest. It is set as they are
-	// looked at; none that came since can have to before the next renewal, when they are again.
+	// look is the clock when the first of these sessions may have to end, as of when they were
+	// looked at last. A session that came later lives at least until the next renewal, when
+	// all of them are looked at again.
 	look  time.Duration
 	talks atomic.Bool // a session has talked, whose echo may be late
 }
@@ -204,7 +205,7 @@ func (k *keeper) lookAt(t *turn, now, late time.Duration, ping, renew bool, due 
 	t.talks.Store(false)
 	t.look = math.MaxInt64
 	for s := range t.sessions {
-		if k.stood { // nobody was asked meanwhile, or read of
+		if k.stood { // meanwhile nobody was pinged, and nothing was read: that is no silence
 			heard := s.heardAt.Load()
 			s.heardAt.CompareAndSwap(heard, min(heard+int64(late), int64(now)))
 		}

@@ -66,7 +66,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
 	}
 	h.session.sock = newSocket(nc, &h.session.g.sockets)
-	h.session.in.meter.pass(ahead) // which may close the session
+	h.session.in.meter.pass(ahead) // once there is a socket: who floods is closed
 	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
 	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered

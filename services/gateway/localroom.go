@@ -65,9 +65,9 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		return true
 	case r.epoch != m.joined.Epoch:
 		// One of the two lives of the room is over; the log tells which.
-		r.admit(m)
 		r.mixed = true
 		r.tellGiven()
+		r.include(m)
 		r.read()
 		return true
 	case seq < r.last:
@@ -87,12 +87,12 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		m.since = r.last
 	}
 	// Where seq is ahead of last, what is on its way up to seq is skipped for this member.
-	r.admit(m)
+	r.include(m)
 	r.greet(m)
 	return true
 }
 
-func (r *localRoom) admit(m *session) {
+func (r *localRoom) include(m *session) {
 	m.slot = len(r.members)
 	r.members = append(r.members, m)
 	m.room.Store(r)
@@ -114,7 +114,7 @@ func (r *localRoom) addFirst(m *session) {
 	r.reading, r.again, r.mixed = readNone, false, false
 	r.tellGiven()
 	r.batch = batch{} // of members that are gone
-	r.admit(m)
+	r.include(m)
 	if r.joining > 1 { // of the others, some were confirmed before it
 		r.recent = upTo(entries, r.last)
 	}

@@ -35,7 +35,7 @@ type session struct {
 	ws *websocket.Conn
 	id string
 
-	// Set before the join is complete, never changed after.
+	// Set before the join is complete, never changed after; shard is taken back where it fails.
 	joined  wire.Joined // without members and identity
 	from    []byte      // this member's JSON
 	shard   *shard

@@ -845,7 +845,8 @@ type ReservePermitRequest struct {
 	RoomId string `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Required; already authenticated by the caller.
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
-	// Used by ConfirmJoin when it brings none.
+	// Used by ConfirmJoin when it brings none. Where the permit is prolonged, an empty one keeps
+	// the nickname that it has.
 	Nickname      string `protobuf:"bytes,3,opt,name=nickname,proto3" json:"nickname,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

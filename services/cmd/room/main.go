@@ -23,7 +23,7 @@ import (
 )
 
 // gcPercent is GOGC's default here. A few MB are live, and Go's own would collect them several
-// times a second while many join: a seventh of the CPU, for 10 MB less.
+// times a second while many join: a tenth to a quarter of the CPU, for 10 MB less.
 const gcPercent = 400
 
 // settings are flags, and environment variables of the same name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/grpc"
@@ -139,9 +140,15 @@ func (panicking) ConfirmJoin(context.Context, *roomv1.ConfirmJoinRequest, ...grp
 // The HTTP server, on whose goroutine that join is made, survives a panic.
 func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
 	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = panicking{cfg.Rooms} }}, func(t *testing.T, c *cluster) {
-		p := c.nodes[0].open("/chat?roomId=" + c.room(roomSpec{}))
+		roomID := c.room(roomSpec{})
+		p := c.nodes[0].open("/chat?roomId=" + roomID)
 		if code := p.end(); code != int(wire.CloseInternal) {
 			t.Fatalf("closed with %d", code)
+		}
+		synctest.Wait()
+		channel := c.layout.Keys(roomID).Channel()
+		if n := c.rdb.PubSubNumSub(t.Context(), channel).Val()[channel]; n != 0 {
+			t.Errorf("%d follow the room", n)
 		}
 		other := c.nodes[0].open("/chat")
 		other.sync()

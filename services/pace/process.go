@@ -93,7 +93,8 @@ func processRSS(pid int) (int64, error) {
 	return number([]byte(strings.TrimSpace(rest))) << 10, nil
 }
 
-// machineBusy is the CPU time of everything that runs here (proc_stat(5)); 0 if unknown.
+// machineBusy is the CPU time of everything that runs here, and that which a hypervisor gave
+// to other machines while something here wanted it (proc_stat(5)); 0 if unknown.
 func machineBusy() time.Duration {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -102,8 +103,8 @@ func machineBusy() time.Duration {
 	line, _, _ := strings.Cut(string(stat), "\n")
 	var ticks int64
 	for i, f := range strings.Fields(line) {
-		// user nice system idle iowait irq softirq
-		if i >= 1 && i <= 7 && i != 4 && i != 5 {
+		// user nice system idle iowait irq softirq steal
+		if i >= 1 && i <= 8 && i != 4 && i != 5 {
 			ticks += number([]byte(f))
 		}
 	}

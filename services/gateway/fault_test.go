@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,34 +44,26 @@ func TestSocketThatBreaksKeepsItsSeatUntilTheLeaseEndsAndIsLost(t *testing.T) {
 // What still waits for it is brought meanwhile, as slowly as it likes.
 func TestPeerThatEndedAndReadsOnKeepsItsSeatForTheRestOfItsLeaseOnly(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		watcher, _ := c.nodes[0].walkIn(roomID, "")
-		p, _ := c.nodes[0].walkIn(roomID, "")
-		watcher.expect(wire.TypeMemberJoined)
-		body := strings.Repeat("x", 15<<10)
-		for range 15 {
-			watcher.say("", body)
-			watcher.expect(wire.TypeMessage)
-		}
+		watcher, p := unread(c, 15)
 		must(t, p.conn.(interface{ CloseWrite() error }).CloseWrite())
 		began := time.Now()
-		over := make(chan struct{})
-		go func() {
-			defer close(over)
-			for some := make([]byte, 1); ; time.Sleep(5 * time.Second) {
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			for some := make([]byte, 1); ; {
 				if _, err := p.conn.Read(some); err != nil {
 					return
 				}
+				time.Sleep(5 * time.Second) // virtual, as all time here
 			}
-		}()
+		})
+		defer reader.Wait()
+		defer p.cut()
 		if f := watcher.expect(wire.TypeMemberLeft); f.Reason != wire.ReasonLost {
 			t.Fatalf("got %s", show(f))
 		}
 		if d := time.Since(began); d > 17*time.Second {
 			t.Errorf("LOST after %v", d)
 		}
-		p.cut()
-		<-over
 	})
 }
 
@@ -177,16 +170,23 @@ func TestSlowReaderIsClosedWith4508AndLosesNothing(t *testing.T) {
 	})
 }
 
+// unread is two members of a room: fast has said so many messages of 15 KiB, of which slow
+// has read none.
+func unread(c *cluster, messages int) (fast, slow *peer) {
+	roomID := c.room(roomSpec{})
+	fast, _ = c.nodes[0].walkIn(roomID, "")
+	slow, _ = c.nodes[0].walkIn(roomID, "")
+	fast.expect(wire.TypeMemberJoined)
+	for range messages {
+		fast.say("", strings.Repeat("x", 15<<10))
+		fast.expect(wire.TypeMessage)
+	}
+	return fast, slow
+}
+
 func TestReaderThatTakesNothingForTenSecondsIsClosedWith4508(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		fast, _ := c.nodes[0].walkIn(roomID, "")
-		slow, _ := c.nodes[0].walkIn(roomID, "")
-		fast.expect(wire.TypeMemberJoined)
-		for range 8 { // 64 KiB on their way, and less than 256 waiting
-			fast.say("", strings.Repeat("x", 15<<10))
-			fast.expect(wire.TypeMessage)
-		}
+		fast, slow := unread(c, 8) // 64 KiB on their way, and less than 256 waiting
 		fast.idle(wire.SendTimeout+time.Second, wire.TypeMemberLeft)
 		fast.say("", "too late")
 		fast.heard("too late")
@@ -206,15 +206,8 @@ func TestReaderThatTakesNothingForTenSecondsIsClosedWith4508(t *testing.T) {
 
 func TestReaderThatTakesSomethingNowAndThenGoesOn(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
-		roomID := c.room(roomSpec{})
-		fast, _ := c.nodes[0].walkIn(roomID, "")
-		slow, _ := c.nodes[0].walkIn(roomID, "")
-		fast.expect(wire.TypeMemberJoined)
 		const said = 12
-		for range said {
-			fast.say("", strings.Repeat("x", 15<<10))
-			fast.expect(wire.TypeMessage)
-		}
+		_, slow := unread(c, said)
 		for range said {
 			time.Sleep(2 * time.Second)
 			slow.expect(wire.TypeMessage)

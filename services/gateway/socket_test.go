@@ -447,10 +447,12 @@ func TestPeerThatBrokeOffBehindItsHandshakeIsGone(t *testing.T) {
 		_, _ = io.ReadFull(s.in.buffer, make([]byte, len(ahead)))
 		s.in.unread = false
 		_ = peer.Close()
-		for by := time.Now().Add(5 * time.Second); !s.gone(); time.Sleep(time.Millisecond) {
-			if time.Now().After(by) {
-				t.Fatalf("%s: not gone", name)
-			}
+		_ = sock.nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := sock.nc.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+			t.Fatalf("%s: the end has not come: %v", name, err)
+		}
+		if !s.gone() {
+			t.Errorf("%s: not gone", name)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,17 +17,24 @@ type crowd struct {
 	cfg     Config
 	rooms   []*room
 	members []*member // room by room
-	poller  *poller
+	readers []*reader
 	joins   histogram // how long each took
 
 	// Of all that was read, added to once a read.
 	delivered, bytes atomic.Int64
 
-	// from and until bound when messages are due whose latency counts. more says that
-	// who sends in a burst goes on.
+	// from and until bound when messages are due whose latency counts; set while nothing is
+	// read.
 	from, until time.Duration
 	latencies   histogram
-	burst       []byte // a batch of messages
+}
+
+// reader reads part of the members. There is one for each target, as far as there are
+// cores: with one for all, the last member of a big room would hear of a message only when
+// all others have been read, which no gateway can help.
+type reader struct {
+	poller *poller
+	frames []byte // a batch of messages; belongs to the poller's lock
 }
 
 // room is a room of this run.
@@ -42,14 +50,29 @@ func newCrowd(cfg Config) (*crowd, error) {
 	for i := range cfg.Shape.Rooms {
 		c.rooms = append(c.rooms, &room{id: fmt.Sprintf("%s-%s-%d", cfg.Shape.Name, run, i)})
 	}
+	for range min(len(cfg.Targets), runtime.GOMAXPROCS(0)) {
+		p, err := newPoller()
+		if err != nil {
+			return nil, err
+		}
+		c.readers = append(c.readers, &reader{poller: p})
+	}
 	for i := range cfg.Shape.members() {
 		m := &member{crowd: c, index: i, room: c.rooms[i/cfg.Shape.Size], target: i % len(cfg.Targets)}
+		m.reader = c.readers[m.target%len(c.readers)]
 		m.scan.whole = cfg.Shape.samples(i)
 		c.members = append(c.members, m)
 	}
-	var err error
-	c.poller, err = newPoller()
-	return c, err
+	return c, nil
+}
+
+// locked runs do while nothing is read.
+func (c *crowd) locked(do func()) {
+	for _, r := range c.readers {
+		locked := do
+		do = func() { r.poller.locked(locked) }
+	}
+	do()
 }
 
 // close lets everybody leave.
@@ -60,7 +83,9 @@ func (c *crowd) close() {
 			_ = m.sock.write(bye) // who is gone already has left
 		}
 	}
-	c.poller.close()
+	for _, r := range c.readers {
+		r.poller.close()
+	}
 	for _, m := range c.members {
 		if m.sock != nil {
 			m.sock.close()
@@ -165,7 +190,7 @@ func (m *member) enter(ctx context.Context, call *caller) error {
 		return err
 	}
 	m.last = seq
-	return m.crowd.poller.add(conn, m, already)
+	return m.reader.poller.add(conn, m, already)
 }
 
 var readers = sync.Pool{New: func() any { return bufio.NewReaderSize(nil, 4<<10) }}

@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// member is one connection. What is read belongs to the poller's lock.
+// member is one connection. What is read belongs to its reader's lock.
 type member struct {
 	crowd    *crowd
 	index    int
 	room     *room
 	target   int // index of its base URL
+	reader   *reader
 	identity string
 	sock     *socket
 
@@ -107,7 +108,7 @@ func (m *member) stamped(payload []byte) {
 func (m *member) answer() error {
 	n := m.echoes
 	m.echoes = 0
-	return m.post(&m.crowd.burst, n, now())
+	return m.post(&m.reader.frames, n, now())
 }
 
 // post sends n messages that are due.

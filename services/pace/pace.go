@@ -7,9 +7,9 @@
 //	window  messages flow; deliveries, CPU time of the server's processes, latency
 //	drain   every message has to come to every member exactly once
 //
-// It runs on the machine of what it measures, so it must be cheap: one goroutine reads
-// all sockets into one buffer and looks at no more of a frame than its header, its type
-// and its seq; another one sends. Latency counts from when a message was due, which it
+// It runs on the machine of what it measures, so it must be cheap: a goroutine for each
+// target reads all sockets there into one buffer and looks at no more of a frame than its
+// header, its type and its seq; another one sends. Latency counts from when a message was due, which it
 // carries itself, to when the read that brought it returned: a sender that is late, for
 // whatever reason, makes the figures worse and never better.
 package pace

@@ -7,10 +7,10 @@ import (
 )
 
 // densest is the rate of deliveries up to which each of them is looked at for its stamp;
-// above, those of every eighth member are.
+// above, those of every seventh member are: of members at two, three or four targets alike.
 const (
 	densest = 60_000
-	oneIn   = 8
+	oneIn   = 7
 )
 
 // samples reports whether the member looks into messages.
@@ -35,7 +35,7 @@ func (s *sending) wait() error { return <-s.done }
 
 // watch says which messages' latency counts.
 func (c *crowd) watch(from, until time.Duration) {
-	c.poller.locked(func() { c.from, c.until = from, until })
+	c.locked(func() { c.from, c.until = from, until })
 }
 
 // talk lets the members send until the time is over, or ctx ends.
@@ -77,10 +77,10 @@ func (c *crowd) paced(ctx context.Context, begin, until time.Duration, late *his
 // sender is answered by another one.
 func (c *crowd) kick() (err error) {
 	shape := c.cfg.Shape
-	c.poller.locked(func() {
+	c.locked(func() {
 		for i, m := range c.members {
 			if i%shape.Size < shape.Senders && err == nil {
-				err = m.post(&c.burst, shape.InFlight, now())
+				err = m.post(&m.reader.frames, shape.InFlight, now())
 			}
 		}
 	})
@@ -91,7 +91,7 @@ func (c *crowd) latency() *histogram { return &c.latencies }
 
 // owed reports whether anybody who is there lacks something.
 func (c *crowd) owed() (owed bool) {
-	c.poller.locked(func() {
+	c.locked(func() {
 		last := map[*room]int64{}
 		for _, m := range c.members {
 			last[m.room] = max(last[m.room], m.last)
@@ -106,7 +106,7 @@ func (c *crowd) owed() (owed bool) {
 
 // account counts what went wrong.
 func (c *crowd) account(r *Result) {
-	c.poller.locked(func() {
+	c.locked(func() {
 		for _, room := range c.rooms {
 			r.Sent += room.sent.Load()
 			r.Refused += room.refused.Load()

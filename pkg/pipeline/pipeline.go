@@ -118,14 +118,17 @@ func (r *Runner) Go(c *Call) {
 
 func (c *Call) refuse() { fail([]*Call{c}, ErrBusy) }
 
-// Run is Go for a caller that waits. The script may be run though ctx ended first, but
-// not if that was before it was sent.
+// Run is Wait for a call of a script with these keys and arguments.
 func (r *Runner) Run(ctx context.Context, script *Script, keys []string, args ...any) *redis.Cmd {
+	return r.Wait(ctx, &Call{Script: script, Keys: keys, Args: args})
+}
+
+// Wait is Go for a caller that waits; c.Done is not called. The script may be run though
+// ctx ended first, but not if that was before it was sent.
+func (r *Runner) Wait(ctx context.Context, c *Call) *redis.Cmd {
 	done := make(chan *redis.Cmd, 1)
-	r.Go(&Call{
-		Script: script, Keys: keys, Args: args, ctx: ctx,
-		Done: func(cmd *redis.Cmd) { done <- cmd },
-	})
+	c.ctx, c.Done = ctx, func(cmd *redis.Cmd) { done <- cmd }
+	r.Go(c)
 	select {
 	case cmd := <-done:
 		return cmd

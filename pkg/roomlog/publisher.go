@@ -54,6 +54,19 @@ func NewPublisher(scripts *pipeline.Runner, layout Layout) *Publisher {
 
 // Publish queues a message and returns at once; m.Done tells what became of it.
 func (p *Publisher) Publish(m *Message) {
+	c := p.call(m)
+	c.Done = func(cmd *redis.Cmd) { m.Done(result(m.RoomID, cmd)) }
+	p.scripts.Go(c)
+}
+
+// PublishWait is Publish for a caller that waits. The message may be appended though
+// the context ended first, but not if that was before it was sent to Redis.
+func (p *Publisher) PublishWait(ctx context.Context, m Message) (Result, error) {
+	r := result(m.RoomID, p.scripts.Wait(ctx, p.call(&m)))
+	return r, r.Err
+}
+
+func (p *Publisher) call(m *Message) *pipeline.Call {
 	k := p.layout.Keys(m.RoomID)
 	ids := k.MessageIDs()
 	id := m.ID
@@ -64,26 +77,11 @@ func (p *Publisher) Publish(m *Message) {
 	if m.Session != "" {
 		lease = Lease(m.RoomID, m.Session)
 	}
-	p.scripts.Go(&pipeline.Call{
+	return &pipeline.Call{
 		Script: messageScript,
 		Keys:   []string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
 		Args:   []any{k.Channel(), m.Epoch, lease, id, m.Tail},
 		By:     m.By,
-		Done:   func(cmd *redis.Cmd) { m.Done(result(m.RoomID, cmd)) },
-	})
-}
-
-// PublishWait is Publish for a caller that waits. The message may be appended though
-// the context ended first.
-func (p *Publisher) PublishWait(ctx context.Context, m Message) (Result, error) {
-	done := make(chan Result, 1)
-	m.Done = func(r Result) { done <- r }
-	p.Publish(&m)
-	select {
-	case r := <-done:
-		return r, r.Err
-	case <-ctx.Done():
-		return Result{}, Fault("publish", ctx.Err())
 	}
 }
 

@@ -1,6 +1,7 @@
 package roomlog_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -210,6 +211,19 @@ func TestAFullRedisRefusesWhatIsNewAndNothingElse(t *testing.T) {
 		f.pub.Publish(&test.m)
 	}
 	done.Wait()
+}
+
+func TestAMessageWhoseCallerGaveUpIsNotAppendedLater(t *testing.T) {
+	each(t, func(f *fixture) {
+		ctx, cancel := context.WithCancel(f.ctx)
+		cancel()
+		if _, err := f.pub.PublishWait(ctx, message("", "1")); !errors.Is(err, context.Canceled) {
+			f.Errorf("got %v", err)
+		}
+		if r := f.publish(message("", "2")); r.Seq != 1 {
+			f.Errorf("%+v", r)
+		}
+	})
 }
 
 func TestThePublisherGoesOnAfterRedisForgotTheScript(t *testing.T) {

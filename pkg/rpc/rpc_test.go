@@ -212,6 +212,21 @@ anteroom_rpc_server_duration_seconds_bucket{method="/test.Echo/Do",le="0.0005"} 
 	}
 }
 
+func TestTheStoreIsNotBlamedWhereTheCallerHasGivenUp(t *testing.T) {
+	answer := errorInterceptor(slog.New(slog.DiscardHandler), newMetrics("server", nil))
+	unreachable := func(context.Context, any) (any, error) { return nil, wire.Errorf(wire.Unavailable, "out of reach") }
+	info := &grpc.UnaryServerInfo{FullMethod: method}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	late, cancel := context.WithDeadline(t.Context(), time.Now())
+	defer cancel()
+	for ctx, want := range map[context.Context]codes.Code{t.Context(): codes.Unavailable, over: codes.Canceled, late: codes.DeadlineExceeded} {
+		if _, err := answer(ctx, nil, info, unreachable); status.Code(err) != want {
+			t.Errorf("%v instead of %v", err, want)
+		}
+	}
+}
+
 func TestAServerGivesEveryCallADeadline(t *testing.T) {
 	left := make(chan time.Duration, 1)
 	h := func(ctx context.Context, _ any) (any, error) {
@@ -416,6 +431,33 @@ func TestStoppingWaitsForCallsUnderWayButNotForever(t *testing.T) {
 			<-stopped
 		})
 	}
+}
+
+// Such a stream does not end by itself.
+func TestWhoWatchesAServersHealthHearsThatItStopsAndDoesNotHoldItUp(t *testing.T) {
+	s := NewServer(ServerConfig{StopTimeout: time.Hour})
+	s.SetServing(true)
+	listener := bufconn.Listen(1 << 20)
+	stop := run(t, s, listener)
+	conn := dial(t, "passthrough:///bufconn", ClientConfig{Dialer: func(ctx context.Context, _ string) (net.Conn, error) { return listener.DialContext(ctx) }})
+	watch, err := grpc_health_v1.NewHealthClient(conn).Watch(t.Context(), &grpc_health_v1.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	hears := func(want grpc_health_v1.HealthCheckResponse_ServingStatus) {
+		t.Helper()
+		if health, err := watch.Recv(); err != nil || health.GetStatus() != want {
+			t.Fatalf("%v, %v", health, err)
+		}
+	}
+	hears(grpc_health_v1.HealthCheckResponse_SERVING)
+	stopped := make(chan struct{})
+	go func() { stop(); close(stopped) }()
+	hears(grpc_health_v1.HealthCheckResponse_NOT_SERVING)
+	if _, err := watch.Recv(); status.Code(err) != codes.Unavailable {
+		t.Errorf("the stream ended with %v", err)
+	}
+	<-stopped
 }
 
 func TestHealthAnswers(t *testing.T) {

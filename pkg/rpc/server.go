@@ -37,6 +37,9 @@ const (
 	streamWorkers = 64
 	// DefaultStopTimeout is how long a stopping server waits for calls under way.
 	DefaultStopTimeout = 10 * time.Second
+	// streamsPatience is how long a stopping server lets streams go on, those of health and
+	// of reflection, which do not end by themselves: who watches its health hears that it stops.
+	streamsPatience = time.Second
 )
 
 // ServerConfig describes a server; the zero value serves.
@@ -54,6 +57,7 @@ type Server struct {
 	metrics     *callMetrics
 	services    []string // whose health is told; "" is the server's own
 	stopTimeout time.Duration
+	endStreams  chan struct{} // closed when streams are to end
 }
 
 // NewServer makes a server. Register services, then Run.
@@ -65,6 +69,7 @@ func NewServer(cfg ServerConfig) *Server {
 		cfg.StopTimeout = DefaultStopTimeout
 	}
 	m := newMetrics("server", cfg.Metrics)
+	endStreams := make(chan struct{})
 	options := []grpc.ServerOption{
 		grpc.Creds(newPlaintext()),
 		grpc.ForceServerCodecV2(newCodec()),
@@ -78,9 +83,12 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.ChainUnaryInterceptor(deadlineInterceptor, errorInterceptor(cfg.Logger, m)),
-		grpc.ChainStreamInterceptor(streamPanicInterceptor(cfg.Logger)),
+		grpc.ChainStreamInterceptor(streamInterceptor(cfg.Logger, endStreams)),
 	}
-	s := &Server{Server: grpc.NewServer(options...), health: health.NewServer(), metrics: m, services: []string{""}, stopTimeout: cfg.StopTimeout}
+	s := &Server{
+		Server: grpc.NewServer(options...), health: health.NewServer(), metrics: m, services: []string{""},
+		stopTimeout: cfg.StopTimeout, endStreams: endStreams,
+	}
 	s.SetServing(false)
 	grpc_health_v1.RegisterHealthServer(s.Server, s.health)
 	return s
@@ -107,7 +115,7 @@ func (s *Server) SetServing(serving bool) {
 }
 
 // Run serves until ctx ends, then stops: NOT_SERVING to health checks, no new
-// calls, those under way end, and after the stop timeout what is left is cut.
+// calls, those under way end, and after the stop timeout what is left is cut. It is run once.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
@@ -127,6 +135,8 @@ func (s *Server) stop() {
 	s.health.Shutdown()
 	cut := time.AfterFunc(s.stopTimeout, s.Stop)
 	defer cut.Stop()
+	end := time.AfterFunc(streamsPatience, func() { close(s.endStreams) })
+	defer end.Stop()
 	s.GracefulStop()
 }
 
@@ -150,6 +160,9 @@ func errorInterceptor(logger *slog.Logger, m *callMetrics) grpc.UnaryServerInter
 			m.observe(info.FullMethod, codeLabel(nil, nil), start)
 			return resp, nil
 		}
+		if ended := ctx.Err(); ended != nil && wire.CodeOf(err) == wire.Unavailable {
+			err = ended // what was out of reach was so because nobody waits any more
+		}
 		st, defect := ToStatus(err)
 		if defect {
 			logger.ErrorContext(ctx, "call failed", "method", info.FullMethod, "err", err)
@@ -168,15 +181,25 @@ func handleSafely(ctx context.Context, req any, handle grpc.UnaryHandler) (resp 
 	return handle(ctx, req)
 }
 
-// streamPanicInterceptor keeps a panic in a stream, as of health, to that stream.
-func streamPanicInterceptor(logger *slog.Logger) grpc.StreamServerInterceptor {
-	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) (err error) {
-		defer func() {
-			if p := recover(); p != nil {
-				logger.Error("stream failed", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
-				err = status.Error(codes.Internal, wire.AsError(nil).Detail)
-			}
+// streamInterceptor keeps a panic in a stream, as of health, to that stream, and ends streams
+// once end is closed: then their handlers hear that nobody is there.
+func streamInterceptor(logger *slog.Logger, end <-chan struct{}) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+		handled := make(chan error, 1)
+		go func() {
+			defer func() {
+				if p := recover(); p != nil {
+					logger.Error("stream failed", "method", info.FullMethod, "panic", p, "stack", string(debug.Stack()))
+					handled <- status.Error(codes.Internal, wire.AsError(nil).Detail)
+				}
+			}()
+			handled <- handle(srv, stream)
 		}()
-		return handle(srv, stream)
+		select {
+		case err := <-handled:
+			return err
+		case <-end:
+			return status.Error(codes.Unavailable, "the server stops")
+		}
 	}
 }

@@ -192,6 +192,8 @@ func TestConfirmIsIdempotentBySession(t *testing.T) {
 		f.wantLog("1 +a =1", "2 +b =2")
 		_, err = f.confirm(room.Join{Member: wire.Member{UserID: "b"}, Session: "s1"})
 		f.refused(err, wire.Forbidden) // not b's session
+		_, err = f.confirm(room.Join{Permit: f.reserve("b"), Session: "s1"})
+		f.refused(err, wire.Forbidden) // nor does b's permit make it so
 	})
 }
 

@@ -23,7 +23,11 @@ end
 local deadline = now + tonumber(ARGV[9])
 local confirmed = call('HGET', SESSIONS, session)
 if confirmed then
-  if user ~= '' and user ~= string.match(confirmed, '^[^\n]*') then return {'FORBIDDEN'} end
+  local holder = string.match(confirmed, '^[^\n]*')
+  if user ~= '' and user ~= holder then return {'FORBIDDEN'} end
+  -- Of a call that is repeated, the permit is used up.
+  local permit = token ~= '' and call('GET', PREFIX .. 'permit:' .. token)
+  if permit and string.match(permit, '^[^\n]*') ~= holder then return {'FORBIDDEN'} end
   if ended({session})[1] then -- one of many, which open() has not seen
     vacate('LOST', session)
     settle()

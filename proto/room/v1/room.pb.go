@@ -3,27 +3,38 @@
 // A room is a place with a fixed number of seats and one ordered log. A user
 // reserves a seat (a permit with a TTL), a gateway confirms the join when the
 // user's WebSocket opens (the seat is occupied by a session under a lease), and
-// renews the lease until the session leaves. A room whose occupancy falls to
-// zero is deleted in the same atomic step.
+// renews the lease until the session leaves. A room that has been entered and whose
+// occupancy falls to zero is deleted in the same atomic step, unless it was made
+// with a departure timeout.
 //
 // Errors. Every refusal carries a google.rpc.ErrorInfo detail with domain
 // "anteroom" and one of these reasons:
 //
 //   reason           status               meaning
 //   BAD_REQUEST      INVALID_ARGUMENT     a field is missing or outside its limits
-//   FORBIDDEN        PERMISSION_DENIED    the permit is another user's, or walk-ins are off
+//   FORBIDDEN        PERMISSION_DENIED    the permit or the session_id is another user's, or
+//                                         walk-ins are off
 //   ROOM_NOT_FOUND   NOT_FOUND            no live room has this id
 //   ROOM_EXISTS      ALREADY_EXISTS       a live room has this id
 //   ROOM_FULL        RESOURCE_EXHAUSTED   reserved + occupied has reached capacity
 //   PERMIT_EXPIRED   FAILED_PRECONDITION  the permit lapsed, was used, or never was
-//   UNAVAILABLE      UNAVAILABLE          Redis is out of reach: nothing is known, retry
+//   UNAVAILABLE      UNAVAILABLE          Redis is out of reach: nothing is known, retry (a
+//                                         google.rpc.RetryInfo says when); or ConfirmJoin came
+//                                         behind its deadline and did nothing
 //   INTERNAL         INTERNAL             a defect in the service
 //
-// What gRPC itself refuses carries none: a message above 4 MiB, which is
-// RESOURCE_EXHAUSTED too, and a method that does not exist.
+// What gRPC itself says carries none, and is nothing of the table: RESOURCE_EXHAUSTED of a
+// message above 4 MiB, UNIMPLEMENTED of a method that does not exist and of a compressed
+// request, UNAVAILABLE of a connection, DEADLINE_EXCEEDED and CANCELLED, and NOT_FOUND of a
+// health check for a service that nobody knows.
 //
 // Deadlines. Send one with every call; a call without one gets 5 s, and none gets
-// more than 30 s.
+// more than 30 s. While Redis hangs, UNAVAILABLE comes after 3 to 6 s: a call with less
+// time than that ends with DEADLINE_EXCEEDED, which says no more about the room.
+//
+// Connections. A client may send a keepalive ping every 10 s, also without calls; one that
+// pings more often is sent away. Health is SERVING while this process serves, also while
+// Redis is out of reach.
 //
 // Retries. Every call can be repeated after a lost answer without harm; where
 // that needs an id from the caller (request_id, session_id, message_id) the
@@ -1092,9 +1103,11 @@ type ConfirmJoinRequest struct {
 	// Required, made by the caller, never used before: 1 to 64 characters of
 	// A-Z a-z 0-9 _ -.
 	SessionId string `protobuf:"bytes,5,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Required: the gateway that holds the session, 1 to 64 characters of A-Z a-z 0-9 _ -.
+	// Required: the gateway that holds the session, 1 to 64 characters of A-Z a-z 0-9 _ -. That
+	// of the first call counts.
 	GatewayId string `protobuf:"bytes,6,opt,name=gateway_id,json=gatewayId,proto3" json:"gateway_id,omitempty"`
 	// For a walk-in: allow only the user's own seat (occupied or reserved), never a free one.
+	// With a permit it changes nothing.
 	OwnSeatOnly bool `protobuf:"varint,7,opt,name=own_seat_only,json=ownSeatOnly,proto3" json:"own_seat_only,omitempty"`
 	// By the store's clock. A call that was held up on its way does nothing from then on
 	// and gets UNAVAILABLE: its caller has given up, and its user may have joined
@@ -1756,7 +1769,8 @@ type PublishRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required.
 	RoomId string `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
-	// Required: any JSON value, at most 16 KiB when encoded. Numbers are doubles here.
+	// Required: any JSON value, at most 16 KiB as the service encodes it, where U+2028 and
+	// U+2029 take 6 bytes each. Numbers are doubles here.
 	Body *structpb.Value `protobuf:"bytes,2,opt,name=body,proto3" json:"body,omitempty"`
 	// Set it to make a retry safe: at most 64 characters. A second message with an
 	// id used in this room in the last 2 minutes is not delivered again.

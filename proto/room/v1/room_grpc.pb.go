@@ -3,27 +3,38 @@
 // A room is a place with a fixed number of seats and one ordered log. A user
 // reserves a seat (a permit with a TTL), a gateway confirms the join when the
 // user's WebSocket opens (the seat is occupied by a session under a lease), and
-// renews the lease until the session leaves. A room whose occupancy falls to
-// zero is deleted in the same atomic step.
+// renews the lease until the session leaves. A room that has been entered and whose
+// occupancy falls to zero is deleted in the same atomic step, unless it was made
+// with a departure timeout.
 //
 // Errors. Every refusal carries a google.rpc.ErrorInfo detail with domain
 // "anteroom" and one of these reasons:
 //
 //   reason           status               meaning
 //   BAD_REQUEST      INVALID_ARGUMENT     a field is missing or outside its limits
-//   FORBIDDEN        PERMISSION_DENIED    the permit is another user's, or walk-ins are off
+//   FORBIDDEN        PERMISSION_DENIED    the permit or the session_id is another user's, or
+//                                         walk-ins are off
 //   ROOM_NOT_FOUND   NOT_FOUND            no live room has this id
 //   ROOM_EXISTS      ALREADY_EXISTS       a live room has this id
 //   ROOM_FULL        RESOURCE_EXHAUSTED   reserved + occupied has reached capacity
 //   PERMIT_EXPIRED   FAILED_PRECONDITION  the permit lapsed, was used, or never was
-//   UNAVAILABLE      UNAVAILABLE          Redis is out of reach: nothing is known, retry
+//   UNAVAILABLE      UNAVAILABLE          Redis is out of reach: nothing is known, retry (a
+//                                         google.rpc.RetryInfo says when); or ConfirmJoin came
+//                                         behind its deadline and did nothing
 //   INTERNAL         INTERNAL             a defect in the service
 //
-// What gRPC itself refuses carries none: a message above 4 MiB, which is
-// RESOURCE_EXHAUSTED too, and a method that does not exist.
+// What gRPC itself says carries none, and is nothing of the table: RESOURCE_EXHAUSTED of a
+// message above 4 MiB, UNIMPLEMENTED of a method that does not exist and of a compressed
+// request, UNAVAILABLE of a connection, DEADLINE_EXCEEDED and CANCELLED, and NOT_FOUND of a
+// health check for a service that nobody knows.
 //
 // Deadlines. Send one with every call; a call without one gets 5 s, and none gets
-// more than 30 s.
+// more than 30 s. While Redis hangs, UNAVAILABLE comes after 3 to 6 s: a call with less
+// time than that ends with DEADLINE_EXCEEDED, which says no more about the room.
+//
+// Connections. A client may send a keepalive ping every 10 s, also without calls; one that
+// pings more often is sent away. Health is SERVING while this process serves, also while
+// Redis is out of reach.
 //
 // Retries. Every call can be repeated after a lost answer without harm; where
 // that needs an id from the caller (request_id, session_id, message_id) the
@@ -90,28 +101,35 @@ type RoomServiceClient interface {
 	// counted. ROOM_FULL when no seat is free.
 	ReservePermit(ctx context.Context, in *ReservePermitRequest, opts ...grpc.CallOption) (*ReservePermitResponse, error)
 	// CancelPermit gives a reserved seat back. Idempotent: a permit that is gone
-	// already is no error.
+	// already is no error. With a permit for an occupied seat, only the permit goes. A room
+	// that has been entered goes with its last permit, as with its last session.
 	CancelPermit(ctx context.Context, in *CancelPermitRequest, opts ...grpc.CallOption) (*CancelPermitResponse, error)
 	// ConfirmJoin turns a reserved seat into an occupied one, takes the user's own
 	// seat over from an older session (which is closed with 4440), or, as a
 	// walk-in, takes a free seat. Idempotent by session_id. A session id whose
-	// session has ended is refused with PERMIT_EXPIRED, so a call that was delayed
-	// on its way cannot bring a session back.
+	// session has ended is refused with PERMIT_EXPIRED for 2 minutes (where the room
+	// is gone, with ROOM_NOT_FOUND), so a call that was delayed on its way cannot
+	// bring a session back.
 	ConfirmJoin(ctx context.Context, in *ConfirmJoinRequest, opts ...grpc.CallOption) (*ConfirmJoinResponse, error)
 	// RenewLeases renews the leases of many sessions, each for 15 s from now, and
-	// answers with those that hold no seat any more.
+	// answers with those that hold no seat any more, in no certain order. Which gateway
+	// confirmed them is not asked.
 	RenewLeases(ctx context.Context, in *RenewLeasesRequest, opts ...grpc.CallOption) (*RenewLeasesResponse, error)
 	// Leave gives the session's seat up. Idempotent; it changes nothing when the
-	// seat has another session by now. Deletes the room at zero occupancy. A session
-	// whose seat somebody else than its gateway gives up is closed with 4504.
+	// seat has another session by now. Where its user holds a permit for the seat, that
+	// reserves it from then on. Deletes the room at zero occupancy, unless it was made with
+	// a departure timeout. A session whose seat somebody else than its gateway gives up is
+	// closed with 4504, and its client comes back: use RemoveMember to take a user out.
 	Leave(ctx context.Context, in *LeaveRequest, opts ...grpc.CallOption) (*LeaveResponse, error)
 	// RemoveMember frees the user's seat, drops the user's permit, and closes the
-	// session with 4441. Idempotent: a user who is not there is no error. Without
+	// session with 4441. Idempotent: a user who is not there is no error, and one who was
+	// taken out may join again. Without
 	// departure timeout the room goes with its last member: without a request_id, a
 	// repeated call then gets ROOM_NOT_FOUND.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	// Publish appends a message from the application itself to the room's log;
-	// members see it with from.userId "system".
+	// members see it with from.userId "system". It looks at nobody's deadline: a room that
+	// is over, but not found so yet (half a second at most), takes it.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 }
 
@@ -255,28 +273,35 @@ type RoomServiceServer interface {
 	// counted. ROOM_FULL when no seat is free.
 	ReservePermit(context.Context, *ReservePermitRequest) (*ReservePermitResponse, error)
 	// CancelPermit gives a reserved seat back. Idempotent: a permit that is gone
-	// already is no error.
+	// already is no error. With a permit for an occupied seat, only the permit goes. A room
+	// that has been entered goes with its last permit, as with its last session.
 	CancelPermit(context.Context, *CancelPermitRequest) (*CancelPermitResponse, error)
 	// ConfirmJoin turns a reserved seat into an occupied one, takes the user's own
 	// seat over from an older session (which is closed with 4440), or, as a
 	// walk-in, takes a free seat. Idempotent by session_id. A session id whose
-	// session has ended is refused with PERMIT_EXPIRED, so a call that was delayed
-	// on its way cannot bring a session back.
+	// session has ended is refused with PERMIT_EXPIRED for 2 minutes (where the room
+	// is gone, with ROOM_NOT_FOUND), so a call that was delayed on its way cannot
+	// bring a session back.
 	ConfirmJoin(context.Context, *ConfirmJoinRequest) (*ConfirmJoinResponse, error)
 	// RenewLeases renews the leases of many sessions, each for 15 s from now, and
-	// answers with those that hold no seat any more.
+	// answers with those that hold no seat any more, in no certain order. Which gateway
+	// confirmed them is not asked.
 	RenewLeases(context.Context, *RenewLeasesRequest) (*RenewLeasesResponse, error)
 	// Leave gives the session's seat up. Idempotent; it changes nothing when the
-	// seat has another session by now. Deletes the room at zero occupancy. A session
-	// whose seat somebody else than its gateway gives up is closed with 4504.
+	// seat has another session by now. Where its user holds a permit for the seat, that
+	// reserves it from then on. Deletes the room at zero occupancy, unless it was made with
+	// a departure timeout. A session whose seat somebody else than its gateway gives up is
+	// closed with 4504, and its client comes back: use RemoveMember to take a user out.
 	Leave(context.Context, *LeaveRequest) (*LeaveResponse, error)
 	// RemoveMember frees the user's seat, drops the user's permit, and closes the
-	// session with 4441. Idempotent: a user who is not there is no error. Without
+	// session with 4441. Idempotent: a user who is not there is no error, and one who was
+	// taken out may join again. Without
 	// departure timeout the room goes with its last member: without a request_id, a
 	// repeated call then gets ROOM_NOT_FOUND.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	// Publish appends a message from the application itself to the room's log;
-	// members see it with from.userId "system".
+	// members see it with from.userId "system". It looks at nobody's deadline: a room that
+	// is over, but not found so yet (half a second at most), takes it.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	mustEmbedUnimplementedRoomServiceServer()
 }

@@ -95,19 +95,19 @@ func (r *localRoom) flush(now time.Duration) {
 	}
 	for i := 0; i < len(r.members); {
 		m := r.members[i]
-		if !m.fenced(now) && !r.sendBatch(m) {
+		if !m.fenceIfLapsed(now) && !r.sendBatch(m) {
 			r.remove(m)
 			continue
 		}
 		i++
 	}
 	r.shard.metrics.deliveries.Add(len(r.offsets) * len(r.members))
-	for _, m := range slices.Clone(r.leaving) {
+	for _, m := range slices.Clone(r.departing) {
 		if r.last >= m.until {
 			r.remove(m)
 		}
 	}
-	r.tellGiven()
+	r.storeSentUpTo()
 	r.shard.giveBack(r.batch)
 	r.batch = batch{}
 	began := r.pieces
@@ -119,7 +119,7 @@ func (r *localRoom) flush(now time.Duration) {
 	case r.reading == readPaused:
 		r.startRead(0)
 	case r.pieces:
-		r.giveWaiting()
+		r.enqueueWaiting()
 	}
 }
 

@@ -53,7 +53,7 @@ func BenchmarkFanOut(b *testing.B) {
 				ours, theirs := pairs(b, members)
 				var writers sync.WaitGroup
 				b.Cleanup(writers.Wait)
-				sh := newShard(&hub{ctx: b.Context(), start: time.Now(), rooms: make(map[string]*presence)}, newMetrics(nil))
+				sh := newShard(&hub{ctx: b.Context(), start: time.Now(), rooms: make(map[string]*headcount)}, newMetrics(nil))
 				sh.open("room")
 				for i, c := range ours {
 					m := &session{id: fmt.Sprint("s", i), sock: newSocket(c, &writers)}

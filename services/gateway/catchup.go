@@ -89,16 +89,16 @@ func (r *localRoom) read() {
 }
 
 func (r *localRoom) startRead(delay time.Duration) {
-	r.reads++
+	r.readNumber++
 	r.reading, r.occupancy.newer = readUnderWay, false
-	s, number, first := r.shard, r.reads, r.last+1
+	s, number, first := r.shard, r.readNumber, r.last+1
 	s.reads.Go(func() {
 		if !pause(s.hub.ctx, delay) {
 			return
 		}
 		found, err := s.hub.readPage(r.id, first)
 		s.run(func(*shard) {
-			if r.reading == readUnderWay && r.reads == number { // else nobody waits for it any more
+			if r.reading == readUnderWay && r.readNumber == number { // else nobody waits for it any more
 				r.readDone(found, err)
 			}
 		})
@@ -107,7 +107,7 @@ func (r *localRoom) startRead(delay time.Duration) {
 
 // readPage reads a log from first on, as far as a page goes, in its turn.
 func (h *hub) readPage(roomID string, first int64) (roomlog.Range, error) {
-	done, err := h.reads.acquire(h.ctx, turnPatience)
+	done, err := h.catchUpSlots.acquire(h.ctx, turnPatience)
 	if err != nil {
 		return roomlog.Range{}, err
 	}
@@ -146,7 +146,7 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 		return
 	}
 	if found.More {
-		r.giveEntries(found.Entries)
+		r.enqueueEntries(found.Entries)
 		r.reading = readPaused
 		r.touch() // which sees to it that the batch goes
 		return
@@ -155,7 +155,7 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	if r.mixed && !again {
 		r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch != r.epoch })
 		r.mixed = false
-		r.tellGiven()
+		r.storeSentUpTo()
 	}
 	r.catchUp(found)
 	if again {
@@ -186,35 +186,35 @@ func (r *localRoom) adopt(epoch string) {
 		}
 	}
 	r.last = max(r.last, 0)
-	r.tellGiven()
+	r.storeSentUpTo()
 	if len(r.members) > 0 {
 		r.again = false
 		r.startRead(0)
 	}
 }
 
-// giveEntries gives what was read, with a GAP in front where history begins later.
-func (r *localRoom) giveEntries(entries []roomlog.Entry) {
+// enqueueEntries gives what was read, with a GAP in front where history begins later.
+func (r *localRoom) enqueueEntries(entries []roomlog.Entry) {
 	for _, e := range entries {
 		if e.Seq > r.last+1 {
 			r.gap(e.Seq - 1)
 		}
 		if e.Seq == r.last+1 {
-			r.give(e)
+			r.enqueue(e)
 		}
 	}
 }
 
 func (r *localRoom) catchUp(found roomlog.Range) {
-	r.giveEntries(found.Entries)
+	r.enqueueEntries(found.Entries)
 	if found.Last > r.last {
 		r.gap(found.Last)
 	}
 	r.occupancyRead(found.Occupied)
-	r.giveWaiting()
+	r.enqueueWaiting()
 }
 
-func (r *localRoom) giveWaiting() {
+func (r *localRoom) enqueueWaiting() {
 	for _, e := range r.waiting.take() {
 		r.entry(e)
 	}

@@ -57,14 +57,14 @@ func (m *meter) pass(p []byte) {
 
 // spend takes n frames from the allowance, and notes it where they are too many.
 func (m *meter) spend(n int) {
-	if m.take(n) {
+	if m.throttle(n) {
 		m.excess()
 	}
 }
 
-// take takes n frames from the allowance, and waits until they are allowed. It reports
+// throttle takes n frames from the allowance, and waits until they are allowed. It reports
 // whether they were too many.
-func (m *meter) take(n int) bool {
+func (m *meter) throttle(n int) bool {
 	now := time.Now()
 	var wait time.Duration
 	for range n { // one by one: a reservation above the burst would not be made

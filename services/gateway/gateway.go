@@ -77,7 +77,7 @@ type Gateway struct {
 	draining   atomic.Bool    // not ready any more
 	moving     atomic.Bool    // members are being moved: nobody joins here
 	background sync.WaitGroup // what serves all sockets
-	leaves     semaphore      // for seats that could not be given up at once
+	leaveSlots semaphore      // for seats that could not be given up at once
 
 	mu      sync.Mutex // held to count sockets: none begins once closed
 	closed  bool
@@ -112,7 +112,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, errors.New("the number of sockets is negative")
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop, leaves: make(semaphore, maxLeaves)}
+	g := &Gateway{cfg: cfg, metrics: newMetrics(cfg.Registry), stop: stop, leaveSlots: make(semaphore, maxLeaves)}
 	g.hub = newHub(ctx, cfg, g.metrics)
 	g.keeper = newKeeper(g)
 	g.hub.noticesLost = g.keeper.kick

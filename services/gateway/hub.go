@@ -26,26 +26,26 @@ type hub struct {
 
 	noticesLost func() // called when some may have been: a subscription broke, an inbox was full
 
-	replays semaphore // pages of members who come back, read or being sent
-	reads   semaphore // of local rooms that catch up
+	replaySlots  semaphore // pages of members who come back, read or being sent
+	catchUpSlots semaphore // of local rooms that catch up
 
 	// readLog is roomlog.Read of pageBytes.
 	readLog func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error)
 
 	mu    sync.RWMutex
-	rooms map[string]*presence // those followed: exactly those with presence.total > 0
+	rooms map[string]*headcount // those followed: exactly those with presence.total > 0
 }
 
-// presence is how many sessions of a room there are, in all, in each group and on each
+// headcount is how many sessions of a room there are, in all, in each group and on each
 // shard, those joining included.
-type presence struct {
+type headcount struct {
 	total   int
 	groups  []int
 	byShard []int
 }
 
-// place takes a place in the first group that has one.
-func (p *presence) place() (group int) {
+// takeGroup takes a takeGroup in the first group that has one.
+func (p *headcount) takeGroup() (group int) {
 	if group = slices.IndexFunc(p.groups, func(n int) bool { return n < groupSize }); group < 0 {
 		group = len(p.groups)
 		p.groups = append(p.groups, 0)
@@ -65,8 +65,8 @@ func (h *hub) shardOf(group uint32) int { return int(group % uint32(len(h.shards
 
 func newHub(ctx context.Context, cfg Config, m *gatewayMetrics) *hub {
 	h := &hub{
-		ctx: ctx, start: time.Now(), rooms: make(map[string]*presence),
-		replays: make(semaphore, maxReplays), reads: make(semaphore, maxReads),
+		ctx: ctx, start: time.Now(), rooms: make(map[string]*headcount),
+		replaySlots: make(semaphore, maxReplays), catchUpSlots: make(semaphore, maxReads),
 		readLog: func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error) {
 			return roomlog.Read(ctx, cfg.Redis, cfg.Layout, roomID, first, last, pageBytes)
 		},
@@ -89,10 +89,10 @@ func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan stru
 	defer h.mu.Unlock()
 	p := h.rooms[roomID]
 	if p == nil {
-		p = &presence{byShard: make([]int, len(h.shards))}
+		p = &headcount{byShard: make([]int, len(h.shards))}
 		h.rooms[roomID] = p
 	}
-	group = firstGroup(roomID) + uint32(p.place())
+	group = firstGroup(roomID) + uint32(p.takeGroup())
 	i := h.shardOf(group)
 	p.total++
 	p.byShard[i]++

@@ -8,7 +8,7 @@ import (
 )
 
 func TestALargeRoomStaysOnAllShardsWhoeverComesAndGoes(t *testing.T) {
-	h := &hub{ctx: t.Context(), rooms: make(map[string]*presence)}
+	h := &hub{ctx: t.Context(), rooms: make(map[string]*headcount)}
 	h.subs = roomlog.NewSubscriber(nil, roomlog.Layout{Partitions: 64}, h)
 	const shards = 4
 	for range shards {

@@ -72,7 +72,7 @@ func (s *session) refuseJoin(err error) {
 		slog.Error("join failed", "err", err)
 	}
 	s.g.metrics.joins.With(string(e.Code)).Inc()
-	s.refuse(e, "")
+	s.sendError(e, "")
 	s.close(e.Code.Translate().Close)
 }
 

@@ -19,12 +19,12 @@ import (
 
 const (
 	keeperTick   = 500 * time.Millisecond
-	renewTurns   = int(wire.RenewEvery / keeperTick)
-	pingTurns    = int(wire.PingEvery / keeperTick)
+	renewTicks   = int(wire.RenewEvery / keeperTick)
+	pingTicks    = int(wire.PingEvery / keeperTick)
 	renewChunk   = 5_000 // sessions in one call
 	renewTimeout = 2 * time.Second
 	// fence is how long before its lease ends a session is closed: two ticks, so that a
-	// tick that comes late is early enough. Behind one that comes later, see fenced.
+	// tick that comes late is early enough. Behind one that comes later, see fenceIfLapsed.
 	fence = 2 * keeperTick
 )
 
@@ -35,24 +35,24 @@ type keeper struct {
 	g *Gateway
 
 	// The goroutine of serve has these.
-	ticked time.Duration // clock of the last tick
-	turn   int           // of that tick
-	stood  bool          // that tick renewed nothing
+	ticked     time.Duration // clock of the last tick
+	tickNumber int           // of that tick
+	suspended  bool          // that tick renewed nothing
 
-	mu     sync.Mutex
-	turns  [pingTurns]turn
-	next   int  // counts sessions, which are spread over the turns
-	kicked bool // renew all, notices may be lost
-	memory memory
+	mu      sync.Mutex
+	cohorts [pingTicks]cohort
+	next    int  // counts sessions, which are spread over the cohorts
+	kicked  bool // renew all, notices may be lost
+	memory  memory
 
 	calls sync.WaitGroup
 	warn  rate.Sometimes // of renewals that fail, twice a second each while Redis is away
 }
 
-// turn is the sessions that are pinged at one tick of so many. Their leases are renewed
-// then, and at every renewTurns-th tick from there. At the others they are passed by, while
+// cohort is the sessions that are pinged at one tick of so many. Their leases are renewed
+// then, and at every renewTicks-th tick from there. At the others they are passed by, while
 // all are quiet: a look is cold memory, and 10,000 of them twice a second are dear.
-type turn struct {
+type cohort struct {
 	sessions map[*session]struct{}
 	// look is the clock when the first of these sessions may have to end, as of when they were
 	// looked at last. A session that came later lives at least until the next renewal, when
@@ -63,50 +63,51 @@ type turn struct {
 
 func newKeeper(g *Gateway) *keeper {
 	k := &keeper{g: g, warn: rate.Sometimes{Interval: wire.RenewEvery}}
-	for i := range k.turns {
-		k.turns[i].sessions = make(map[*session]struct{})
+	for i := range k.cohorts {
+		k.cohorts[i].sessions = make(map[*session]struct{})
 	}
 	return k
 }
 
-// turnOf is the turn in which a group's leases are renewed: one for all rooms of a
-// partition, where there are partitions enough, so that few scripts renew many leases.
-func (k *keeper) turnOf(group uint32) int {
-	if partitions := k.g.cfg.Layout.Partitions; partitions >= renewTurns {
+// cohortOf is the number of the cohorts in which a group's leases are renewed: one for all
+// rooms of a partition, where there are partitions enough, so that few scripts renew many
+// leases.
+func (k *keeper) cohortOf(group uint32) int {
+	if partitions := k.g.cfg.Layout.Partitions; partitions >= renewTicks {
 		group %= uint32(partitions) // that of the room, in a room of one group
 	}
-	return int(group % uint32(renewTurns))
+	return int(group % uint32(renewTicks))
 }
 
 // add takes care of a socket from its start; its lease counts once it has one.
 func (k *keeper) add(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.put(s, k.next%pingTurns)
+	k.put(s, k.next%pingTicks)
 	k.memory.note(k.g.hub.clock())
 }
 
-// group gives a session its turn among those in which its group's leases are renewed.
+// group moves a session to one of the cohorts in which its group's leases are renewed.
 func (k *keeper) group(s *session, group uint32) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(s.turn.sessions, s)
-	k.put(s, k.turnOf(group)+k.next%(pingTurns/renewTurns)*renewTurns)
+	delete(s.cohort.sessions, s)
+	k.put(s, k.cohortOf(group)+k.next%(pingTicks/renewTicks)*renewTicks)
 }
 
-func (k *keeper) put(s *session, turn int) {
+func (k *keeper) put(s *session, cohort int) {
 	k.next++
-	s.turn = &k.turns[turn]
-	s.turn.sessions[s] = struct{}{}
+	s.cohort = &k.cohorts[cohort]
+	s.cohort.sessions[s] = struct{}{}
 	if s.talks.Load() {
-		s.turn.talks.Store(true)
+		s.cohort.talks.Store(true)
 	}
 }
 
 func (k *keeper) remove(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	delete(s.turn.sessions, s)
+	delete(s.cohort.sessions, s)
 	k.memory.note(k.g.hub.clock())
 }
 
@@ -115,8 +116,8 @@ func (k *keeper) all() []*session {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var all []*session
-	for i := range k.turns {
-		all = slices.AppendSeq(all, maps.Keys(k.turns[i].sessions))
+	for i := range k.cohorts {
+		all = slices.AppendSeq(all, maps.Keys(k.cohorts[i].sessions))
 	}
 	return all
 }
@@ -126,8 +127,8 @@ func (k *keeper) count() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	n := 0
-	for i := range k.turns {
-		n += len(k.turns[i].sessions)
+	for i := range k.cohorts {
+		n += len(k.cohorts[i].sessions)
 	}
 	return n
 }
@@ -152,13 +153,13 @@ func (k *keeper) serve(ctx context.Context) {
 		case <-tick.C:
 		}
 		k.tick(ctx)
-		if k.stood {
+		if k.suspended {
 			tick.Reset(keeperTick) // the next one would come sooner
 		}
 	}
 }
 
-// tick looks at the sessions, and renews the leases of those whose turn has come.
+// tick looks at the sessions, and renews the leases of the cohorts whose tick has come.
 func (k *keeper) tick(ctx context.Context) {
 	due, collect := k.look(k.g.hub.clock())
 	if collect {
@@ -173,50 +174,50 @@ func (k *keeper) tick(ctx context.Context) {
 	}
 }
 
-// look takes the turns that have passed since the last tick: where ticks come late, one
+// look takes the ticks that have passed since the last tick: where ticks come late, one
 // would not be enough to ping every session before its silence is too long. It answers with
 // the sessions whose leases are to be renewed, and whether to collect garbage.
 func (k *keeper) look(now time.Duration) (due []*session, collect bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	first := k.turn + 1
-	k.turn = max(int(now/keeperTick), first)
-	passed := func(turn, of int) bool { return (turn-first%of+of)%of <= k.turn-first }
-	// Behind a time in which this process stood still, peers that broke off in it are only
-	// being read of. Their leases are not to begin anew: all others' are, at the next tick,
-	// however late that is. A renewal that was being repeated goes on all the same.
-	late := now - k.ticked
-	k.stood = late > 2*keeperTick && !k.stood
+	first := k.tickNumber + 1
+	k.tickNumber = max(int(now/keeperTick), first)
+	passed := func(tick, of int) bool { return (tick-first%of+of)%of <= k.tickNumber-first }
+	// After a suspension, disconnects that happened meanwhile have not been read yet. This tick
+	// renews nothing, so that those leases do not start over; the next one renews the rest,
+	// however late it is. A renewal that was being repeated goes on all the same.
+	elapsed := now - k.ticked
+	k.suspended = elapsed > 2*keeperTick && !k.suspended
 	k.ticked = now
-	for i := range k.turns {
-		t := &k.turns[i]
-		renew := k.kicked || passed(i%renewTurns, renewTurns)
-		if k.stood || renew || t.talks.Load() || now >= t.look {
-			due = k.lookAt(t, now, late, passed(i, pingTurns), renew && !k.stood, due)
+	for i := range k.cohorts {
+		c := &k.cohorts[i]
+		renew := k.kicked || passed(i%renewTicks, renewTicks)
+		if k.suspended || renew || c.talks.Load() || now >= c.look {
+			due = k.lookAt(c, now, elapsed, passed(i, pingTicks), renew && !k.suspended, due)
 		}
 	}
-	k.kicked = k.stood
+	k.kicked = k.suspended
 	return due, k.memory.due(now)
 }
 
-// lookAt ends those sessions of a turn whose time has come, and pings the others where they
+// lookAt ends those sessions of a cohort whose time has come, and pings the others where they
 // are to be. It appends those whose leases are to be renewed to due.
-func (k *keeper) lookAt(t *turn, now, late time.Duration, ping, renew bool, due []*session) []*session {
-	t.talks.Store(false)
-	t.look = math.MaxInt64
-	for s := range t.sessions {
-		if k.stood { // meanwhile nobody was pinged, and nothing was read: that is no silence
+func (k *keeper) lookAt(c *cohort, now, elapsed time.Duration, ping, renew bool, due []*session) []*session {
+	c.talks.Store(false)
+	c.look = math.MaxInt64
+	for s := range c.sessions {
+		if k.suspended { // meanwhile nobody was pinged, and nothing was read: that is no silence
 			heard := s.heardAt.Load()
-			s.heardAt.CompareAndSwap(heard, min(heard+int64(late), int64(now)))
+			s.heardAt.CompareAndSwap(heard, min(heard+int64(elapsed), int64(now)))
 		}
-		if s.endedBy(now, k.stood) {
-			t.look = now
+		if s.endIfDue(now, k.suspended) {
+			c.look = now
 			continue
 		}
-		t.look = min(t.look, s.endsAt())
+		c.look = min(c.look, s.endsAt())
 		s.calm(now)
 		if s.talks.Load() {
-			t.talks.Store(true)
+			c.talks.Store(true)
 		}
 		if ping {
 			s.sock.send(pingFrame)
@@ -228,7 +229,7 @@ func (k *keeper) lookAt(t *turn, now, late time.Duration, ping, renew bool, due 
 	return due
 }
 
-// renew renews leases until it works, or the sessions' next turn has come. Those of
+// renew renews leases until it works, or the sessions' next tick has come. Those of
 // sessions that have ended meanwhile are let go.
 func (k *keeper) renew(ctx context.Context, sessions []*session) {
 	ctx, cancel := context.WithTimeout(ctx, wire.RenewEvery-keeperTick)
@@ -279,7 +280,7 @@ func (k *keeper) renewed(sessions []*session, resp *roomv1.RenewLeasesResponse, 
 			s.leasedUntil(ends)
 			continue
 		}
-		if s.leaving.Load() {
+		if s.givingUpSeat.Load() {
 			continue
 		}
 		switch cause {

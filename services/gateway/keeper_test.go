@@ -33,7 +33,7 @@ func TestLeasesAreRenewedATickAfterTheProcessStoodStill(t *testing.T) {
 		g := &Gateway{cfg: Config{Rooms: calls}, hub: st.shard.hub, metrics: newMetrics(nil)}
 		k := newKeeper(g)
 		k.ticked = g.hub.clock()
-		for turn := range renewTurns {
+		for turn := range renewTicks {
 			m := st.join()
 			m.g = g
 			m.renewedAt(g.hub.clock())
@@ -48,10 +48,10 @@ func TestLeasesAreRenewedATickAfterTheProcessStoodStill(t *testing.T) {
 			{keeperTick, 1},
 			{2 * keeperTick, 2}, // late, as ticks are on a busy machine
 			{2*keeperTick + 1, 0},
-			{keeperTick, renewTurns},
+			{keeperTick, renewTicks},
 			{keeperTick, 1},
 			{time.Second + 1, 0},
-			{time.Second + 1, renewTurns}, // the machine is that slow
+			{time.Second + 1, renewTicks}, // the machine is that slow
 		} {
 			calls.sessions = 0
 			time.Sleep(step.pause)
@@ -67,7 +67,7 @@ func TestLeasesAreRenewedATickAfterTheProcessStoodStill(t *testing.T) {
 func TestRoomsOfOnePartitionAreRenewedInOneTurn(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		h := st.shard.hub
-		for _, partitions := range []int{1, 3, renewTurns, 64, 4096} {
+		for _, partitions := range []int{1, 3, renewTicks, 64, 4096} {
 			layout := roomlog.Layout{Partitions: partitions}
 			h.subs = roomlog.NewSubscriber(nil, layout, h)
 			k := newKeeper(&Gateway{cfg: Config{Layout: layout}, hub: h})
@@ -75,14 +75,14 @@ func TestRoomsOfOnePartitionAreRenewedInOneTurn(t *testing.T) {
 			for i := range 2_000 {
 				id := fmt.Sprint(partitions, "-", i)
 				_, group, _ := h.enter(id)
-				turn, p := k.turnOf(group), layout.Partition(id)
+				turn, p := k.cohortOf(group), layout.Partition(id)
 				rooms[turn]++
-				if before, known := turns[p]; known && before != turn && partitions >= renewTurns {
+				if before, known := turns[p]; known && before != turn && partitions >= renewTicks {
 					t.Fatalf("of %d partitions, rooms of number %d have turns %d and %d", partitions, p, before, turn)
 				}
 				turns[p] = turn
 			}
-			for turn := range renewTurns {
+			for turn := range renewTicks {
 				if n := rooms[turn]; n < 120 || n > 320 {
 					t.Errorf("of %d partitions, turn %d has %d of 2,000 rooms", partitions, turn, n)
 				}
@@ -149,7 +149,7 @@ func TestSessionThatLapsedIsNotRevivedByAnAnswerThatComesLate(t *testing.T) {
 		m := st.join()
 		m.g = g
 		k.add(m.session)
-		k.group(m.session, uint32(renewTurns-1))
+		k.group(m.session, uint32(renewTicks-1))
 		m.renewedAt(g.hub.clock())
 		time.Sleep(wire.Lease - fence - keeperTick)
 		k.ticked = g.hub.clock()
@@ -182,7 +182,7 @@ func TestQuietSessionsEndBeforeTheirLeasesAndAfterTheirSilence(t *testing.T) {
 		k.ticked = g.hub.clock()
 		const unleased = 7 // have not joined, and are silent
 		var members []*member
-		for i := range 3*pingTurns + unleased {
+		for i := range 3*pingTicks + unleased {
 			m := st.join()
 			m.g = g
 			m.hear()
@@ -212,7 +212,7 @@ func TestQuietSessionsEndBeforeTheirLeasesAndAfterTheirSilence(t *testing.T) {
 			}
 		}
 		for _, m := range members[unleased:] {
-			if code := m.sock.closed(); code != wire.CloseLeaseLost {
+			if code := m.sock.closeCode(); code != wire.CloseLeaseLost {
 				t.Fatalf("closed with %d", code)
 			}
 		}
@@ -237,7 +237,7 @@ func TestPeersAreAskedBeforeTheyAreTakenForSilent(t *testing.T) {
 			k.tick(t.Context())
 			synctest.Wait()
 		}
-		for range pingTurns - 1 {
+		for range pingTicks - 1 {
 			tick(keeperTick)
 		}
 		before := pings()

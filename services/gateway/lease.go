@@ -35,9 +35,9 @@ func (s *session) leaseEnded(now time.Duration) bool {
 	return until != 0 && int64(now) >= until
 }
 
-// fenced reports whether the lease has ended, as it does where this process stood still.
+// fenceIfLapsed reports whether the lease has ended, as it does where this process stood still.
 // From then on the session neither sends nor receives, until the keeper ends it.
-func (s *session) fenced(now time.Duration) bool {
+func (s *session) fenceIfLapsed(now time.Duration) bool {
 	if !s.lapsed.Load() && s.leaseEnded(now) {
 		s.lapsed.Store(true)
 		s.sock.fence()
@@ -45,7 +45,7 @@ func (s *session) fenced(now time.Duration) bool {
 	return s.lapsed.Load()
 }
 
-// endsAt is the clock at which endedBy ends a session that does not talk, unless its lease
+// endsAt is the clock at which endIfDue ends a session that does not talk, unless its lease
 // is renewed, or its peer heard of.
 func (s *session) endsAt() time.Duration {
 	at := time.Duration(s.heardAt.Load()) + wire.PeerSilence
@@ -55,26 +55,26 @@ func (s *session) endsAt() time.Duration {
 	return at
 }
 
-// endedBy closes the session when its lease is about to end without a renewal, or its
-// peer has been silent for too long. stood says that this process stood still until now: for
+// endIfDue closes the session when its lease is about to end without a renewal, or its
+// peer has been silent for too long. suspended says that this process stood still until now: for
 // its lease, the session is closed at the next tick only, when a notice that came meanwhile,
 // such as that it was taken over, has been read and has given the better reason.
-func (s *session) endedBy(now time.Duration, stood bool) bool {
+func (s *session) endIfDue(now time.Duration, suspended bool) bool {
 	switch {
-	case s.fenced(now): // for good, though a renewal may yet come in
-		if !stood {
+	case s.fenceIfLapsed(now): // for good, though a renewal may yet come in
+		if !suspended {
 			s.close(wire.CloseLeaseLost)
 		}
 		return true
 	case now-time.Duration(s.heardAt.Load()) >= wire.PeerSilence:
 		s.sock.abort()
 		return true
-	case stood: // what came meanwhile is only being read
+	case suspended: // what came meanwhile is only being read
 		return false
 	case s.leaseEnded(now + fence):
 		s.close(wire.CloseLeaseLost)
 		return true
-	case s.talks.Load() && s.owesEcho(now):
+	case s.talks.Load() && s.chaseEcho(now):
 		s.close(wire.CloseUnavailable)
 		return true
 	}

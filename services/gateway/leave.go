@@ -23,11 +23,11 @@ const (
 // the log before, and has come back to it; its own MEMBER_LEFT does not.
 func (s *session) leave() {
 	if s.leased() {
-		s.leaving.Store(true)
+		s.givingUpSeat.Store(true)
 		s.outgoing.wait()
-		s.depart()
+		s.awaitOwnEchoes()
 		if err := s.g.giveUp(s.joined.RoomID, s.id); err != nil {
-			s.refuse(err, "")
+			s.sendError(err, "")
 			s.close(wire.CloseUnavailable)
 			return
 		}
@@ -35,8 +35,8 @@ func (s *session) leave() {
 	s.close(wire.CloseNormal)
 }
 
-// depart takes the member out of the local room once it has its own messages.
-func (s *session) depart() {
+// awaitOwnEchoes takes the member out of the local room once it has its own messages.
+func (s *session) awaitOwnEchoes() {
 	departed := make(chan struct{})
 	s.shard.run(func(sh *shard) {
 		if r := sh.rooms[s.joined.RoomID]; r == nil || !r.depart(s, s.outgoing.last(), departed) {
@@ -69,7 +69,7 @@ func (g *Gateway) giveUpLater(roomID, sessionID string) {
 	ctx, cancel := context.WithTimeout(g.hub.ctx, wire.Lease)
 	defer cancel()
 	for pause(ctx, leaveAgain+rand.N(leaveAgain)) {
-		done, err := g.leaves.acquire(ctx, wire.Lease)
+		done, err := g.leaveSlots.acquire(ctx, wire.Lease)
 		if err != nil {
 			return
 		}

@@ -30,12 +30,12 @@ const (
 // incoming is what is known of what comes in. The goroutine that reads has it; while there
 // is none, parking has meter.
 type incoming struct {
-	buffer *bufio.Reader // what the library reads from
-	meter  *meter        // of what is no MESSAGE
-	flood  flood
-	amid   bool // a message has begun and not ended
-	cut    bool // the last read of the connection failed
-	late   bool // the time for the JOIN was over once: see overtime
+	buffer          *bufio.Reader // what the library reads from
+	meter           *meter        // of what is no MESSAGE
+	flood           flood
+	amid            bool // a message has begun and not ended
+	cut             bool // the last read of the connection failed
+	overtimeGranted bool // the time for the JOIN was over once: see grantOvertime
 
 	malformed uint8 // frames, of which the tenth is the last
 
@@ -126,23 +126,23 @@ func (s *session) read(p []byte) (int, error) {
 		} else {
 			n, err = s.sock.nc.Read(p)
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && (s.sock.nudgedOnce() || s.overtime()) {
+		if errors.Is(err, os.ErrDeadlineExceeded) && (s.sock.takeNudge() || s.grantOvertime()) {
 			continue
 		}
 		return n, err
 	}
 }
 
-// joinOvertime is how much overtime gives.
+// joinOvertime is how much grantOvertime gives.
 const joinOvertime = 100 * time.Millisecond
 
-// overtime gives a JOIN a moment more, once: where this process stood still, the end of the
+// grantOvertime gives a JOIN a moment more, once: where this process stood still, the end of the
 // time for it is noticed before a JOIN that came meanwhile.
-func (s *session) overtime() bool {
-	if s.in.late || s.leased() || s.sock.ending() {
+func (s *session) grantOvertime() bool {
+	if s.in.overtimeGranted || s.leased() || s.sock.ending() {
 		return false
 	}
-	s.in.late = true
+	s.in.overtimeGranted = true
 	s.sock.readBy(time.Now().Add(joinOvertime))
 	return true
 }

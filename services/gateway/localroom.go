@@ -11,13 +11,13 @@ import (
 
 // localRoom is a room on one shard: its members here, and where they are in its log.
 type localRoom struct {
-	shard   *shard
-	id      string
-	epoch   string       // of the members; "" before the first
-	last    int64        // seq of the last entry given to the members
-	given   atomic.Int64 // last, as of what was sent; read by the keeper
-	members []*session
-	leaving []*session // members that wait for an entry, behind which nothing is for them
+	shard     *shard
+	id        string
+	epoch     string       // of the members; "" before the first
+	last      int64        // seq of the last entry that was sent, or goes out next
+	sentUpTo  atomic.Int64 // last, as of what was sent; read by the keeper
+	members   []*session
+	departing []*session // members that wait for an entry, behind which nothing is for them
 
 	// What somebody who is joining may lack (shard.open to settled).
 	joining int                       // sessions that do
@@ -25,12 +25,12 @@ type localRoom struct {
 	gone    map[string]wire.CloseCode // sessions and epochs that ended meanwhile
 
 	// How it catches up (catchup.go).
-	waiting tail // to be given: they wait for a read, for a first member, or until a full batch has gone
-	reading reading
-	reads   int  // begun; the answer to any but the last is of no use
-	failing bool // the last read failed
-	again   bool // something was lost while reading, or before the first member: read once more
-	mixed   bool // members disagree about the epoch; a read will tell
+	waiting    tail // to be given: they wait for a read, for a first member, or until a full batch has gone
+	reading    reading
+	readNumber int  // begun; the answer to any but the last is of no use
+	failing    bool // the last read failed
+	again      bool // something was lost while reading, or before the first member: read once more
+	mixed      bool // members disagree about the epoch; a read will tell
 
 	// What goes out next, and when (batch.go).
 	batch
@@ -66,7 +66,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 	case r.epoch != m.joined.Epoch:
 		// One of the two lives of the room is over; the log tells which.
 		r.mixed = true
-		r.tellGiven()
+		r.storeSentUpTo()
 		r.include(m)
 		r.read()
 		return true
@@ -81,7 +81,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 				return false // it takes that at its own pace
 			}
 		}
-		if !m.fenced(r.shard.hub.clock()) {
+		if !m.fenceIfLapsed(r.shard.hub.clock()) {
 			m.sock.send(missed)
 		}
 		m.since = r.last
@@ -112,7 +112,7 @@ func (r *localRoom) addFirst(m *session) {
 	}
 	r.epoch, r.last = m.joined.Epoch, m.since
 	r.reading, r.again, r.mixed = readNone, false, false
-	r.tellGiven()
+	r.storeSentUpTo()
 	r.batch = batch{} // of members that are gone
 	r.include(m)
 	if r.joining > 1 { // of the others, some were confirmed before it
@@ -138,7 +138,7 @@ func (r *localRoom) depart(m *session, seq int64, departed chan struct{}) bool {
 		return false
 	}
 	m.until, m.departed = seq, departed
-	r.leaving = append(r.leaving, m)
+	r.departing = append(r.departing, m)
 	r.touch() // flush looks whether it has the entry already
 	return true
 }
@@ -151,7 +151,7 @@ func (r *localRoom) remove(m *session) {
 	if m.departed != nil {
 		close(m.departed)
 		m.departed = nil
-		r.leaving = slices.DeleteFunc(r.leaving, func(l *session) bool { return l == m })
+		r.departing = slices.DeleteFunc(r.departing, func(l *session) bool { return l == m })
 	}
 	end := len(r.members) - 1
 	r.members[m.slot] = r.members[end]
@@ -204,32 +204,32 @@ func (r *localRoom) entry(e roomlog.Entry) {
 		r.waiting.add(e)
 		r.read()
 	default:
-		r.give(e)
+		r.enqueue(e)
 	}
 }
 
-// give appends an entry to what the members get at the end of this batch.
-func (r *localRoom) give(e roomlog.Entry) {
+// enqueue appends an entry to what the members get at the end of this batch.
+func (r *localRoom) enqueue(e roomlog.Entry) {
 	r.put(e.Seq, e.Frame)
 	if r.joining > 0 {
 		r.recent.add(e)
 	}
 }
 
-// tellGiven tells sessions how far they were given the log. While members of two lives are
+// storeSentUpTo tells sessions how far they were given the log. While members of two lives are
 // here, it is not known which of them that is true of.
-func (r *localRoom) tellGiven() {
+func (r *localRoom) storeSentUpTo() {
 	if r.mixed {
-		r.given.Store(0)
+		r.sentUpTo.Store(0)
 	} else {
-		r.given.Store(r.last)
+		r.sentUpTo.Store(r.last)
 	}
 }
 
 func (r *localRoom) closeSession(id string, code wire.CloseCode) {
 	for _, m := range r.members {
 		if m.id == id {
-			if !m.fenced(r.shard.hub.clock()) {
+			if !m.fenceIfLapsed(r.shard.hub.clock()) {
 				r.sendBatch(m) // what came before the close
 			}
 			m.close(code)

@@ -17,16 +17,16 @@ const mostPatience = 4 * time.Millisecond
 // message puts a MESSAGE on its way into the room's log. Its echo is the answer.
 func (s *session) message(f *wire.ClientFrame) {
 	if !s.leased() {
-		s.decline(wire.Errorf(wire.BadRequest, "JOIN comes before MESSAGE"), f.ID)
+		s.rejectFrame(wire.Errorf(wire.BadRequest, "JOIN comes before MESSAGE"), f.ID)
 		return
 	}
-	if !s.allowed(f.ID) {
+	if !s.spendMessage(f.ID) {
 		return
 	}
 	id := f.ID
 	tail := wire.MessageTail(s.from, id, f.Body)
 	now := s.g.hub.clock()
-	m := s.outgoing.begin(id, now, s.given())
+	m := s.outgoing.begin(id, now, s.sentUpTo())
 	s.talking() // the keeper looks for its echo
 	s.g.publisher.Publish(&roomlog.Message{
 		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail, By: s.publishBy(now),
@@ -59,7 +59,7 @@ func (s *session) published(m *outMessage, tail []byte, r roomlog.Result) {
 			slog.Error("message failed", "room", s.joined.RoomID, "err", r.Err)
 		}
 		result = string(e.Code)
-		s.refuse(e, m.id)
+		s.sendError(e, m.id)
 		s.outgoing.answered(m)
 	default:
 		comes := s.outgoing.appended(m, r.Seq)
@@ -85,18 +85,18 @@ func (s *session) skip(from, to int64) {
 
 // echoLost answers a message whose echo a GAP stands for. Who repeats it gets that echo.
 func (s *session) echoLost(m *outMessage) {
-	s.refuse(wire.Errorf(wire.Unavailable, "the message's echo is not kept any more"), m.id)
+	s.sendError(wire.Errorf(wire.Unavailable, "the message's echo is not kept any more"), m.id)
 }
 
-// owesEcho sees to it that a message that stands in the log comes to its sender: it is
+// chaseEcho sees to it that a message that stands in the log comes to its sender: it is
 // read from there when it is late. It reports true when a message has had no answer at
 // all for 10 s.
-func (s *session) owesEcho(now time.Duration) bool {
+func (s *session) chaseEcho(now time.Duration) bool {
 	r := s.room.Load()
 	if r == nil {
 		return false
 	}
-	sent, seq, ok := s.outgoing.oldest(r.given.Load())
+	sent, seq, ok := s.outgoing.oldest(r.sentUpTo.Load())
 	if !ok {
 		return false
 	}
@@ -110,10 +110,10 @@ func (s *session) owesEcho(now time.Duration) bool {
 	return now-sent >= wire.EchoTimeout
 }
 
-// given is the seq up to which this session was given the log.
-func (s *session) given() int64 {
+// sentUpTo is the seq up to which this session was sentUpTo the log.
+func (s *session) sentUpTo() int64 {
 	if r := s.room.Load(); r != nil {
-		return r.given.Load()
+		return r.sentUpTo.Load()
 	}
 	return 0
 }

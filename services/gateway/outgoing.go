@@ -34,15 +34,15 @@ type outMessage struct {
 	answered bool          // otherwise than by an entry
 }
 
-// begin counts one more on its way, once there is room for it. given is the seq up to
-// which its session was given the log.
-func (o *outgoing) begin(id string, sent time.Duration, given int64) *outMessage {
+// begin counts one more on its way, once there is room for it. sentUpTo is the seq up
+// to which its session was sent the log.
+func (o *outgoing) begin(id string, sent time.Duration, sentUpTo int64) *outMessage {
 	m := &outMessage{id: id, sent: sent}
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.untilLocked(maxInflight - 1)
 	o.inflight++
-	o.dropLocked(given)
+	o.dropLocked(sentUpTo)
 	o.waiting = append(o.waiting, m)
 	return m
 }
@@ -118,13 +118,13 @@ func (o *outgoing) done(what func()) {
 	}
 }
 
-// oldest answers with the oldest message that has no answer, given that its session was
-// given the log up to a seq; false where there is none. seq is 0 while it is not known
+// oldest answers with the oldest message that has no answer, where its session was
+// sent the log up to sentUpTo; false where there is none. seq is 0 while it is not known
 // to stand in the log.
-func (o *outgoing) oldest(given int64) (sent time.Duration, seq int64, ok bool) {
+func (o *outgoing) oldest(sentUpTo int64) (sent time.Duration, seq int64, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.dropLocked(given)
+	o.dropLocked(sentUpTo)
 	if len(o.waiting) == 0 {
 		return 0, 0, false
 	}
@@ -132,9 +132,9 @@ func (o *outgoing) oldest(given int64) (sent time.Duration, seq int64, ok bool) 
 }
 
 // dropLocked forgets what has its answer, as far as it is the oldest.
-func (o *outgoing) dropLocked(given int64) {
+func (o *outgoing) dropLocked(sentUpTo int64) {
 	n := 0
-	for n < len(o.waiting) && (o.waiting[n].answered || o.waiting[n].seq > 0 && o.waiting[n].seq <= given) {
+	for n < len(o.waiting) && (o.waiting[n].answered || o.waiting[n].seq > 0 && o.waiting[n].seq <= sentUpTo) {
 		n++
 	}
 	if n == len(o.waiting) {

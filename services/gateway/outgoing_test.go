@@ -14,7 +14,7 @@ import (
 // say begins a message of a member, now.
 func (st *stage) say(m *member) *outMessage {
 	defer m.talking()
-	return m.outgoing.begin("said", st.shard.hub.clock(), m.given())
+	return m.outgoing.begin("said", st.shard.hub.clock(), m.sentUpTo())
 }
 
 // watch is the keeper at work for so long. It answers with when it ended the session,
@@ -30,7 +30,7 @@ func (st *stage) watch(m *member, d time.Duration) time.Duration {
 		time.Sleep(keeperTick)
 		m.hear()
 		k.tick(st.t.Context())
-		if m.sock.closed() != 0 {
+		if m.sock.closeCode() != 0 {
 			return st.shard.hub.clock() - began
 		}
 		st.step()
@@ -79,7 +79,7 @@ func TestMessageWithoutAnyAnswerClosesAfterTenSeconds(t *testing.T) {
 				if d := st.watch(m, time.Minute); d < wire.EchoTimeout || d > wire.EchoTimeout+keeperTick {
 					t.Fatalf("ended after %v", d)
 				}
-				if code := m.sock.closed(); code != wire.CloseUnavailable {
+				if code := m.sock.closeCode(); code != wire.CloseUnavailable {
 					t.Fatalf("closed with %d", code)
 				}
 			})
@@ -156,7 +156,7 @@ func TestWhatIsAnsweredIsForgotten(t *testing.T) {
 			st.publish(e)
 			st.step()
 		}
-		if _, _, ok := m.outgoing.oldest(m.given()); ok || len(m.outgoing.waiting) != 0 {
+		if _, _, ok := m.outgoing.oldest(m.sentUpTo()); ok || len(m.outgoing.waiting) != 0 {
 			t.Fatalf("%d messages wait", len(m.outgoing.waiting))
 		}
 		if got := m.outgoing.last(); got != 100 {
@@ -216,7 +216,7 @@ func TestAnEchoCountsOnceTwoLivesOfARoomAreToldApart(t *testing.T) {
 		st.joined(stale)
 		st.step()
 		if d := st.watch(m, 30*time.Second); d != 0 {
-			t.Errorf("a member that has its echo was ended after %v with %v", d, m.sock.closed())
+			t.Errorf("a member that has its echo was ended after %v with %v", d, m.sock.closeCode())
 		}
 	})
 }

@@ -51,7 +51,7 @@ func (s *session) calm(now time.Duration) {
 		return
 	}
 	s.talks.Store(false)
-	if _, _, waits := s.outgoing.oldest(s.given()); waits {
+	if _, _, waits := s.outgoing.oldest(s.sentUpTo()); waits {
 		s.talks.Store(true)
 		return
 	}
@@ -68,8 +68,8 @@ func (s *socket) nudge() {
 	}
 }
 
-// nudgedOnce reports whether it was nudge that ended a read, and undoes it.
-func (s *socket) nudgedOnce() bool {
+// takeNudge reports whether it was nudge that ended a read, and undoes it.
+func (s *socket) takeNudge() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	nudged := s.nudged
@@ -92,7 +92,7 @@ func (s *socket) wakeLocked() {
 		s.parked = nil
 		p.g.parking.forget(p)
 		p.g.metrics.parked.Dec()
-		go p.talk()
+		go p.readLoop()
 	}
 }
 

@@ -130,16 +130,16 @@ func (p *parking) serve(epoll *os.File) {
 			p.mu.Lock()
 			s := p.parked[e.Fd]
 			p.mu.Unlock()
-			if s != nil && !(e.Events == syscall.EPOLLIN && s.stays()) {
+			if s != nil && !(e.Events == syscall.EPOLLIN && s.absorbPong()) {
 				s.sock.wake()
 			}
 		}
 	}
 }
 
-// stays takes the answer to a ping, where that is all that has come, and leaves the session
+// absorbPong takes the answer to a ping, where that is all that has come, and leaves the session
 // parked: with a goroutine, and the WebSocket library's clocks, it costs three times as much.
-func (s *session) stays() bool {
+func (s *session) absorbPong() bool {
 	s.sock.mu.Lock()
 	defer s.sock.mu.Unlock()
 	if s.sock.parked != s {

@@ -48,7 +48,7 @@ func TestMembersWhoReadGetABacklogAPieceAtATime(t *testing.T) {
 		backlog := st.backlog()
 		st.publish(backlog...)
 		st.drain()
-		if code := m.sock.closed(); code != 0 {
+		if code := m.sock.closeCode(); code != 0 {
 			t.Fatalf("closed with %d", code)
 		}
 		if got := tape.frames(); len(got) != len(backlog) || st.reads != 0 {
@@ -66,7 +66,7 @@ func TestMembersWhoDoNotReadABacklogAreClosed(t *testing.T) {
 		st.joined(m)
 		st.publish(st.backlog()...)
 		st.drain()
-		if code := m.sock.closed(); code != wire.CloseSlowConsumer {
+		if code := m.sock.closeCode(); code != wire.CloseSlowConsumer {
 			t.Fatalf("closed with %d", code)
 		}
 		m.sock.abort()
@@ -104,11 +104,11 @@ func TestTakeoversInABacklogDoNotHurryIt(t *testing.T) {
 			}
 		}
 		st.drain()
-		if code := m.sock.closed(); code != 0 {
+		if code := m.sock.closeCode(); code != 0 {
 			t.Fatalf("closed with %d", code)
 		}
 		for _, r := range replaced {
-			if code := r.sock.closed(); code != wire.CloseReplaced {
+			if code := r.sock.closeCode(); code != wire.CloseReplaced {
 				t.Fatalf("one replaced was closed with %d", code)
 			}
 		}
@@ -143,7 +143,7 @@ func TestAMemberWhoIsTooSlowDoesNotHoldTheOthersBack(t *testing.T) {
 			}
 			time.Sleep(time.Millisecond)
 		}
-		if code := slow.sock.closed(); code != wire.CloseSlowConsumer {
+		if code := slow.sock.closeCode(); code != wire.CloseSlowConsumer {
 			t.Errorf("the slow one was closed with %d", code)
 		}
 		if got := len(fast.tape.frames()); got < len(st.entries)-1 {

@@ -31,7 +31,7 @@ type replay struct {
 func (p *replay) read(first, last int64) (roomlog.Range, error) {
 	h := p.s.g.hub
 	if p.done == nil {
-		done, err := h.replays.acquire(h.ctx, turnPatience)
+		done, err := h.replaySlots.acquire(h.ctx, turnPatience)
 		if err != nil {
 			return roomlog.Range{}, err
 		}
@@ -51,7 +51,7 @@ func (p *replay) send(frames []byte) bool {
 		defer p.endTurn()
 	}
 	// What the peer takes shows that it lives: pongs are not read meanwhile.
-	return !p.s.fenced(p.s.g.hub.clock()) && p.s.sock.sendAll(frames, p.s.hear)
+	return !p.s.fenceIfLapsed(p.s.g.hub.clock()) && p.s.sock.sendAll(frames, p.s.hear)
 }
 
 func (p *replay) endTurn() {
@@ -70,7 +70,7 @@ func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 	head, entries, next, err := p.begin(after, resp)
 	if err != nil {
 		slog.Warn("cannot read what a member missed", "room", roomID, "err", err)
-		s.refuse(err, "")
+		s.sendError(err, "")
 		s.close(wire.AsError(err).Code.Translate().Close)
 		return
 	}
@@ -85,7 +85,7 @@ func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 			return
 		}
 		head = head[:0]
-		if next > s.joined.Seq && s.added(next-1) {
+		if next > s.joined.Seq && s.enterRoom(next-1) {
 			return
 		}
 		page, err := p.readOn(next)
@@ -193,9 +193,9 @@ func gapOf(from, to int64) []byte {
 	return appendFrame(nil, wire.GapFrame(from, to))
 }
 
-// added makes this session a member that has everything up to seq; false when it has
+// enterRoom makes this session a member that has everything up to seq; false when it has
 // to read on first.
-func (s *session) added(seq int64) bool {
+func (s *session) enterRoom(seq int64) bool {
 	done := make(chan bool, 1)
 	s.shard.run(func(sh *shard) { done <- sh.rooms[s.joined.RoomID].add(s, seq) })
 	select {

@@ -23,13 +23,13 @@ import (
 type session struct {
 	// What deliveries and each tick of the keeper look at stands together: there are many
 	// sessions.
-	sock       *socket
-	since      int64        // of the shard: seqs up to this one are not for this member
-	heardAt    atomic.Int64 // clock when something came last
-	leaseUntil atomic.Int64 // clock when the lease ends; 0 before the join
-	lapsed     atomic.Bool  // the lease has ended: nothing is sent or taken any more
-	talks      atomic.Bool  // has talked lately, or waits for an echo: it keeps its goroutine
-	leaving    atomic.Bool  // is giving its seat up: that it holds none any more is no news
+	sock         *socket
+	since        int64        // of the shard: seqs up to this one are not for this member
+	heardAt      atomic.Int64 // clock when something came last
+	leaseUntil   atomic.Int64 // clock when the lease ends; 0 before the join
+	lapsed       atomic.Bool  // the lease has ended: nothing is sent or taken any more
+	talks        atomic.Bool  // has talked lately, or waits for an echo: it keeps its goroutine
+	givingUpSeat atomic.Bool  // is giving its seat up: that it holds none any more is no news
 
 	g  *Gateway
 	ws *websocket.Conn
@@ -48,7 +48,7 @@ type session struct {
 	departed chan struct{} // of a member that leaves: closed when it is out of the local room
 
 	// Owned by the reading goroutine.
-	turn     *turn         // of the keeper
+	cohort   *cohort       // of the keeper
 	messages *rate.Limiter // nil before the first
 	in       incoming
 
@@ -64,14 +64,14 @@ func (s *session) init() {
 // talking tells the keeper to look at every tick.
 func (s *session) talking() {
 	s.talks.Store(true)
-	if !s.turn.talks.Load() { // which others' memory is not written for
-		s.turn.talks.Store(true)
+	if !s.cohort.talks.Load() { // which others' memory is not written for
+		s.cohort.talks.Store(true)
 	}
 }
 
 // send sends frames while the lease lives.
 func (s *session) send(frames []byte) bool {
-	return !s.fenced(s.g.hub.clock()) && s.sock.send(frames)
+	return !s.fenceIfLapsed(s.g.hub.clock()) && s.sock.send(frames)
 }
 
 // close ends the session with a code, from any goroutine.
@@ -85,7 +85,7 @@ func (s *session) run(ask *wire.ClientFrame) {
 		if !whole { // a panic, which the HTTP server survives: the socket must end all the same
 			s.close(wire.CloseInternal)
 		}
-		go s.talk()
+		go s.readLoop()
 	}()
 	s.g.metrics.sockets.Inc()
 	s.g.keeper.add(s)
@@ -93,7 +93,7 @@ func (s *session) run(ask *wire.ClientFrame) {
 	if s.g.moving.Load() {
 		s.turnAway()
 	}
-	if ask != nil && s.sock.closed() == 0 {
+	if ask != nil && s.sock.closeCode() == 0 {
 		if err := s.joinByURL(ask); err != nil {
 			s.refuseJoin(err)
 		}
@@ -103,12 +103,12 @@ func (s *session) run(ask *wire.ClientFrame) {
 
 // turnAway sends one who would join elsewhere: here it would have to move at once.
 func (s *session) turnAway() {
-	s.refuse(errMoving, "")
+	s.sendError(errMoving, "")
 	s.close(wire.CloseRestart)
 }
 
-// talk reads until the socket ends, or the session is parked.
-func (s *session) talk() {
+// readLoop reads until the socket ends, or the session is parked.
+func (s *session) readLoop() {
 	var err error
 	for err == nil {
 		err = s.readFrame()
@@ -156,8 +156,8 @@ func (s *session) readFrame() error {
 	s.in.unread = false // what is left of it is buffered
 	s.in.amid = true
 	defer func() { s.in.amid = false }()
-	if s.sock.closed() != 0 {
-		s.in.meter.take(1) // who floods does not do so faster for being closed
+	if s.sock.closeCode() != 0 {
+		s.in.meter.throttle(1) // who floods does not do so faster for being closed
 		return discard(r)
 	}
 	if kind != websocket.MessageText {
@@ -189,7 +189,7 @@ func discard(r io.Reader) error {
 
 // handle carries out one text frame. data is the caller's again afterwards.
 func (s *session) handle(data []byte) error {
-	lapsed := s.fenced(s.g.hub.clock())
+	lapsed := s.fenceIfLapsed(s.g.hub.clock())
 	var f wire.ClientFrame
 	if err := wire.ParseClientFrame(data, &f); err != nil {
 		if errors.Is(err, wire.ErrNotUTF8) {
@@ -201,9 +201,9 @@ func (s *session) handle(data []byte) error {
 			return nil
 		}
 		if f.Known() {
-			s.decline(err, f.ID)
+			s.rejectFrame(err, f.ID)
 		} else {
-			s.malform(err, f.ID)
+			s.rejectMalformed(err, f.ID)
 		}
 		return nil
 	}
@@ -213,7 +213,7 @@ func (s *session) handle(data []byte) error {
 	switch f.Type {
 	case wire.TypeJoin:
 		if s.leased() {
-			s.decline(wire.Errorf(wire.BadRequest, "this socket has joined room %s already", s.joined.RoomID), "")
+			s.rejectFrame(wire.Errorf(wire.BadRequest, "this socket has joined room %s already", s.joined.RoomID), "")
 			return nil
 		}
 		if s.g.moving.Load() {
@@ -234,31 +234,31 @@ func (s *session) handle(data []byte) error {
 	return nil
 }
 
-// decline answers to a frame that was understood and is not accepted. It counts for the
+// rejectFrame answers to a frame that was understood and is not accepted. It counts for the
 // rate as a message does, and for that of refused ones.
-func (s *session) decline(err error, id string) {
-	s.in.meter.take(1)
-	if s.allowed(id) {
-		s.refuse(err, id)
+func (s *session) rejectFrame(err error, id string) {
+	s.in.meter.throttle(1)
+	if s.spendMessage(id) {
+		s.sendError(err, id)
 	}
 }
 
-// malform answers to a frame that could not be understood; the tenth ends the socket.
-func (s *session) malform(err error, id string) {
-	s.refuse(err, id)
+// rejectMalformed answers to a frame that could not be understood; the tenth ends the socket.
+func (s *session) rejectMalformed(err error, id string) {
+	s.sendError(err, id)
 	if s.in.malformed++; s.in.malformed >= wire.MaxMalformedFrames {
 		s.close(wire.CloseBadRequest)
 	}
 }
 
-// refuse tells the client of an error.
-func (s *session) refuse(err error, id string) {
+// sendError tells the client of an error.
+func (s *session) sendError(err error, id string) {
 	s.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
 }
 
-// allowed takes one message from the allowance, and closes one who floods on. The
+// spendMessage takes one message from the allowance, and closes one who floods on. The
 // allowance is made when it is used first: many never are.
-func (s *session) allowed(id string) bool {
+func (s *session) spendMessage(id string) bool {
 	perSecond := rate.Limit(s.g.cfg.MessageRate)
 	if perSecond == 0 {
 		return true
@@ -269,9 +269,9 @@ func (s *session) allowed(id string) bool {
 	if s.messages.Allow() {
 		return true
 	}
-	s.refuse(wire.Errorf(wire.RateLimited, "more than %v messages/s", s.g.cfg.MessageRate), id)
+	s.sendError(wire.Errorf(wire.RateLimited, "more than %v messages/s", s.g.cfg.MessageRate), id)
 	s.flooding()
-	s.in.meter.take(1)
+	s.in.meter.throttle(1)
 	return false
 }
 
@@ -281,14 +281,14 @@ func (s *session) end(err error) {
 	peer := websocket.CloseStatus(err)
 	switch peer {
 	case websocket.StatusNormalClosure, websocket.StatusGoingAway, websocket.StatusNoStatusRcvd:
-		if s.leased() && s.sock.closed() == 0 {
-			s.leaving.Store(true)
+		if s.leased() && s.sock.closeCode() == 0 {
+			s.givingUpSeat.Store(true)
 			s.outgoing.wait()
 			_ = s.g.giveUp(s.joined.RoomID, s.id) // which is tried on
 		}
 	}
 	s.sock.answerClose()
-	s.g.metrics.closes.With(closeLabel(s.sock.closed())).Inc()
+	s.g.metrics.closes.With(closeLabel(s.sock.closeCode())).Inc()
 	if s.shard != nil {
 		s.shard.run(func(sh *shard) {
 			if r := sh.rooms[s.joined.RoomID]; r != nil {

@@ -40,14 +40,14 @@ type socket struct {
 	fd     int            // nc's descriptor while that is open, noFD where it has none; set once
 	replay int            // bytes that sendAll waits for: they come on top of the limit
 
-	queue   []byte        // whole frames that wait; the writer holds what it is writing
-	writing int           // bytes that the writer holds
-	final   int           // bytes of the close frame
-	giveUp  time.Time     // when the writer stops trying to bring the close frame; zero before
-	echo    []byte        // the library's answer to the peer's close, held back until the seat is given up
-	parked  *session      // that has no goroutine which reads; nil where it has
-	nudged  bool          // a read that waited was ended by nudge
-	drained chan struct{} // closed when the writer ends; nil while nobody waits for it
+	queue      []byte        // whole frames that wait; the writer holds what it is writing
+	writing    int           // bytes that the writer holds
+	final      int           // bytes of the close frame
+	writeUntil time.Time     // when the writer stops trying to bring the close frame; zero before
+	echo       []byte        // the library's answer to the peer's close, held back until the seat is given up
+	parked     *session      // that has no goroutine which reads; nil where it has
+	nudged     bool          // a read that waited was ended by nudge
+	drained    chan struct{} // closed when the writer ends; nil while nobody waits for it
 
 	nc    net.Conn
 	tcp   *rawtcp.Conn    // the same, nil where there is no fd
@@ -188,7 +188,7 @@ func (s *socket) writePiece(p []byte) bool {
 		case n > 0:
 			idle = 0
 		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
-			if idle += writeTick; idle >= wire.SendTimeout && !s.stuck() {
+			if idle += writeTick; idle >= wire.SendTimeout && !s.closeStuck() {
 				return false
 			}
 		default:
@@ -198,13 +198,13 @@ func (s *socket) writePiece(p []byte) bool {
 	return true
 }
 
-// stuck closes the socket with 4508, and reports whether it is worth while to go on
+// closeStuck closes the socket with 4508, and reports whether it is worth while to go on
 // trying to write.
-func (s *socket) stuck() bool {
+func (s *socket) closeStuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closeLocked(wire.CloseSlowConsumer)
-	return time.Now().Before(s.giveUp)
+	return time.Now().Before(s.writeUntil)
 }
 
 // sendAll sends frames a piece at a time and waits until the kernel has taken them, as
@@ -227,7 +227,7 @@ func (s *socket) sendAll(frames []byte, taken func()) bool {
 		taken()
 		frames = frames[n:]
 	}
-	return s.closed() == 0
+	return s.closeCode() == 0
 }
 
 // waits reports whether something waits for the peer to take it.
@@ -278,7 +278,7 @@ func (s *socket) closeLocked(code wire.CloseCode) {
 
 // finalLocked sends the close frame.
 func (s *socket) finalLocked(frame []byte) {
-	s.giveUp = time.Now().Add(slowPatience)
+	s.writeUntil = time.Now().Add(slowPatience)
 	s.final = len(frame)
 	switch {
 	case s.phase == phaseOver:
@@ -320,8 +320,8 @@ func (s *socket) ending() bool {
 
 func (s *socket) endingLocked() bool { return s.phase >= phaseClosing }
 
-// closed answers with the code of the close frame that this side sent, 0 for none.
-func (s *socket) closed() wire.CloseCode {
+// closeCode answers with the code of the close frame that this side sent, 0 for none.
+func (s *socket) closeCode() wire.CloseCode {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.code

@@ -199,8 +199,8 @@ func TestLimitIsExact(t *testing.T) {
 		s.mu.Lock()
 		room := wire.MaxQueuedBytes - len(s.queue) - s.writing
 		s.mu.Unlock()
-		if !s.send(make([]byte, room)) || s.send([]byte{0}) || s.closed() != wire.CloseSlowConsumer {
-			t.Fatalf("room for %d, closed with %d", room, s.closed())
+		if !s.send(make([]byte, room)) || s.send([]byte{0}) || s.closeCode() != wire.CloseSlowConsumer {
+			t.Fatalf("room for %d, closed with %d", room, s.closeCode())
 		}
 		_ = peer.Close()
 	})
@@ -309,8 +309,8 @@ func TestStuckPeerIsGivenUpInTheEnd(t *testing.T) {
 		if d := time.Since(began); d < wire.SendTimeout+slowPatience || d > wire.SendTimeout+slowPatience+time.Second {
 			t.Fatalf("given up after %v", d)
 		}
-		if s.closed() != wire.CloseSlowConsumer {
-			t.Fatalf("closed with %d", s.closed())
+		if s.closeCode() != wire.CloseSlowConsumer {
+			t.Fatalf("closed with %d", s.closeCode())
 		}
 		// The reader does not wait for ever either.
 		if _, err := s.nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
@@ -366,7 +366,7 @@ func TestLargeFirstFrameLeavesRoomForOthers(t *testing.T) {
 		go func() { sent <- s.sendAll(numbered(0, 400<<10), func() {}) }()
 		synctest.Wait()
 		if !s.send(pingFrame) {
-			t.Fatalf("closed with %d", s.closed())
+			t.Fatalf("closed with %d", s.closeCode())
 		}
 		if op, p, err := nextFrame(peer); op != textFrame || len(p) != 400<<10 || err != nil {
 			t.Fatalf("got %x of %d bytes, %v", op, len(p), err)
@@ -390,9 +390,9 @@ func TestRenewalThatFindsNoSeatClosesUnlessTheMemberIsLeaving(t *testing.T) {
 			for _, leaving := range []bool{false, true} {
 				s := &session{id: "s"}
 				s.sock, _, _ = memSocket(t)
-				s.leaving.Store(leaving)
+				s.givingUpSeat.Store(leaving)
 				k.renewed([]*session{s}, &roomv1.RenewLeasesResponse{Lost: []*roomv1.LostSession{{SessionId: "s", Cause: cause}}}, 0)
-				if got := s.sock.closed(); leaving && got != 0 || !leaving && got != want {
+				if got := s.sock.closeCode(); leaving && got != 0 || !leaving && got != want {
 					t.Errorf("%v, leaving %v: closed with %d", cause, leaving, got)
 				}
 			}
@@ -430,7 +430,7 @@ func TestThePeerThatStopsReadingIsHeldToItsLimitAndNotToTheKernels(t *testing.T)
 	if most := wire.MaxQueuedBytes + 4*kernelBuffer; sent > most {
 		t.Errorf("%d bytes were sent to a peer that reads nothing, want %d at most", sent, most)
 	}
-	if code := s.closed(); code != wire.CloseSlowConsumer {
+	if code := s.closeCode(); code != wire.CloseSlowConsumer {
 		t.Errorf("closed with %d", code)
 	}
 }
@@ -480,7 +480,7 @@ func TestWhoTakesAReplaySlowlyIsHeardOf(t *testing.T) {
 			}
 			heard = time.Now()
 		}) {
-			t.Errorf("closed with %v", s.closed())
+			t.Errorf("closed with %v", s.closeCode())
 		}
 		_ = peer.Close()
 		reader.Wait()

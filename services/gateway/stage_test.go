@@ -42,7 +42,7 @@ type stage struct {
 
 func newStage(t *testing.T) *stage {
 	st := &stage{t: t, epoch: "E1", gate: make(chan struct{})}
-	h := &hub{ctx: t.Context(), start: time.Now(), rooms: make(map[string]*presence), reads: make(semaphore, maxReads), subs: new(roomlog.Subscriber)}
+	h := &hub{ctx: t.Context(), start: time.Now(), rooms: make(map[string]*headcount), catchUpSlots: make(semaphore, maxReads), subs: new(roomlog.Subscriber)}
 	h.readLog = st.readLog
 	st.shard = newShard(h, newMetrics(nil))
 	h.shards = []*shard{st.shard}
@@ -166,7 +166,7 @@ type member struct {
 func (st *stage) joining() *member {
 	st.shard.open("room")
 	tape := &tape{}
-	m := &member{tape: tape, session: &session{id: fmt.Sprintf("s%p", tape), sock: newSocket(tape, &st.writers), turn: new(turn)}}
+	m := &member{tape: tape, session: &session{id: fmt.Sprintf("s%p", tape), sock: newSocket(tape, &st.writers), cohort: new(cohort)}}
 	m.joined = wire.Joined{RoomID: "room", Epoch: st.epoch, Seq: int64(len(st.entries)), Occupied: st.occupied}
 	m.from = m.joined.Seq + 1
 	return m

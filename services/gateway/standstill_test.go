@@ -82,8 +82,8 @@ func TestAProcessThatStoodStillDoesNotTakeItsPeerForSlow(t *testing.T) {
 		s := newSocket(&stall{tape: &tape{}}, &writers)
 		s.send(numbered(0, 100))
 		writers.Wait()
-		if s.closed() != 0 {
-			t.Errorf("closed with %v", s.closed())
+		if s.closeCode() != 0 {
+			t.Errorf("closed with %v", s.closeCode())
 		}
 	})
 }

@@ -48,7 +48,7 @@ func TestAnAnswerToAPingWakesNobody(t *testing.T) {
 				told = told || n == 1
 				came, _, _ = syscall.Recvfrom(s.sock.fd, in, syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 			}
-			return s.stays()
+			return s.absorbPong()
 		}
 		s.sock.parked = s
 		for range 2 {
@@ -77,7 +77,7 @@ func TestWhoFloodsWithAnswersIsWoken(t *testing.T) {
 	s.in.meter = newMeter(1, 0) // a burst of none
 	s.sock.parked = s
 	say(pongHeader + "mask")
-	if s.stays() {
+	if s.absorbPong() {
 		t.Error("it stays parked")
 	}
 	var p [6]byte

@@ -25,8 +25,8 @@ type Presence string
 
 // The kinds of presence.
 const (
-	Full  Presence = "full"  // in the log; members see the roster
-	Count Presence = "count" // not in the log; members see a number
+	PresenceFull  Presence = "full"  // in the log; members see the roster
+	PresenceCount Presence = "count" // not in the log; members see a number
 )
 
 // Rules are the periods of the permit rules.
@@ -92,8 +92,8 @@ type Joined struct {
 	Members []wire.Member // everybody, exact as of Room.Seq; nil where presence is count
 }
 
-// Lease names a session whose lease is to be renewed.
-type Lease struct {
+// SessionRef names a session whose lease is to be renewed.
+type SessionRef struct {
 	RoomID  string
 	Session string
 	Epoch   string // optional: tells a room that is gone from a new one with its id
@@ -160,7 +160,7 @@ type Leases interface {
 	// it, zero where that is not known: no lease ends later than a lease and SentWithin after
 	// that, for a renewal that was held up may be of a gateway that is dead by now. sooner is
 	// by how much leases end sooner than a lease from now for that reason.
-	Renew(ctx context.Context, leases []Lease, sent time.Time) (lost []Lost, sooner time.Duration, err error)
+	Renew(ctx context.Context, leases []SessionRef, sent time.Time) (lost []Lost, sooner time.Duration, err error)
 	// Due names rooms that want a visit: something lapsed there, or nobody has looked for
 	// a while. It says whether there may be more of them. An error may come with visits.
 	Due(ctx context.Context) (visits []Visit, more bool, err error)

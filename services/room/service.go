@@ -98,16 +98,16 @@ func choosePresence(p roomv1.Presence, capacity int) (Presence, error) {
 	switch p {
 	case roomv1.Presence_PRESENCE_UNSPECIFIED:
 		if capacity <= wire.DefaultFullUpTo {
-			return Full, nil
+			return PresenceFull, nil
 		}
-		return Count, nil
+		return PresenceCount, nil
 	case roomv1.Presence_PRESENCE_FULL:
 		if capacity > wire.MaxFullPresence {
 			return "", wire.Errorf(wire.BadRequest, "presence full goes up to capacity %d", wire.MaxFullPresence)
 		}
-		return Full, nil
+		return PresenceFull, nil
 	case roomv1.Presence_PRESENCE_COUNT:
-		return Count, nil
+		return PresenceCount, nil
 	}
 	return "", wire.Errorf(wire.BadRequest, "presence is full or count")
 }
@@ -265,12 +265,12 @@ func (s *Service) RenewLeases(ctx context.Context, req *roomv1.RenewLeasesReques
 	); err != nil {
 		return nil, err
 	}
-	leases := make([]Lease, len(req.GetSessions()))
+	leases := make([]SessionRef, len(req.GetSessions()))
 	for i, ref := range req.GetSessions() {
 		if err := cmp.Or(wire.CheckID("roomId", ref.GetRoomId()), wire.CheckID("sessionId", ref.GetSessionId())); err != nil {
 			return nil, err
 		}
-		leases[i] = Lease{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), Epoch: ref.GetEpoch()}
+		leases[i] = SessionRef{RoomID: ref.GetRoomId(), Session: ref.GetSessionId(), Epoch: ref.GetEpoch()}
 	}
 	sent, err := timeOf("sentTime", req.GetSentTime())
 	if err != nil {
@@ -373,7 +373,7 @@ func isJSON(v *structpb.Value) bool {
 
 func (r Room) proto() *roomv1.Room {
 	presence := roomv1.Presence_PRESENCE_FULL
-	if r.Presence == Count {
+	if r.Presence == PresenceCount {
 		presence = roomv1.Presence_PRESENCE_COUNT
 	}
 	return &roomv1.Room{

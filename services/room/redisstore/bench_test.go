@@ -60,7 +60,7 @@ func BenchmarkReserveConfirmLeave(b *testing.B) {
 	rdb, store, _ := benchStore(b)
 	const rooms = 64
 	for i := range rooms {
-		_, err := store.Create(b.Context(), room.Spec{ID: fmt.Sprintf("r%d", i), Epoch: "e", Capacity: 64, Presence: room.Full, EmptyTimeout: time.Hour, DepartureTimeout: time.Hour})
+		_, err := store.Create(b.Context(), room.Spec{ID: fmt.Sprintf("r%d", i), Epoch: "e", Capacity: 64, Presence: room.PresenceFull, EmptyTimeout: time.Hour, DepartureTimeout: time.Hour})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -99,7 +99,7 @@ func BenchmarkScript(b *testing.B) {
 		return err
 	}
 	renew := func(b *testing.B, store *redisstore.Store, id, user string) error {
-		_, _, err := store.Renew(b.Context(), []room.Lease{{RoomID: id, Session: user}}, unsaid)
+		_, _, err := store.Renew(b.Context(), []room.SessionRef{{RoomID: id, Session: user}}, unsaid)
 		return err
 	}
 	leave := func(b *testing.B, store *redisstore.Store, id, user string) error {
@@ -133,7 +133,7 @@ func BenchmarkScript(b *testing.B) {
 				}
 			}
 			for i := range (b.N + perRoom - 1) / perRoom {
-				_, err := store.Create(b.Context(), room.Spec{ID: fmt.Sprintf("r%d", i), Epoch: "e", Capacity: perRoom, Presence: room.Full, EmptyTimeout: time.Hour, DepartureTimeout: time.Hour})
+				_, err := store.Create(b.Context(), room.Spec{ID: fmt.Sprintf("r%d", i), Epoch: "e", Capacity: perRoom, Presence: room.PresenceFull, EmptyTimeout: time.Hour, DepartureTimeout: time.Hour})
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -149,11 +149,11 @@ func BenchmarkScript(b *testing.B) {
 	}
 }
 
-func occupy(b *testing.B, rdb *redis.Client, layout roomlog.Layout, rooms, sessions int, ends time.Time) []room.Lease {
-	leases := make([]room.Lease, sessions)
+func occupy(b *testing.B, rdb *redis.Client, layout roomlog.Layout, rooms, sessions int, ends time.Time) []room.SessionRef {
+	leases := make([]room.SessionRef, sessions)
 	pipe := rdb.Pipeline()
 	for i := range leases {
-		leases[i] = room.Lease{RoomID: fmt.Sprintf("r%d", i%rooms), Session: fmt.Sprintf("session-%016d", i)}
+		leases[i] = room.SessionRef{RoomID: fmt.Sprintf("r%d", i%rooms), Session: fmt.Sprintf("session-%016d", i)}
 		k, l, user := layout.Keys(leases[i].RoomID), leases[i], fmt.Sprintf("u%d", i)
 		pipe.ZAdd(b.Context(), k.Leases(), redis.Z{Score: float64(ends.UnixMilli()), Member: roomlog.Lease(l.RoomID, l.Session)})
 		pipe.HSet(b.Context(), k.Sessions(), l.Session, user+"\ng\n{\"userId\":\""+user+"\"}")
@@ -192,7 +192,7 @@ func BenchmarkExpire100000InOneRoom(b *testing.B) {
 	rdb, store, layout := benchStore(b)
 	for b.Loop() {
 		b.StopTimer()
-		_, err := store.Create(b.Context(), room.Spec{ID: "r0", Epoch: "e", Capacity: wire.MaxCapacity, Presence: room.Count, EmptyTimeout: time.Hour})
+		_, err := store.Create(b.Context(), room.Spec{ID: "r0", Epoch: "e", Capacity: wire.MaxCapacity, Presence: room.PresenceCount, EmptyTimeout: time.Hour})
 		if err != nil {
 			b.Fatal(err)
 		}

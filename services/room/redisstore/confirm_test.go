@@ -162,7 +162,7 @@ func TestAReplacedSessionChangesNothing(t *testing.T) {
 		f.walkIn("a", "s2")
 		f.leave("s1")
 		f.counts(0, 1)
-		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1"}, {RoomID: "r", Session: "s2"}}, unsaid)
+		lost, _, err := f.store.Renew(f.ctx, []room.SessionRef{{RoomID: "r", Session: "s1"}, {RoomID: "r", Session: "s2"}}, unsaid)
 		f.must(err)
 		if !slices.Equal(lost, []room.Lost{{Index: 0, Cause: room.Replaced}}) {
 			f.Fatalf("lost %+v", lost)

@@ -213,7 +213,7 @@ func TestDeleteTellsTheGatewaysAndDropsEveryKey(t *testing.T) {
 func TestARoomThatExistsIsMadeAgainByTheSameRequestOnly(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		by := func(request, epoch string) (room.Room, error) {
-			return f.store.Create(f.ctx, room.Spec{ID: "r", Epoch: epoch, Capacity: 2, Presence: room.Full, EmptyTimeout: time.Hour, RequestID: request})
+			return f.store.Create(f.ctx, room.Spec{ID: "r", Epoch: epoch, Capacity: 2, Presence: room.PresenceFull, EmptyTimeout: time.Hour, RequestID: request})
 		}
 		first, err := by("q1", "e1")
 		f.must(err)

@@ -103,10 +103,10 @@ func (c *crowd) step(rng *rand.Rand) {
 			c.allowed(c.store.Leave(c.ctx, "r", j.Session, wire.ReasonLeft, true))
 		}
 	case 9:
-		var leases []room.Lease
+		var leases []room.SessionRef
 		c.mu.Lock()
 		for _, j := range c.live[max(0, len(c.live)-6):] {
-			leases = append(leases, room.Lease{RoomID: "r", Session: j.Session})
+			leases = append(leases, room.SessionRef{RoomID: "r", Session: j.Session})
 		}
 		c.mu.Unlock()
 		_, _, err := c.store.Renew(c.ctx, leases, unsaid)

@@ -54,7 +54,7 @@ func TestARenewedLeaseGoesOn(t *testing.T) {
 		ends := func() float64 { return f.leaseEnds("s1") }
 		first := ends()
 		f.eventually("a renewal moves the end", func() bool {
-			lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1"}}, unsaid)
+			lost, _, err := f.store.Renew(f.ctx, []room.SessionRef{{RoomID: "r", Session: "s1"}}, unsaid)
 			f.must(err)
 			if len(lost) > 0 {
 				f.Fatalf("lost %+v", lost)
@@ -71,7 +71,7 @@ func TestALeaseThatEndedStaysEndedThoughNobodyFreedTheSeatYet(t *testing.T) {
 		f.eventually("the lease ends", func() bool {
 			return f.rdb.Time(f.ctx).Val().UnixMilli() > int64(f.leaseEnds("s1"))
 		})
-		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1"}}, unsaid)
+		lost, _, err := f.store.Renew(f.ctx, []room.SessionRef{{RoomID: "r", Session: "s1"}}, unsaid)
 		f.must(err)
 		if !slices.Equal(lost, []room.Lost{{Index: 0, Cause: room.LeaseEnded}}) {
 			f.Fatalf("lost %+v", lost)
@@ -97,7 +97,7 @@ func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
 		_, err := f.store.Confirm(f.ctx, room.Join{RoomID: "last", Session: "s8", Gateway: "g", Member: wire.Member{UserID: "f"}})
 		f.must(err)
 		f.must(f.store.Remove(f.ctx, "last", "f", "")) // with whom the room is gone
-		lost, _, err := f.store.Renew(f.ctx, []room.Lease{
+		lost, _, err := f.store.Renew(f.ctx, []room.SessionRef{
 			{RoomID: "r", Session: "s1"},
 			{RoomID: "r", Session: "s2"},
 			{RoomID: "r", Session: "s3"},
@@ -122,7 +122,7 @@ func TestABrokenRoomFailsNobodyElsesRenewal(t *testing.T) {
 		f.create(4)
 		f.walkIn("u", "s")
 		f.must(f.rdb.Set(f.ctx, f.keys("broken").Room(), "no hash", 0).Err())
-		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "broken", Session: "b"}, {RoomID: "r", Session: "s"}}, unsaid)
+		lost, _, err := f.store.Renew(f.ctx, []room.SessionRef{{RoomID: "broken", Session: "b"}, {RoomID: "r", Session: "s"}}, unsaid)
 		f.must(err)
 		if want := []room.Lost{{Index: 0, Cause: room.LeaseEnded}}; !slices.Equal(lost, want) {
 			f.Errorf("lost %v, want %v", lost, want)
@@ -138,11 +138,11 @@ func TestRenewTakesThousandsOfSessionsOverAllPartitions(t *testing.T) {
 		}
 		// Room 0 has more sessions than one script renews. Leases are put straight into
 		// Redis: joining each would be another test.
-		leases := make([]room.Lease, sessions)
+		leases := make([]room.SessionRef, sessions)
 		ends := float64(f.rdb.Time(f.ctx).Val().Add(10 * time.Second).UnixMilli())
 		pipe := f.rdb.Pipeline()
 		for i := range leases {
-			leases[i] = room.Lease{RoomID: fmt.Sprintf("room%d", max(0, i%(2*rooms)-rooms)), Session: fmt.Sprintf("s%d", i)}
+			leases[i] = room.SessionRef{RoomID: fmt.Sprintf("room%d", max(0, i%(2*rooms)-rooms)), Session: fmt.Sprintf("s%d", i)}
 			if i%1000 != 7 {
 				pipe.ZAdd(f.ctx, f.keys(leases[i].RoomID).Leases(), redis.Z{Score: ends, Member: roomlog.Lease(leases[i].RoomID, leases[i].Session)})
 			}
@@ -182,7 +182,7 @@ func TestARenewalThatWasHeldUpEndsAsIfItHadComeInTime(t *testing.T) {
 		} {
 			at := func(d time.Duration) float64 { return float64(now.Add(d).UnixMilli()) }
 			f.must(f.rdb.ZAdd(f.ctx, f.keys("r").Leases(), redis.Z{Score: at(c.ends), Member: roomlog.Lease("r", "s1")}).Err())
-			lost, sooner, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s1"}}, now.Add(c.sent))
+			lost, sooner, err := f.store.Renew(f.ctx, []room.SessionRef{{RoomID: "r", Session: "s1"}}, now.Add(c.sent))
 			if ends := f.leaseEnds("s1"); len(lost) > 0 || err != nil || ends != at(c.want) || sooner < c.sooner || sooner > c.sooner+patience {
 				f.Fatalf("sent %v ago: ends at %.0f, not %.0f; %v sooner; lost %v, %v", -c.sent, ends, at(c.want), sooner, lost, err)
 			}

@@ -28,7 +28,7 @@ type chunk struct {
 }
 
 // Renew renews leases, in as few round trips as there can be: one for all partitions.
-func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) (lost []room.Lost, sooner time.Duration, err error) {
+func (s *Store) Renew(ctx context.Context, leases []room.SessionRef, sent time.Time) (lost []room.Lost, sooner time.Duration, err error) {
 	latest := ""
 	if !sent.IsZero() {
 		latest = millis(sent.Add(s.rules.Lease + room.SentWithin))
@@ -52,7 +52,7 @@ func (s *Store) Renew(ctx context.Context, leases []room.Lease, sent time.Time) 
 	return lost, sooner, err
 }
 
-func (s *Store) chunks(leases []room.Lease, latest string) []*chunk {
+func (s *Store) chunks(leases []room.SessionRef, latest string) []*chunk {
 	open := make(map[int]*chunk) // by partition
 	var all []*chunk
 	for i, l := range leases {
@@ -73,7 +73,7 @@ func (s *Store) chunks(leases []room.Lease, latest string) []*chunk {
 }
 
 // causes finds out why sessions hold no seat: a question that few ever ask.
-func (s *Store) causes(ctx context.Context, leases []room.Lease, lost []int) ([]room.Lost, error) {
+func (s *Store) causes(ctx context.Context, leases []room.SessionRef, lost []int) ([]room.Lost, error) {
 	if len(lost) == 0 {
 		return nil, nil
 	}

@@ -17,7 +17,7 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 	s := f.store
 	return map[string]func(ctx context.Context) error{
 		"Create": func(ctx context.Context) error {
-			_, err := s.Create(ctx, room.Spec{ID: "new", Epoch: "e", Capacity: 1, Presence: room.Full, EmptyTimeout: time.Hour, RequestID: "q"})
+			_, err := s.Create(ctx, room.Spec{ID: "new", Epoch: "e", Capacity: 1, Presence: room.PresenceFull, EmptyTimeout: time.Hour, RequestID: "q"})
 			return err
 		},
 		"Get":    func(ctx context.Context) error { _, err := s.Get(ctx, "r"); return err },
@@ -35,14 +35,14 @@ func operations(f *fixture) map[string]func(ctx context.Context) error {
 		"Leave":  func(ctx context.Context) error { return s.Leave(ctx, "r", "nobody", wire.ReasonLeft, true) },
 		"Remove": func(ctx context.Context) error { return s.Remove(ctx, "r", "nobody", "") },
 		"Renew": func(ctx context.Context) error {
-			lost, _, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "sa"}}, unsaid)
+			lost, _, err := s.Renew(ctx, []room.SessionRef{{RoomID: "r", Session: "sa"}}, unsaid)
 			if len(lost) > 0 {
 				f.Errorf("lost %+v", lost)
 			}
 			return err
 		},
 		"Renew of a lost one": func(ctx context.Context) error {
-			_, _, err := s.Renew(ctx, []room.Lease{{RoomID: "r", Session: "none"}}, unsaid)
+			_, _, err := s.Renew(ctx, []room.SessionRef{{RoomID: "r", Session: "none"}}, unsaid)
 			return err
 		},
 		"Due":    func(ctx context.Context) error { _, _, err := s.Due(ctx); return err },

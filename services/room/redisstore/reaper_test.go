@@ -223,7 +223,7 @@ func TestOfManyLeasesThatEndTogetherNoneComesBack(t *testing.T) {
 		}
 		f.endLease("r", "s1")
 		f.endLease("r", "s2")
-		lost, _, err := f.store.Renew(f.ctx, []room.Lease{{RoomID: "r", Session: "s0"}, {RoomID: "r", Session: "s1"}, {RoomID: f.neighbour(), Session: "1"}}, unsaid)
+		lost, _, err := f.store.Renew(f.ctx, []room.SessionRef{{RoomID: "r", Session: "s0"}, {RoomID: "r", Session: "s1"}, {RoomID: f.neighbour(), Session: "1"}}, unsaid)
 		f.must(err)
 		slices.SortFunc(lost, func(a, b room.Lost) int { return a.Index - b.Index })
 		if !slices.Equal(lost, []room.Lost{{Index: 1, Cause: room.LeaseEnded}, {Index: 2, Cause: room.LeaseEnded}}) {

@@ -42,7 +42,7 @@ func TestCallsThatShareARunChangeTheirOwnRooms(t *testing.T) {
 			f.Fatal(err)
 		}
 		f.together(rooms, func(id string) error {
-			_, err := f.store.Create(f.ctx, room.Spec{ID: id, Epoch: "e-" + id, Capacity: 3, Presence: room.Full, EmptyTimeout: time.Hour})
+			_, err := f.store.Create(f.ctx, room.Spec{ID: id, Epoch: "e-" + id, Capacity: 3, Presence: room.PresenceFull, EmptyTimeout: time.Hour})
 			return err
 		})
 		listed := func(key func(partition int) string) (ids []string) {

@@ -63,7 +63,7 @@ func (f *fixture) must(err error) {
 func (f *fixture) create(capacity int, change ...func(*room.Spec)) room.Room {
 	f.Helper()
 	spec := room.Spec{
-		ID: "r", Epoch: "e1", Title: "T", Capacity: capacity, Presence: room.Full,
+		ID: "r", Epoch: "e1", Title: "T", Capacity: capacity, Presence: room.PresenceFull,
 		EmptyTimeout: time.Hour, DepartureTimeout: 0,
 	}
 	for _, c := range change {
@@ -75,7 +75,7 @@ func (f *fixture) create(capacity int, change ...func(*room.Spec)) room.Room {
 }
 
 func named(id string) func(*room.Spec)         { return func(s *room.Spec) { s.ID = id } }
-func counting(s *room.Spec)                    { s.Presence = room.Count }
+func counting(s *room.Spec)                    { s.Presence = room.PresenceCount }
 func outlasting(s *room.Spec)                  { s.DepartureTimeout = time.Hour }
 func (f *fixture) keys(id string) roomlog.Keys { return f.layout.Keys(id) }
 

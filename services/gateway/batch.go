@@ -3,6 +3,8 @@ package gateway
 import (
 	"slices"
 	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // What goes out of a shard: the frames that came for a room since the last flush leave in
@@ -51,19 +53,19 @@ type batch struct {
 	tellsOccupied bool // OCCUPANCY is among the frames
 }
 
-// offset says which part of batch is an entry: members that joined in the middle of a
-// batch have it already.
+// offset says which part of batch is an entry, or a GAP for several: members that joined in
+// the middle of a batch have some of them already.
 type offset struct {
-	seq      int64
-	from, to int
+	first, seq int64
+	from, to   int
 }
 
-// put appends a frame that takes the members on to seq.
-func (r *localRoom) put(seq int64, frame []byte) {
+// put appends a frame for the entries from first to seq.
+func (r *localRoom) put(first, seq int64, frame []byte) {
 	r.touch()
 	from := len(r.frames)
 	r.frames = appendFrame(r.frames, frame)
-	r.offsets = append(r.offsets, offset{seq, from, len(r.frames)})
+	r.offsets = append(r.offsets, offset{first, seq, from, len(r.frames)})
 	r.last = seq
 }
 
@@ -133,7 +135,7 @@ func (r *localRoom) sendBatch(m *session) bool {
 	switch {
 	case r.mixed && m.joined.Epoch != r.epoch:
 		return true // of another life of the room
-	case len(r.offsets) > 0 && m.since >= r.offsets[0].seq:
+	case len(r.offsets) > 0 && m.since >= r.offsets[0].first:
 		frames = r.since(m.since)
 	}
 	return len(frames) == 0 || m.sock.send(frames)
@@ -145,8 +147,11 @@ func (b *batch) since(seq int64) []byte {
 	end := 0
 	for _, o := range b.offsets {
 		frames = append(frames, b.frames[end:o.from]...)
-		if o.seq > seq {
+		switch {
+		case o.first > seq:
 			frames = append(frames, b.frames[o.from:o.to]...)
+		case o.seq > seq:
+			frames = appendFrame(frames, wire.GapFrame(seq+1, o.seq))
 		}
 		end = o.to
 	}

@@ -75,12 +75,13 @@ const (
 
 // read reads from the log what may be missing: what comes meanwhile waits.
 func (r *localRoom) read() {
-	if r.reading != readNone {
-		r.again = true
+	if len(r.members) == 0 {
+		r.again = true                       // for the first member, who reads all of it:
+		r.waiting, r.recent = tail{}, tail{} // Redis may have lost what came before
 		return
 	}
-	if len(r.members) == 0 {
-		r.again = true // for the first member
+	if r.reading != readNone {
+		r.again = true
 		return
 	}
 	r.again = false
@@ -91,6 +92,7 @@ func (r *localRoom) read() {
 func (r *localRoom) startRead(delay time.Duration) {
 	r.readNumber++
 	r.reading, r.occupancy.newer = readUnderWay, false
+	r.published = r.newest()
 	s, number, first := r.shard, r.readNumber, r.last+1
 	s.reads.Go(func() {
 		if !pause(s.hub.ctx, delay) {
@@ -103,6 +105,21 @@ func (r *localRoom) startRead(delay time.Duration) {
 			}
 		})
 	})
+}
+
+// newest is the newest seq that is known to have been published in the members' life of the
+// room: that of what waits too, and of a member's JOINED, which may be ahead of both.
+func (r *localRoom) newest() int64 {
+	newest := r.last
+	for _, e := range r.waiting.entries {
+		newest = max(newest, e.Seq)
+	}
+	for _, m := range r.members {
+		if m.joined.Epoch == r.epoch {
+			newest = max(newest, m.since)
+		}
+	}
+	return newest
 }
 
 // readPage reads a log from first on, as far as a page goes, in its turn.
@@ -139,9 +156,11 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	case found.Epoch != r.epoch:
 		r.adopt(found.Epoch)
 		return
-	case found.Last < r.last:
+	case found.Last < r.published:
 		// Redis has lost acknowledged writes: seqs that the members know will be given
-		// to other entries. They come back, and JOINED tells them where the log is.
+		// to other entries. They come back, and JOINED tells them where the log is. What
+		// was kept for those who are joining may be of the log that was: they read anew.
+		r.waiting, r.recent, r.again = tail{}, tail{}, true
 		r.closeWhere(wire.CloseUnavailable, func(*session) bool { return true })
 		return
 	}
@@ -187,8 +206,7 @@ func (r *localRoom) adopt(epoch string) {
 	}
 	r.last = max(r.last, 0)
 	r.storeSentUpTo()
-	if len(r.members) > 0 {
-		r.again = false
+	if r.again = len(r.members) == 0; !r.again { // else for the first member
 		r.startRead(0)
 	}
 }
@@ -223,10 +241,10 @@ func (r *localRoom) enqueueWaiting() {
 // gap tells the members that the entries up to seq will not come.
 func (r *localRoom) gap(seq int64) {
 	from := r.last + 1
-	r.put(seq, wire.GapFrame(from, seq))
+	r.put(from, seq, wire.GapFrame(from, seq))
 	for _, m := range r.members {
 		if m.since < seq && m.joined.Epoch == r.epoch {
-			m.skip(from, seq)
+			m.skip(max(from, m.since+1), seq)
 		}
 	}
 	r.recent = tail{} // has to be without a hole

@@ -27,10 +27,11 @@ type localRoom struct {
 	// How it catches up (catchup.go).
 	waiting    tail // to be given: they wait for a read, for a first member, or until a full batch has gone
 	reading    reading
-	readNumber int  // begun; the answer to any but the last is of no use
-	failing    bool // the last read failed
-	again      bool // something was lost while reading, or before the first member: read once more
-	mixed      bool // members disagree about the epoch; a read will tell
+	published  int64 // newest seq known when the last read began: the log reaches it, or has lost entries
+	readNumber int   // begun; the answer to any but the last is of no use
+	failing    bool  // the last read failed
+	again      bool  // something was lost while reading, or before the first member: read once more
+	mixed      bool  // members disagree about the epoch; a read will tell
 
 	// What goes out next, and when (batch.go).
 	batch
@@ -210,7 +211,7 @@ func (r *localRoom) entry(e roomlog.Entry) {
 
 // enqueue appends an entry to what the members get at the end of this batch.
 func (r *localRoom) enqueue(e roomlog.Entry) {
-	r.put(e.Seq, e.Frame)
+	r.put(e.Seq, e.Seq, e.Frame)
 	if r.joining > 0 {
 		r.recent.add(e)
 	}

@@ -54,6 +54,19 @@ func TestWhatIsGoneFromTheLogIsAGap(t *testing.T) {
 	})
 }
 
+func TestAGapBeginsBehindWhatAMemberHas(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		first := st.join()
+		st.appendMany(5) // on their way
+		m := st.join()   // JOINED says 5
+		events := st.appendMany(5)
+		st.set(func() { st.kept = 3 })
+		st.publish(events[4])
+		st.got(first, string(wire.GapFrame(1, 7)), "E1/8", "E1/9", "E1/10")
+		st.got(m, string(wire.GapFrame(6, 7)), "E1/8", "E1/9", "E1/10")
+	})
+}
+
 func TestWhatIsMissingComesInPages(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.join()

@@ -109,22 +109,23 @@ func (st *stage) release() {
 // step carries out what waits for the shard, as one batch.
 func (st *stage) step() {
 	synctest.Wait()
-	for {
-		st.shard.mu.Lock()
-		batch := st.shard.inbox
-		st.shard.inbox = nil
-		st.shard.mu.Unlock()
-		if len(batch) == 0 {
-			st.shard.flush()
-			synctest.Wait()
-			return
-		}
-		for _, task := range batch {
-			task.do(st.shard)
-		}
-		st.shard.flush()
+	for st.round() {
 		synctest.Wait()
 	}
+	synctest.Wait()
+}
+
+// round carries out what waits for the shard now, and reports whether there was anything.
+func (st *stage) round() bool {
+	st.shard.mu.Lock()
+	batch := st.shard.inbox
+	st.shard.inbox = nil
+	st.shard.mu.Unlock()
+	for _, task := range batch {
+		task.do(st.shard)
+	}
+	st.shard.flush()
+	return len(batch) > 0
 }
 
 func (st *stage) room() *localRoom { return st.shard.rooms["room"] }
@@ -140,6 +141,16 @@ func (st *stage) append() roomlog.Event {
 func (st *stage) appendMany(n int) (events []roomlog.Event) {
 	for range n {
 		events = append(events, st.append())
+	}
+	return events
+}
+
+// anew puts other entries, from this seq to that, into a log that has lost those it had.
+func (st *stage) anew(from, to int64) (events []roomlog.Event) {
+	for seq := from; seq <= to; seq++ {
+		f := []byte(fmt.Sprintf("new/%d", seq))
+		st.set(func() { st.entries = append(st.entries, roomlog.Entry{Seq: seq, Frame: f}) })
+		events = append(events, roomlog.Event{Kind: roomlog.KindMessage, Epoch: st.epoch, Seq: seq, Data: f})
 	}
 	return events
 }

@@ -1,0 +1,85 @@
+package gateway
+
+import (
+	"io"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// Redis comes back with less than it had, as after a crash with appendfsync everysec.
+
+func TestWhoComesBackToALogThatLostEntriesGetsNoneOfThem(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		old := st.join()
+		st.joining() // and not in yet: what is published is kept for it
+		st.publish(st.appendMany(5)...)
+		st.got(old, span("E1", 1, 5)...)
+		st.set(func() { st.entries = st.entries[:2] })
+		st.room().read() // Resubscribed
+		st.got(old, append(span("E1", 1, 5), "close 4503")...)
+
+		back := st.join() // JOINED says 2
+		st.step()
+		st.publish(st.anew(3, 6)...)
+		st.got(back, "new/3", "new/4", "new/5", "new/6")
+	})
+}
+
+// What is lost had made a hole, and waits behind it.
+func TestALogThatLostWhatWaitsSendsMembersBack(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		events := st.appendMany(3)
+		st.publish(events[0])
+		st.step()
+		st.set(func() { st.fault = io.ErrUnexpectedEOF }) // Redis dies
+		st.publish(events[2])                             // a hole: 2 is read, 3 waits
+		synctest.Wait()
+		st.set(func() { st.fault, st.entries = nil, st.entries[:1] }) // it is back, without 2 and 3
+		before := st.reads
+		for range 50 { // not step, which would never end
+			time.Sleep(readRetry)
+			synctest.Wait()
+			st.round()
+		}
+		if n := st.reads - before; n > 3 {
+			t.Errorf("%d reads, one behind the other without a pause", n)
+		}
+		if got := m.tape.frames(); !slices.Equal(got, []string{"E1/1", "close 4503"}) {
+			t.Errorf("got %q", got)
+		}
+		if t.Failed() {
+			st.shard.rooms["room"].remove(m.session) // ends it
+		}
+	})
+}
+
+func TestAMemberAheadOfALogThatLostEntriesIsSentBack(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		st.join()
+		st.appendMany(3) // on their way
+		m := st.join()   // JOINED says 3
+		st.set(func() { st.entries = st.entries[:1] })
+		st.room().read() // Resubscribed
+		st.step()
+		st.publish(st.anew(2, 4)...)
+		st.got(m, "close 4503")
+	})
+}
+
+// Nobody of the new life is here yet when the log tells of it; the entry that led to the read
+// is nobody's.
+func TestTheEntryThatTellsOfANewLifeReachesWhoJoinsIt(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		old := st.join()
+		st.again("E2") // its last seat lapsed: no notice tells of that
+		st.append()
+		m := st.joining() // takes its own seat over, which is published as 'r' alone
+		st.publish(st.append())
+		st.got(old, "close 4442")
+		st.joined(m)
+		st.got(m, "E2/2")
+	})
+}

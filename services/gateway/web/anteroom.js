@@ -222,11 +222,17 @@ export class Anteroom {
   async #request(method, path, headers, body) {
     let response;
     let answer;
+    let text;
+    try {
+      text = body && JSON.stringify(body);
+    } catch (error) {
+      throw new AnteroomError('BAD_REQUEST', error.message);
+    }
     try {
       response = await fetch(new URL(path, this.#base), {
         method,
         headers,
-        body: body && JSON.stringify(body),
+        body: text,
         cache: 'no-store',
         signal: AbortSignal.timeout(TIMEOUT_MS),
       });
@@ -245,7 +251,9 @@ export class Anteroom {
 
 /** An id in a path. The service gives none that would name another address. */
 function segment(id) {
-  if (['', '.', '..'].includes(id)) throw new AnteroomError('BAD_REQUEST', `"${id}" is no id`);
+  if (typeof id !== 'string' || ['', '.', '..'].includes(id) || /\p{Surrogate}/u.test(id)) {
+    throw new AnteroomError('BAD_REQUEST', `"${id}" is no id`);
+  }
   return encodeURIComponent(id);
 }
 

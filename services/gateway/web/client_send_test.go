@@ -81,6 +81,10 @@ func testNoJSON(t *testing.T, s *scripted) {
 	inRoom(s)
 	s.run("harness.send(1n, 'm1')")
 	s.want("failed m1 BAD_REQUEST")
+	for _, id := range []string{"5", "['a']", "''"} {
+		s.run("harness.send('text', %s)", id)
+	}
+	s.want("failed 5 BAD_REQUEST", "failed a BAD_REQUEST", "failed BAD_REQUEST")
 }
 
 func testOthersIDs(t *testing.T, s *scripted) {

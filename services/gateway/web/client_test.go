@@ -54,8 +54,10 @@ func TestAnteroomJS(t *testing.T) {
 		"a backlog stays below the service's burst":                       testBacklog,
 		"a permit whose answer was lost does not lose the seat":           testPermitShownTwice,
 		"silence is a broken connection":                                  testSilence,
+		"the network's return asks who is there":                          testOtherNetwork,
+		"a page that the browser keeps has no seat until it is back":      testPageKept,
 		"an answer that is no JSON is an outage":                          testPortal,
-		"an id that would name another address is refused":                testOtherAddress,
+		"what no call can hold is refused":                                testOtherAddress,
 		"no delay is so long that its timer fires at once":                testLongDelays,
 		"who has no room to store an identity keeps it":                   testStorageFull,
 		"leaving gives the seat up":                                       testLeave,
@@ -205,10 +207,13 @@ func testPortal(t *testing.T, s *scripted) {
 func testOtherAddress(t *testing.T, s *scripted) {
 	const ask = `import('/anteroom.js').then(({ Anteroom }) => {
 		const anteroom = new Anteroom();
-		const calls = [anteroom.getRoom(''), anteroom.reserve('.'), anteroom.cancel({ roomId: 'r', permit: '..' })];
+		const calls = [
+			anteroom.getRoom(''), anteroom.reserve('.'), anteroom.cancel({ roomId: 'r', permit: '..' }),
+			anteroom.getRoom(), anteroom.getRoom('\ud83d'), anteroom.createRoom({ capacity: 2n }),
+		];
 		return Promise.all(calls.map((call) => call.then(() => 'answered', ({ code }) => code)));
-	}).then((codes) => codes.join(' '))`
-	if got := eval[string](s, ask); got != "BAD_REQUEST BAD_REQUEST BAD_REQUEST" {
+	}).then((codes) => [...new Set(codes)].join(' '))`
+	if got := eval[string](s, ask); got != "BAD_REQUEST" {
 		t.Errorf("got %s", got)
 	}
 }
@@ -405,6 +410,40 @@ func testSilence(t *testing.T, s *scripted) {
 	c.gone()
 	c = comesBack(s)
 	c.after("e", 4)
+}
+
+func testOtherNetwork(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.advance(time.Second)
+	s.run("dispatchEvent(new Event('online'))")
+	if f := c.next(); f.Type != wire.TypePing {
+		t.Fatalf("the client sent %s", f.Type)
+	}
+	s.advance(4 * time.Second)
+	c.gone()
+	comesBack(s)
+}
+
+func testPageKept(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: false }))") // as any page is, at first
+	s.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+	c.gone()
+	if c.closed != websocket.StatusNormalClosure {
+		t.Fatalf("closed with %d", c.closed)
+	}
+	s.want("reconnecting 0")
+	opened := eval[int](s, "harness.dialed()")
+	s.run("dispatchEvent(new Event('online'))") // which is not for a page that nobody sees
+	if n := s.advance(time.Hour); n != opened {
+		t.Fatalf("%d sockets were opened meanwhile", n-opened)
+	}
+	s.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+	c = s.socket()
+	c.after("e", 4)
+	c.joined("e", 5, true)
+	c.put(says(5, "u_bob", "missed"))
+	s.want("joined 5 again", "message 5 missed")
 }
 
 func testLeave(t *testing.T, s *scripted) {

@@ -281,6 +281,7 @@ function showMember(node, member, own) {
   node.dataset.userId = member.userId;
   setText(node.querySelector('.avatar'), [...name][0].toUpperCase());
   setText(node.querySelector('.name'), name);
+  node.querySelector('.name').title = name; // a long one is cut off
   setText(node.querySelector('.you'), own ? 'you' : '');
 }
 

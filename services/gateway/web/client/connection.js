@@ -33,6 +33,9 @@ const DRAIN_MAX_MS = 86_400_000;
  *
  * Entries come once each, in the order of `seq`. `replayed` marks those missed
  * while away that the roster counts already.
+ *
+ * A page that is left and kept by the browser (its back/forward cache) gives the seat up;
+ * shown again, it joins again with what was missed.
  */
 export class RoomConnection extends EventTarget {
   #client;
@@ -66,7 +69,12 @@ export class RoomConnection extends EventTarget {
   #userIds = new Set();
   // Whether the ids of messages sent before still protect from doubles.
   #idsKnown = true;
-  #onOnline = () => this.#hurry('The network is back.');
+  #onOnline = () => {
+    this.#link?.check();
+    this.#hurry('The network is back.');
+  };
+  #onPageHide = (event) => { if (event.persisted) this.#pageLeft(); };
+  #onPageShow = (event) => { if (event.persisted) this.#pageBack(); };
 
   /**
    * @param {object} client what `Anteroom` gives: identity(), keepIdentity(), forgetIdentity(), socketUrl(), cancel()
@@ -82,6 +90,8 @@ export class RoomConnection extends EventTarget {
     this.#log = new RoomLog(after);
     this.#outbox = new Outbox((frame) => this.#link?.sendText(frame));
     globalThis.addEventListener?.('online', this.#onOnline);
+    globalThis.addEventListener?.('pagehide', this.#onPageHide);
+    globalThis.addEventListener?.('pageshow', this.#onPageShow);
     // Listeners are added after the constructor returns, so nothing is told before.
     queueMicrotask(() => {
       if (this.#state === 'closed') return;
@@ -110,7 +120,8 @@ export class RoomConnection extends EventTarget {
    * together keep their order, unless the server refuses some for now (RATE_LIMITED, UNAVAILABLE):
    * who needs it then awaits each.
    * @param {any} body any JSON value; the frame may have 16 KiB unless the server allows more
-   * @param {{id?: string}} [options] the id that marks retries, 1–64 characters; one that waits already is not sent again
+   * @param {{id?: string}} [options] the id that marks retries, 1–64 characters; one that waits already is not sent again,
+   *   and one that was answered on this connection is not answered a second time
    * @returns {Promise<object>} the MESSAGE frame as the room got it, with `seq` and `time`
    * @throws {AnteroomError} as rejection: BAD_REQUEST and the like when refused, CLOSED when it was
    *   never sent, UNCONFIRMED when it may have been delivered, RATE_LIMITED when 1,000 messages
@@ -118,8 +129,8 @@ export class RoomConnection extends EventTarget {
    */
   send(body, { id = messageId() } = {}) {
     if (this.#state === 'closed') return Promise.reject(ended(this.#end));
-    if (id === '' || [...id].length > 64) {
-      return Promise.reject(new AnteroomError('BAD_REQUEST', 'an id has 1 to 64 characters'));
+    if (typeof id !== 'string' || id === '' || [...id].length > 64 || /\p{Surrogate}/u.test(id)) {
+      return Promise.reject(new AnteroomError('BAD_REQUEST', 'an id is a string of 1 to 64 characters'));
     }
     let frame;
     try {
@@ -137,7 +148,8 @@ export class RoomConnection extends EventTarget {
   }
 
   /**
-   * Gives the seat up.
+   * Gives the seat up. Without a connection it cannot: then the seat goes with the rest of
+   * its lease.
    * @returns {Promise<void>} resolved when the connection is closed, after 3 s at the latest
    */
   leave() {
@@ -184,7 +196,7 @@ export class RoomConnection extends EventTarget {
     const link = new Link(this.#client.socketUrl(), {
       open: () => this.#opened(link, identity),
       frame: (frame) => this.#receive(link, frame),
-      close: (code, reason) => this.#dropped(link, code, reason),
+      close: (code) => this.#dropped(link, code),
     });
     this.#opening = link;
   }
@@ -314,6 +326,19 @@ export class RoomConnection extends EventTarget {
     if (refused) this.#emit('error', { code, detail, id, retrying: refused.retrying });
   }
 
+  /** The browser keeps the page, for hours perhaps, and its socket would keep the seat. */
+  #pageLeft() {
+    if (this.#leaving || this.#state === 'closed') return;
+    this.#stopDialing(1000);
+    this.#link?.drop(1000);
+    if (this.#link) this.#unlink();
+    this.#tell('reconnecting', 'The page was left.', { delayMs: 0 });
+  }
+
+  #pageBack() {
+    if (this.#state === 'reconnecting' && !this.#link && !this.#timer) this.#dial();
+  }
+
   /** Opens a second connection after a while and lets the first go once that is joined. */
   #move(delayMs, reason) {
     if (this.#leaving || this.#opening) return;
@@ -409,6 +434,8 @@ export class RoomConnection extends EventTarget {
     this.#link?.drop(1000);
     this.#link = null;
     globalThis.removeEventListener?.('online', this.#onOnline);
+    globalThis.removeEventListener?.('pagehide', this.#onPageHide);
+    globalThis.removeEventListener?.('pageshow', this.#onPageShow);
     const name = this.#leaving ? 'LEFT' : closeName(code);
     this.#end = name;
     const reason = this.#leaving ? closeWords(1000) : closeWords(code);

@@ -3,6 +3,7 @@
 const JOIN_DEADLINE_MS = 15_000;
 const QUIET_MS = 30_000;
 const PONG_DEADLINE_MS = 10_000;
+const CHANGED_DEADLINE_MS = 4_000;
 
 /**
  * The code a link is given up with when the seat shall stay: 1000 would free
@@ -24,7 +25,7 @@ export class Link {
   /**
    * @param {string} url
    * @param {{open: () => void, frame: (frame: object) => void,
-   *   close: (code: number, reason: string) => void}} handlers
+   *   close: (code: number) => void}} handlers
    */
   constructor(url, handlers) {
     this.#handlers = handlers;
@@ -33,8 +34,8 @@ export class Link {
       if (!this.#ended) handlers.open();
     };
     this.#socket.onmessage = (event) => this.#receive(event.data);
-    this.#socket.onclose = (event) => this.#end(event.code, event.reason);
-    this.#timer = setTimeout(() => this.#lost('no answer to JOIN'), JOIN_DEADLINE_MS);
+    this.#socket.onclose = (event) => this.#end(event.code);
+    this.#timer = setTimeout(() => this.#lost(), JOIN_DEADLINE_MS);
   }
 
   /** Sends a frame; one that the socket cannot take any more is dropped. */
@@ -77,26 +78,36 @@ export class Link {
       this.#timer = setTimeout(() => this.#checkQuiet(), left);
       return;
     }
+    this.#ask(PONG_DEADLINE_MS);
+  }
+
+  /** Asks now whether somebody answers, where the network may be another one. */
+  check() {
+    clearTimeout(this.#timer);
+    this.#ask(CHANGED_DEADLINE_MS);
+  }
+
+  #ask(deadlineMs) {
     // Counted from the PING, not from the last frame: a laptop that slept
     // finds its timers late, and its connection perhaps alive.
     const pingedAt = Date.now();
     this.send({ type: 'PING' });
     this.#timer = setTimeout(() => {
-      if (this.#heardAt < pingedAt) this.#lost('no answer to PING');
+      if (this.#heardAt < pingedAt) this.#lost();
       else this.#checkQuiet();
-    }, PONG_DEADLINE_MS);
+    }, deadlineMs);
   }
 
-  #lost(reason) {
+  #lost() {
     this.#socket.close(KEEP_SEAT);
-    this.#end(1006, reason);
+    this.#end(1006);
   }
 
-  #end(code, reason) {
+  #end(code) {
     if (this.#ended) return;
     this.#ended = true;
     clearTimeout(this.#timer);
-    this.#handlers.close(code, reason);
+    this.#handlers.close(code);
   }
 }
 

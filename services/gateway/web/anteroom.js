@@ -252,7 +252,9 @@ export class Anteroom {
 /** An id in a path. The service gives none that would name another address. */
 function segment(id) {
   if (typeof id !== 'string' || ['', '.', '..'].includes(id) || /\p{Surrogate}/u.test(id)) {
-    throw new AnteroomError('BAD_REQUEST', `"${id}" is no id`);
+    // Not every value can stand in a text.
+    const named = typeof id === 'string' ? `"${id}"` : `a value of type ${typeof id}`;
+    throw new AnteroomError('BAD_REQUEST', `${named} is no id`);
   }
   return encodeURIComponent(id);
 }

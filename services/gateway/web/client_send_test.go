@@ -81,10 +81,12 @@ func testNoJSON(t *testing.T, s *scripted) {
 	inRoom(s)
 	s.run("harness.send(1n, 'm1')")
 	s.want("failed m1 BAD_REQUEST")
-	for _, id := range []string{"5", "['a']", "''"} {
+	for _, id := range []string{"5", "['a']", "''", "null", `'\ud83d'`, "'a'.repeat(65)"} {
 		s.run("harness.send('text', %s)", id)
+		if got := eval[string](s, "harness.next()"); !strings.HasPrefix(got, "failed ") || !strings.HasSuffix(got, " BAD_REQUEST") {
+			t.Errorf("with %s as id the application was told %q", id, got)
+		}
 	}
-	s.want("failed 5 BAD_REQUEST", "failed a BAD_REQUEST", "failed BAD_REQUEST")
 }
 
 func testOthersIDs(t *testing.T, s *scripted) {

@@ -56,6 +56,7 @@ func TestAnteroomJS(t *testing.T) {
 		"silence is a broken connection":                                  testSilence,
 		"the network's return asks who is there":                          testOtherNetwork,
 		"a page that the browser keeps has no seat until it is back":      testPageKept,
+		"its return cuts no delay that the server asked for":              testPageKeptWhileTold,
 		"an answer that is no JSON is an outage":                          testPortal,
 		"what no call can hold is refused":                                testOtherAddress,
 		"no delay is so long that its timer fires at once":                testLongDelays,
@@ -209,7 +210,7 @@ func testOtherAddress(t *testing.T, s *scripted) {
 		const anteroom = new Anteroom();
 		const calls = [
 			anteroom.getRoom(''), anteroom.reserve('.'), anteroom.cancel({ roomId: 'r', permit: '..' }),
-			anteroom.getRoom(), anteroom.getRoom('\ud83d'), anteroom.createRoom({ capacity: 2n }),
+			anteroom.getRoom(), anteroom.getRoom(Symbol()), anteroom.getRoom('\ud83d'), anteroom.createRoom({ capacity: 2n }),
 		];
 		return Promise.all(calls.map((call) => call.then(() => 'answered', ({ code }) => code)));
 	}).then((codes) => [...new Set(codes)].join(' '))`
@@ -424,10 +425,16 @@ func testOtherNetwork(t *testing.T, s *scripted) {
 	comesBack(s)
 }
 
+// What a page is told when the browser keeps it, and when it shows it again.
+const (
+	pageHide = "dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))"
+	pageShow = "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
+)
+
 func testPageKept(t *testing.T, s *scripted) {
 	c := inRoom(s)
 	s.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: false }))") // as any page is, at first
-	s.run("dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+	s.run(pageHide)
 	c.gone()
 	if c.closed != websocket.StatusNormalClosure {
 		t.Fatalf("closed with %d", c.closed)
@@ -438,12 +445,41 @@ func testPageKept(t *testing.T, s *scripted) {
 	if n := s.advance(time.Hour); n != opened {
 		t.Fatalf("%d sockets were opened meanwhile", n-opened)
 	}
-	s.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+	s.run(pageShow)
 	c = s.socket()
 	c.after("e", 4)
 	c.joined("e", 5, true)
 	c.put(says(5, "u_bob", "missed"))
 	s.want("joined 5 again", "message 5 missed")
+	s.run("harness.leave()")
+	c.next()
+	c.close(1000)
+	s.want("closed 1000 LEFT", "left")
+	opened = eval[int](s, "harness.dialed()")
+	s.run(pageHide + ";" + pageShow)
+	if n := s.advance(time.Minute); n != opened {
+		t.Error("a connection that had ended came back")
+	}
+}
+
+func testPageKeptWhileTold(t *testing.T, s *scripted) {
+	s.refuse <- 429
+	s.run("harness.join({})")
+	s.want("reconnecting 7250")
+	s.run("harness.keepIdentity(%q)", me)
+	s.run(pageHide)
+	s.want("reconnecting 0")
+	s.advance(time.Second)
+	s.run(pageShow)
+	s.want("reconnecting 6500") // what is left of 7 s, and half of 1 s
+	s.dialsAfter(6500 * time.Millisecond)
+	c := s.socket()
+	s.run(pageHide) // before it is joined
+	c.gone()
+	s.want("reconnecting 0")
+	s.run(pageShow)
+	s.socket().joined("e", 1, false)
+	s.want("joined 1")
 }
 
 func testLeave(t *testing.T, s *scripted) {

@@ -336,7 +336,10 @@ export class RoomConnection extends EventTarget {
   }
 
   #pageBack() {
-    if (this.#state === 'reconnecting' && !this.#link && !this.#timer) this.#dial();
+    if (this.#state !== 'reconnecting' || this.#link || this.#timer) return;
+    // A delay that the server asked for goes on while the page is away.
+    if (Date.now() < this.#earliest) this.#dialLater('The page is back.');
+    else this.#dial();
   }
 
   /** Opens a second connection after a while and lets the first go once that is joined. */

@@ -29,6 +29,7 @@ func TestPage(t *testing.T) {
 		"a page of another origin may import the client":    testOtherOrigin,
 		"a name that cannot be seen is none":                testBlankName,
 		"a long name breaks where the window is narrow":     testLongName,
+		"on a telephone, more than are named is one line":   testManyOnTelephone,
 		"nobody sits in a room that is gone":                testRoomGone,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, site.open(t)) })
@@ -174,6 +175,22 @@ func testLongName(t *testing.T, s *scripted) {
 	c.put(fmt.Appendf(nil, `{"type":"MESSAGE","seq":5,"from":{"userId":"u_w","nickname":%q},"body":"hi"}`, name))
 	s.until("$('.message')")
 	s.is("$('#messages').scrollWidth <= $('#messages').clientWidth")
+}
+
+func testManyOnTelephone(t *testing.T, s *scripted) {
+	s.do(chromedp.EmulateViewport(390, 844))
+	defer s.do(chromedp.EmulateReset())
+	s.enter()
+	c := s.socket()
+	others := make([]string, 300)
+	for i := range others {
+		others[i] = fmt.Sprintf("u_%03d", i)
+	}
+	c.joined("e", 3, false, others...)
+	s.until("$('#members-hint').checkVisibility()")
+	s.is("$('#members-hint').textContent === 'and 101 more'")
+	s.is("$('#members-hint').clientHeight < 2 * parseFloat(getComputedStyle($('#members-hint')).lineHeight)")
+	s.is("$('#members-hint').scrollWidth <= $('#members-hint').clientWidth && document.documentElement.scrollWidth === 390")
 }
 
 func testOtherOrigin(t *testing.T, s *scripted) {

@@ -59,6 +59,17 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	bob.pictures("room")
 	bob.wantNoScrolling()
 
+	// A page that the browser keeps for its Back button has no seat meanwhile.
+	bob.persisted("pagehide")
+	ann.want("#messages", "Bob left")
+	v.wantOccupied(t, roomID, 1)
+	ann.say("Where is Bob?")
+	bob.persisted("pageshow")
+	bob.wantState("open")
+	bob.want("#messages", "Where is Bob?")
+	bob.say("Back again")
+	ann.want("#messages", "Back again")
+
 	ann.run(chromedp.Click(chromedp.CSS("#leave")), chromedp.WaitVisible(chromedp.CSS("#create-form")))
 	bob.want("#messages", "Ann left")
 	bob.wantNot("#members", "Ann")
@@ -106,6 +117,12 @@ func (tab *tab) say(message string) {
 	tab.t.Helper()
 	tab.run(chromedp.SendKeys(chromedp.CSS("#message-input"), message), chromedp.Click(chromedp.CSS("#send")))
 	tab.wantNone("#messages .pending") // the echo came
+}
+
+// persisted tells the page that it is left or shown again, and kept by the browser between.
+func (tab *tab) persisted(event string) {
+	tab.t.Helper()
+	tab.run(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("dispatchEvent(new PageTransitionEvent(%q, { persisted: true }))", event)))
 }
 
 // wantState waits for the state of the connection that the page shows.

@@ -89,8 +89,6 @@ func leaveReplica(ctx context.Context, rdb Redis) {
 
 func fail(calls []*Call, err error) {
 	for _, c := range calls {
-		cmd := redis.NewCmd(context.Background())
-		cmd.SetErr(err)
-		c.Done(cmd)
+		c.Done(answerOf(context.Background(), err))
 	}
 }

@@ -126,6 +126,9 @@ func (r *Runner) Run(ctx context.Context, script *Script, keys []string, args ..
 // Wait is Go for a caller that waits; c.Done is not called. The script may be run though
 // ctx ended first, but not if that was before it was sent.
 func (r *Runner) Wait(ctx context.Context, c *Call) *redis.Cmd {
+	if err := ctx.Err(); err != nil {
+		return answerOf(ctx, err)
+	}
 	done := make(chan *redis.Cmd, 1)
 	c.ctx, c.Done = ctx, func(cmd *redis.Cmd) { done <- cmd }
 	r.Go(c)
@@ -133,10 +136,14 @@ func (r *Runner) Wait(ctx context.Context, c *Call) *redis.Cmd {
 	case cmd := <-done:
 		return cmd
 	case <-ctx.Done():
-		cmd := redis.NewCmd(ctx)
-		cmd.SetErr(ctx.Err())
-		return cmd
+		return answerOf(ctx, ctx.Err())
 	}
+}
+
+func answerOf(ctx context.Context, err error) *redis.Cmd {
+	cmd := redis.NewCmd(ctx)
+	cmd.SetErr(err)
+	return cmd
 }
 
 func (r *Runner) work() {

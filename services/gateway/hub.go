@@ -33,7 +33,7 @@ type hub struct {
 	readLog func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error)
 
 	mu    sync.RWMutex
-	rooms map[string]*headcount // those followed: exactly those with presence.total > 0
+	rooms map[string]*headcount // those followed: exactly those with headcount.total > 0
 }
 
 // headcount is how many sessions of a room there are, in all, in each group and on each
@@ -44,7 +44,7 @@ type headcount struct {
 	byShard []int
 }
 
-// takeGroup takes a takeGroup in the first group that has one.
+// takeGroup takes a place in the first group that has one.
 func (p *headcount) takeGroup() (group int) {
 	if group = slices.IndexFunc(p.groups, func(n int) bool { return n < groupSize }); group < 0 {
 		group = len(p.groups)

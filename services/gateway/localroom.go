@@ -101,13 +101,16 @@ func (r *localRoom) include(m *session) {
 
 // addFirst begins with the first member, whose JOINED says where.
 func (r *localRoom) addFirst(m *session) {
+	again := r.again || r.reading != readNone
 	entries := append(r.recent.take(), r.waiting.take()...)
+	if again { // of a log that may have lost them: they are read
+		entries = nil
+	}
 	if r.epoch != m.joined.Epoch {
 		entries = nil
 		r.occupancy.forget()
 	}
 	r.occupancy.begin(m)
-	again := r.again || r.reading != readNone
 	if r.epoch == m.joined.Epoch && m.since < r.last && (len(entries) == 0 || entries[0].Seq > m.since+1) {
 		again = true // the members before it were further on, by what is not remembered
 	}

@@ -27,6 +27,35 @@ func TestWhoComesBackToALogThatLostEntriesGetsNoneOfThem(t *testing.T) {
 	})
 }
 
+// The last member goes while the room still reads, so that nobody is here whom the answer ends.
+func TestWhoJoinsAReadOfALogThatLostEntriesGetsNoneOfThem(t *testing.T) {
+	for name, answered := range map[string]bool{"before its answer": false, "behind its answer": true} {
+		t.Run(name, func(t *testing.T) {
+			onStage(t, func(t *testing.T, st *stage) {
+				old := st.join()
+				st.joining() // and not in yet: what is published is kept for it
+				st.publish(st.appendMany(5)...)
+				st.step()
+				st.set(func() { st.entries = st.entries[:2] })
+				st.hold()
+				st.room().read() // Resubscribed
+				st.room().remove(old.session)
+				if answered {
+					st.release()
+					st.step()
+				}
+				m := st.join() // JOINED says 2
+				if !answered {
+					st.release()
+				}
+				st.step()
+				st.publish(st.anew(3, 6)...)
+				st.got(m, "new/3", "new/4", "new/5", "new/6")
+			})
+		})
+	}
+}
+
 // What is lost had made a hole, and waits behind it.
 func TestALogThatLostWhatWaitsSendsMembersBack(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {

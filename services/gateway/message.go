@@ -110,7 +110,7 @@ func (s *session) chaseEcho(now time.Duration) bool {
 	return now-sent >= wire.EchoTimeout
 }
 
-// sentUpTo is the seq up to which this session was sentUpTo the log.
+// sentUpTo is the seq up to which this session was sent the log.
 func (s *session) sentUpTo() int64 {
 	if r := s.room.Load(); r != nil {
 		return r.sentUpTo.Load()

@@ -10,6 +10,16 @@ import (
 
 // Redis comes back with less than it had, as after a crash with appendfsync everysec.
 
+func TestLogThatLostEntriesSendsMembersBack(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		m := st.join()
+		st.publish(st.appendMany(5)...)
+		st.set(func() { st.entries = st.entries[:2] })
+		st.room().read()
+		st.got(m, append(span("E1", 1, 5), "close 4503")...)
+	})
+}
+
 func TestWhoComesBackToALogThatLostEntriesGetsNoneOfThem(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		old := st.join()

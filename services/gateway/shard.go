@@ -26,6 +26,7 @@ type shard struct {
 
 	// Owned by the shard's goroutine.
 	rooms  map[string]*localRoom
+	tasks  []task       // being done; the other of two slices that take turns as inbox
 	dirty  []*localRoom // with frames to be sent
 	spare  []*localRoom // the other of two slices that take turns as dirty
 	unused []batch      // memory that no room has at the moment
@@ -78,7 +79,6 @@ func (s *shard) signal() {
 // serve works until ctx ends, then waits for the reads it started.
 func (s *shard) serve(ctx context.Context) {
 	defer s.reads.Wait()
-	var batch []task
 	rested := time.NewTimer(0) // fires when a dirty room has rested
 	defer rested.Stop()
 	for {
@@ -88,35 +88,41 @@ func (s *shard) serve(ctx context.Context) {
 		case <-s.wake:
 		case <-rested.C:
 		}
-		var missed map[string]bool
-		s.mu.Lock()
-		unheard := s.unheard
-		s.unheard = false
-		batch, s.inbox = s.inbox, batch[:0]
-		if len(s.missed) > 0 {
-			missed, s.missed = s.missed, make(map[string]bool)
-		}
-		s.mu.Unlock()
-		for _, t := range batch {
-			if t.do != nil {
-				t.do(s)
-			} else if r := s.rooms[t.roomID]; r != nil {
-				r.event(t.event)
-			}
-		}
-		if unheard {
-			s.hub.noticesLost()
-		}
-		for roomID := range missed {
-			if r := s.rooms[roomID]; r != nil {
-				r.read()
-			}
-		}
-		if rest := s.flush(); rest > 0 {
+		if rest := s.work(); rest > 0 {
 			rested.Reset(rest)
 		}
-		clear(batch) // lets go of frames and closures
 	}
+}
+
+// work does what is in the inbox, then sends what came of it. It returns how long the first
+// of those rooms rests that flush left for later, 0 if there is none.
+func (s *shard) work() (rest time.Duration) {
+	var missed map[string]bool
+	s.mu.Lock()
+	unheard := s.unheard
+	s.unheard = false
+	s.tasks, s.inbox = s.inbox, s.tasks[:0]
+	if len(s.missed) > 0 {
+		missed, s.missed = s.missed, make(map[string]bool)
+	}
+	s.mu.Unlock()
+	for _, t := range s.tasks {
+		if t.do != nil {
+			t.do(s)
+		} else if r := s.rooms[t.roomID]; r != nil {
+			r.event(t.event)
+		}
+	}
+	clear(s.tasks) // lets go of frames and closures
+	if unheard {
+		s.hub.noticesLost()
+	}
+	for roomID := range missed {
+		if r := s.rooms[roomID]; r != nil {
+			r.read()
+		}
+	}
+	return s.flush()
 }
 
 // open prepares for a join: what is published from now on is remembered.

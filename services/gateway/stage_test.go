@@ -117,15 +117,8 @@ func (st *stage) step() {
 
 // round carries out what waits for the shard now, and reports whether there was anything.
 func (st *stage) round() bool {
-	st.shard.mu.Lock()
-	batch := st.shard.inbox
-	st.shard.inbox = nil
-	st.shard.mu.Unlock()
-	for _, task := range batch {
-		task.do(st.shard)
-	}
-	st.shard.flush()
-	return len(batch) > 0
+	st.shard.work()
+	return len(st.shard.tasks) > 0
 }
 
 func (st *stage) room() *localRoom { return st.shard.rooms["room"] }

@@ -7,33 +7,33 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// What goes out of a shard: the frames that came for a room since the last flush leave in
-// one write a member. How long a room rests between two flushes stands here.
+// This file is about what a shard sends. The frames that came for a room since its last flush
+// go out in one write per member. Between two flushes a room may rest.
 
 const (
-	// A room with many members here rests after each flush, so that what comes meanwhile
-	// goes out in one write a member. A write costs 9 µs, and what is added to it 0.4 µs: so
-	// a hot room costs less the hotter it is, and leaves most of its shard to the others. A
-	// room that is calm never waits.
-	manyMembers = 20                     // fewer, and a room does not rest
-	busyWrite   = 30 * time.Microsecond  // of rest for each of them,
+	// A room with many members on this shard rests after each flush, so that what comes meanwhile
+	// goes out in one write per member. A write costs 9 µs, and a frame added to it 0.4 µs. So the
+	// hotter a room is, the less its messages cost, and most of the shard's time is left to other
+	// rooms. In a calm room no message waits.
+	manyMembers = 20                     // a room with fewer does not rest
+	busyWrite   = 30 * time.Microsecond  // of rest for each member,
 	busyRest    = 5 * time.Millisecond   // at most
-	hotBatch    = 4                      // entries in a flush from which on a room is hot: nobody reads so fast
-	hotWrite    = 150 * time.Microsecond // of rest for each member then,
+	hotBatch    = 4                      // a flush of this many entries makes the room hot: nobody reads so fast
+	hotWrite    = 150 * time.Microsecond // of rest for each member of a hot room,
 	hotRest     = 15 * time.Millisecond  // at most
-	fullBatch   = 64 << 10               // bytes with which a room does not rest on
+	fullBatch   = 64 << 10               // bytes; a batch of this size ends the rest
 
-	// What comes in one go and is more than that, as behind a time in which this process
-	// stood still, goes out a piece at a time, so that nobody who reads is called slow.
-	pieceRest  = 50 * time.Millisecond // until the next one, at most,
-	pieceLook  = time.Millisecond      // or until everybody was seen to have taken the last;
-	piecesMost = time.Second           // and after that, nobody is waited for
+	// If more than fullBatch is to be sent at once, for example after this process was stalled, it
+	// goes out in pieces, so that no member who reads is closed as a slow reader.
+	pieceRest  = 50 * time.Millisecond // until the next piece, at most,
+	pieceLook  = time.Millisecond      // or until all members have taken the last one, checked this often;
+	piecesMost = time.Second           // after this time, members are not waited for
 
-	smallBatch = 512 // bytes of a batch's memory at first
-	mostUnused = 64  // batches whose memory is kept for the next rooms
+	smallBatch = 512 // initial capacity of a batch in bytes
+	mostUnused = 64  // batches whose memory a shard keeps for reuse
 )
 
-// restAfter is how long a room rests after a flush.
+// restAfter returns how long a room rests after a flush.
 func restAfter(members, entries int) time.Duration {
 	switch {
 	case members < manyMembers:
@@ -45,22 +45,22 @@ func restAfter(members, entries int) time.Duration {
 	}
 }
 
-// batch is frames that go to the members in one write each. A room has the memory for
-// it only as long as there are some: most rooms are silent most of the time.
+// batch holds the frames that go to each member in one write. A room has memory for it only
+// while there are frames, since most rooms are silent most of the time.
 type batch struct {
 	frames        []byte
 	offsets       []offset
-	tellsOccupied bool // OCCUPANCY is among the frames
+	tellsOccupied bool // the frames include OCCUPANCY
 }
 
-// offset says which part of batch is an entry, or a GAP for several: members that joined in
-// the middle of a batch have some of them already.
+// offset says which bytes of a batch are an entry, or a GAP for several entries. It is needed
+// for members that joined in the middle of a batch and have some of the entries already.
 type offset struct {
 	first, seq int64
 	from, to   int
 }
 
-// put appends a frame for the entries from first to seq.
+// put appends a frame for the entries from first to seq to the batch.
 func (r *localRoom) put(first, seq int64, frame []byte) {
 	r.touch()
 	from := len(r.frames)
@@ -81,7 +81,8 @@ func (r *localRoom) touch() {
 
 func (b *batch) full() bool { return len(b.frames) >= fullBatch }
 
-// early reports whether the room need not rest on.
+// early reports whether the room's rest may end now: the batch is full or, while pieces are
+// sent, all members have taken the last one.
 func (r *localRoom) early() bool {
 	if r.pieces {
 		return !slices.ContainsFunc(r.members, func(m *session) bool { return m.sock.waits() })
@@ -89,8 +90,8 @@ func (r *localRoom) early() bool {
 	return r.full()
 }
 
-// flush sends the batch, and begins the next one with what did not fit. A session whose
-// lease has ended gets nothing any more.
+// flush sends the batch to the members and begins the next one with what did not fit. A
+// session whose lease has ended gets nothing any more.
 func (r *localRoom) flush(now time.Duration) {
 	if r.tellsOccupied {
 		r.occupancy.at = now
@@ -125,7 +126,8 @@ func (r *localRoom) flush(now time.Duration) {
 	}
 }
 
-// rests is how long the room rests on, if at all. Any goroutine may ask.
+// rests returns how much longer the room rests; it is not positive if the room does not rest.
+// Any goroutine may call it.
 func (r *localRoom) rests(now time.Duration) time.Duration {
 	return time.Duration(r.restUntil.Load()) - now
 }
@@ -134,14 +136,14 @@ func (r *localRoom) sendBatch(m *session) bool {
 	frames := r.frames
 	switch {
 	case r.mixed && m.joined.Epoch != r.epoch:
-		return true // of another life of the room
+		return true // the batch is of the other epoch
 	case len(r.offsets) > 0 && m.since >= r.offsets[0].first:
 		frames = r.since(m.since)
 	}
 	return len(frames) == 0 || m.sock.send(frames)
 }
 
-// since is the batch's frames without the entries up to a seq.
+// since returns the batch's frames without the entries up to seq.
 func (b *batch) since(seq int64) []byte {
 	var frames []byte
 	end := 0
@@ -158,8 +160,8 @@ func (b *batch) since(seq int64) []byte {
 	return append(frames, b.frames[end:]...)
 }
 
-// flush sends each room's frames to its members, one write each. It answers with how
-// long the first of those rooms rests that it left for later, 0 where there is none.
+// flush flushes the dirty rooms whose rest is over. It returns how soon it must be called
+// again for the others, 0 if there are none.
 func (s *shard) flush() (rest time.Duration) {
 	now := s.hub.clock()
 	dirty := s.dirty
@@ -204,14 +206,15 @@ func (s *shard) lend() batch {
 	return b
 }
 
-// giveBack takes it back for the next room, unless there is much of it.
+// giveBack keeps the memory of a batch for the next room, unless it is large or there is
+// enough.
 func (s *shard) giveBack(b batch) {
 	if b.frames != nil && cap(b.frames) <= pieceSize && len(s.unused) < mostUnused {
 		s.unused = append(s.unused, batch{frames: b.frames[:0], offsets: b.offsets[:0]})
 	}
 }
 
-// sendNow sends what came before a close.
+// sendNow sends the members what came before a close, whether or not the room rests.
 func (r *localRoom) sendNow() {
 	for len(r.frames) > 0 {
 		r.flush(r.shard.hub.clock())

@@ -11,20 +11,20 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// How a local room catches up with the log: a hole, a break of the subscription, an
-// inbox that was full, and members of two lives of the room all lead to a read, behind
-// which what came meanwhile is given.
+// This file is about how a local room catches up with the log. A hole, a broken subscription,
+// a full inbox and members of two epochs all lead to a read of the log. What is published
+// meanwhile waits, and is given to the members after what was read.
 
 const (
-	maxTail      = 4096    // entries that a local room remembers for those who are joining,
-	maxTailBytes = 2 << 20 // and bytes
+	maxTail      = 4096    // entries that a tail holds at most,
+	maxTailBytes = 2 << 20 // and bytes of their frames
 	readTimeout  = 3 * time.Second
 	readRetry    = 200 * time.Millisecond
-	maxReads     = 32 // at a time: after a break, every room wants one
+	maxReads     = 32 // at a time: after a break of the subscription, every room needs one
 )
 
-// tail is the newest of a room's entries. Where there are too many, the older half is
-// forgotten: it can be read from the log.
+// tail holds the newest of a room's entries. When it is full, it drops the older half, which
+// can be read from the log.
 type tail struct {
 	entries []roomlog.Entry
 	bytes   int
@@ -44,7 +44,7 @@ func (t *tail) add(e roomlog.Entry) {
 	t.bytes += len(e.Frame)
 }
 
-// upTo is the entries that end with this seq, without a hole.
+// upTo returns the entries that end with seq, going back until there is a hole.
 func upTo(entries []roomlog.Entry, seq int64) (t tail) {
 	end := slices.IndexFunc(entries, func(e roomlog.Entry) bool { return e.Seq == seq }) + 1
 	from := end
@@ -57,27 +57,28 @@ func upTo(entries []roomlog.Entry, seq int64) (t tail) {
 	return t
 }
 
-// take empties the tail.
+// take empties the tail and returns its entries.
 func (t *tail) take() []roomlog.Entry {
 	entries := t.entries
 	*t = tail{}
 	return entries
 }
 
-// reading is how far a room is with what it reads of its log. Meanwhile all that comes waits.
+// reading says whether a room is reading its log. While it is, the entries that are published
+// wait.
 type reading uint8
 
 const (
 	readNone     reading = iota
-	readUnderWay         // its answer comes through the shard's inbox
-	readPaused           // the page was full: the next one is read once it has gone to the members
+	readUnderWay         // its result comes through the shard's inbox
+	readPaused           // a page was full: the next one is read once the members have been sent this one
 )
 
-// read reads from the log what may be missing: what comes meanwhile waits.
+// read reads from the log what may be missing. Entries that come meanwhile wait.
 func (r *localRoom) read() {
 	if len(r.members) == 0 {
-		r.again = true                       // for the first member, who reads all of it:
-		r.waiting, r.recent = tail{}, tail{} // Redis may have lost what came before
+		r.again = true                       // the first member starts a read, which replaces
+		r.waiting, r.recent = tail{}, tail{} // these: Redis may have lost them
 		return
 	}
 	if r.reading != readNone {
@@ -100,15 +101,15 @@ func (r *localRoom) startRead(delay time.Duration) {
 		}
 		found, err := s.hub.readPage(r.id, first)
 		s.run(func(*shard) {
-			if r.reading == readUnderWay && r.readNumber == number { // else nobody waits for it any more
+			if r.reading == readUnderWay && r.readNumber == number { // else this result is out of date
 				r.readDone(found, err)
 			}
 		})
 	})
 }
 
-// newest is the newest seq that is known to have been published in the members' life of the
-// room: that of what waits too, and of a member's JOINED, which may be ahead of both.
+// newest returns the newest seq that is known to have been published in the members' epoch.
+// That may be the seq of an entry that waits, or the one that a member joined at.
 func (r *localRoom) newest() int64 {
 	newest := r.last
 	for _, e := range r.waiting.entries {
@@ -122,7 +123,7 @@ func (r *localRoom) newest() int64 {
 	return newest
 }
 
-// readPage reads a log from first on, as far as a page goes, in its turn.
+// readPage waits for its turn and reads one page of a room's log, starting with first.
 func (h *hub) readPage(roomID string, first int64) (roomlog.Range, error) {
 	done, err := h.catchUpSlots.acquire(h.ctx, turnPatience)
 	if err != nil {
@@ -137,14 +138,14 @@ func (h *hub) readPage(roomID string, first int64) (roomlog.Range, error) {
 func (r *localRoom) readDone(found roomlog.Range, err error) {
 	r.reading = readNone
 	switch {
-	case len(r.members) == 0: // what waits may be for one who is joining
+	case len(r.members) == 0: // the entries that wait may be for a session that is joining
 		r.again = true
 		return
 	case errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) && !r.again:
 		r.closeWhere(wire.CloseRoomDeleted, func(*session) bool { return true })
 		return
 	case err != nil:
-		if !r.failing { // an outage is told once, not five times a second for each room
+		if !r.failing { // an outage is logged once, not five times a second for each room
 			slog.Warn("cannot read a room's log, trying again", "room", r.id, "err", err)
 		}
 		r.failing, r.again = true, false
@@ -157,9 +158,10 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 		r.adopt(found.Epoch)
 		return
 	case found.Last < r.published:
-		// Redis has lost acknowledged writes: seqs that the members know will be given
-		// to other entries. They come back, and JOINED tells them where the log is. What
-		// was kept for those who are joining may be of the log that was: they read anew.
+		// Redis has lost acknowledged writes, and will give seqs that the members know to
+		// other entries. The members are closed and come back, and JOINED tells them where
+		// the log is now. What was kept for sessions that are joining may have been lost
+		// too, so they read it again.
 		r.waiting, r.recent, r.again = tail{}, tail{}, true
 		r.closeWhere(wire.CloseUnavailable, func(*session) bool { return true })
 		return
@@ -167,10 +169,10 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	if found.More {
 		r.enqueueEntries(found.Entries)
 		r.reading = readPaused
-		r.touch() // which sees to it that the batch goes
+		r.touch() // so that the batch is flushed
 		return
 	}
-	again := r.again // those who joined after the read began may be of a newer life
+	again := r.again // members that joined after this read began may have a newer epoch
 	if r.mixed && !again {
 		r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch != r.epoch })
 		r.mixed = false
@@ -182,11 +184,12 @@ func (r *localRoom) readDone(found roomlog.Range, err error) {
 	}
 }
 
-// adopt goes over to the life of the room that the log tells, with those members that
-// belong to it, and reads again from where the first of them is. Members of neither that
-// life nor the one before joined a newer one after the read began: the next read tells of it.
+// adopt switches the room to the epoch that the log has. It closes the members of the old
+// epoch, and reads again from where the member furthest behind is. A member of a third epoch
+// joined after the read began: it stays if another read is due, which will tell about its
+// epoch.
 func (r *localRoom) adopt(epoch string) {
-	r.waiting, r.recent = tail{}, tail{} // of the other life: those who stay are not to get it
+	r.waiting, r.recent = tail{}, tail{} // these are of the old epoch: the members that stay must not get them
 	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool {
 		return m.joined.Epoch != epoch && (m.joined.Epoch == r.epoch || !r.again)
 	})
@@ -206,12 +209,13 @@ func (r *localRoom) adopt(epoch string) {
 	}
 	r.last = max(r.last, 0)
 	r.storeSentUpTo()
-	if r.again = len(r.members) == 0; !r.again { // else for the first member
+	if r.again = len(r.members) == 0; !r.again { // else the room reads when a first member comes
 		r.startRead(0)
 	}
 }
 
-// enqueueEntries gives what was read, with a GAP in front where history begins later.
+// enqueueEntries gives the members entries that were read, and a GAP for those that history
+// has no longer.
 func (r *localRoom) enqueueEntries(entries []roomlog.Entry) {
 	for _, e := range entries {
 		if e.Seq > r.last+1 {
@@ -247,5 +251,5 @@ func (r *localRoom) gap(seq int64) {
 			m.skip(max(from, m.since+1), seq)
 		}
 	}
-	r.recent = tail{} // has to be without a hole
+	r.recent = tail{} // it must not have a hole
 }

@@ -8,25 +8,25 @@ import (
 )
 
 const (
-	drainNoticed   = 2500 * time.Millisecond // two health checks of HAProxy, and some
+	drainNoticed   = 2500 * time.Millisecond // two health checks of HAProxy, and some slack
 	drainPerSecond = 1_000                   // members asked to move in a second
-	drainMost      = 15 * time.Second        // however many there are
-	drainGrace     = 2 * time.Second         // to move in before the socket is closed
+	drainMost      = 15 * time.Second        // in which all members are asked, however many there are
+	drainGrace     = 2 * time.Second         // for a member to move before its socket is closed
 	partingTime    = time.Second             // for peers to answer the last close frames
 )
 
-// Retire makes this gateway not ready, as Drain does at first: the load balancer is to
-// send nobody new. Nothing else changes yet.
+// Retire makes this gateway not ready, so that the load balancer sends it no new clients.
+// Nothing else changes yet. Drain begins with this too.
 func (g *Gateway) Retire() { g.draining.Store(true) }
 
-// Draining reports whether this gateway is going away: it is not ready any more.
+// Draining reports whether this gateway is going away and so is not ready any more.
 func (g *Gateway) Draining() bool { return g.draining.Load() }
 
-// Drain moves the members away. This gateway is not ready at once, but goes on serving
-// until the load balancer has seen that: else it would send those who move back here.
-// Then each member is asked to come back elsewhere after a delay of its own, so that
-// the other gateways get an even stream, and is closed with 1012 a little later. Seats
-// are kept. It returns when nobody is left, or ctx ends.
+// Drain moves the members away. It makes this gateway not ready at once, but goes on serving
+// until the load balancer has seen that, which would otherwise send moving members back here.
+// Then it sends each member DRAINING with a delay of its own, so that the other gateways get
+// an even stream of joins, and closes it with 1012 a little later. Seats are kept. Drain
+// returns when no socket is left or ctx ends.
 func (g *Gateway) Drain(ctx context.Context) {
 	g.Retire()
 	if !pause(ctx, drainNotice(ctx)) {
@@ -56,7 +56,7 @@ func (g *Gateway) emptied(ctx context.Context) {
 	}
 }
 
-// drainNotice is how long the load balancer has to notice, within ctx's deadline.
+// drainNotice returns how long the load balancer has to notice, within ctx's deadline.
 func drainNotice(ctx context.Context) time.Duration {
 	if deadline, ok := ctx.Deadline(); ok {
 		return min(drainNoticed, time.Until(deadline)/10)
@@ -64,7 +64,7 @@ func drainNotice(ctx context.Context) time.Duration {
 	return drainNoticed
 }
 
-// drainSpread is the time over which so many sessions move, within ctx's deadline.
+// drainSpread returns the time over which that many sessions move, within ctx's deadline.
 func drainSpread(ctx context.Context, sessions int) time.Duration {
 	spread := min(time.Duration(sessions)*time.Second/drainPerSecond, drainMost)
 	if deadline, ok := ctx.Deadline(); ok {

@@ -10,32 +10,32 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// What a peer may send beside its messages. The WebSocket library tells nothing of
-// fragments, and answers pings by itself, so frames are counted where they come in.
+// Limits on what a peer may send besides its messages. The WebSocket library does not report
+// fragments and answers pings by itself, so the frames are counted as their bytes are read.
 //
-// Counted are control frames, PINGs, fragments that do not end a message, and messages
+// What counts are control frames, PINGs, fragments that do not end a message, and messages
 // that were refused. A peer that sends more of them than FRAME_RATE is read no faster than
-// that: the rest waits in its own kernel, and costs this process nothing. Whoever goes
-// on for 10 s is closed with 4429.
+// that: the rest waits in its own kernel and costs this process nothing. A peer that goes on
+// for 10 s is closed with 4429.
 const (
-	// freeFragment is the size from which fragments are not counted: MAX_FRAME_BYTES
+	// freeFragment is the size in bytes from which fragments are not counted: MAX_FRAME_BYTES
 	// allows 16 of them in a message.
 	freeFragment = 1 << 10
-	// longestPause bounds one pause of the reading, where the allowance is tiny.
+	// longestPause limits how long the reading pauses at a time, for when the allowance is tiny.
 	longestPause = time.Second
-	// shortestPause is how long the frames read ahead have to be worth before the reading
-	// pauses: waking up for each would cost more than answering it.
+	// shortestPause is the pause that the frames read so far must amount to before the reading
+	// pauses: to wake up for each of them would cost more than to answer it.
 	shortestPause = 100 * time.Millisecond
 )
 
-// meter counts the frames of a peer that carry no message. It belongs to the goroutine
-// that reads, and to parking while there is none.
+// meter counts and limits the frames of a peer that carry no message. The goroutine that reads
+// owns it, and parking while there is none.
 type meter struct {
 	allowance *rate.Limiter
-	excess    func() // called for each reading beyond the allowance
+	excess    func() // called each time that the peer exceeds the allowance
 
-	header [14]byte // of the frame that comes in
-	have   int      // bytes of it
+	header [14]byte // of the frame that is being read
+	have   int      // bytes of the header so far
 	skip   uint64   // bytes of payload to come
 }
 
@@ -48,37 +48,38 @@ func newMeter(perSecond float64, burst int) *meter {
 	return &meter{allowance: rate.NewLimiter(limit, burst)}
 }
 
-// pass looks at what was read, and pauses where it holds too many frames.
+// pass counts the frames in p, which was just read, and pauses if there were too many.
 func (m *meter) pass(p []byte) {
 	if n := m.count(p); n > 0 {
 		m.spend(n)
 	}
 }
 
-// spend takes n frames from the allowance, and notes it where they are too many.
+// spend takes n frames from the allowance like throttle, and calls excess if they are too
+// many.
 func (m *meter) spend(n int) {
 	if m.throttle(n) {
 		m.excess()
 	}
 }
 
-// throttle takes n frames from the allowance, and waits until they are allowed. It reports
-// whether they were too many.
+// throttle takes n frames from the allowance, and waits until they are allowed, at most for
+// longestPause. It reports whether they are too many.
 func (m *meter) throttle(n int) bool {
 	now := time.Now()
 	var wait time.Duration
-	for range n { // one by one: a reservation above the burst would not be made
+	for range n { // one by one: the limiter never allows more than the burst at once
 		wait = m.allowance.ReserveN(now, 1).DelayFrom(now)
 	}
 	if wait < shortestPause {
-		runtime.Gosched() // others first: what the kernel has of a burst would be read in one go
+		runtime.Gosched() // let others run first: or a burst that the kernel holds would be read in one go
 	} else {
 		time.Sleep(min(wait, longestPause))
 	}
 	return wait > 0
 }
 
-// count follows the frames in p, and answers with the number of those that are counted.
+// count follows the frames in p and returns how many of them count.
 func (m *meter) count(p []byte) (n int) {
 	for len(p) > 0 {
 		if m.skip > 0 {
@@ -100,10 +101,10 @@ func (m *meter) count(p []byte) (n int) {
 	return n
 }
 
-// between reports whether nothing of a frame has come that has not come whole.
+// between reports whether the last frame read is complete and no other has begun.
 func (m *meter) between() bool { return m.have == 0 && m.skip == 0 }
 
-// headerLen is the length of a header as far as it is known.
+// headerLen returns the length of a header of which h is the beginning, as far as h tells.
 func headerLen(h []byte) int {
 	if len(h) < 2 {
 		return 2
@@ -121,7 +122,7 @@ func headerLen(h []byte) int {
 	return n
 }
 
-// payloadLen is the length that a whole header tells.
+// payloadLen returns the length of the payload after a complete header.
 func payloadLen(h []byte) uint64 {
 	switch n := h[1] & 0x7f; n {
 	case 126:
@@ -133,14 +134,14 @@ func payloadLen(h []byte) uint64 {
 	}
 }
 
-// flood is when a peer sent more than it may.
+// flood records when a peer began to exceed its limits, and when it did last.
 type flood struct{ began, last time.Duration }
 
-// floodPause without excess ends a flood.
+// floodPause is how long a peer must not exceed its limits for a flood to be over.
 const floodPause = 3 * time.Second
 
-// flooding notes that the peer has just sent more than it may, and closes who has gone
-// on with that for 10 s.
+// flooding notes that the peer has just exceeded a limit. It closes a peer that has gone on
+// for 10 s.
 func (s *session) flooding() {
 	now := s.g.hub.clock()
 	if s.in.flood.began == 0 || now-s.in.flood.last > floodPause {

@@ -16,7 +16,7 @@ const (
 // pingFrame is a ping without payload.
 var pingFrame = []byte{0x89, 0x00}
 
-// pongHeader begins the answer to it, behind which stands the peer's mask.
+// pongHeader is the beginning of a peer's answer to pingFrame. The mask follows it.
 const pongHeader = "\x8a\x80"
 
 // appendFrame appends a text frame.
@@ -43,7 +43,7 @@ func closeFrame(code wire.CloseCode) []byte {
 	return append(f, reason...)
 }
 
-// frameLen is the length of the first frame of b, which holds whole frames of ours.
+// frameLen returns the length of the first frame in b, which holds whole frames of ours.
 func frameLen(b []byte) int {
 	switch n := int(b[1]); n {
 	case 126:
@@ -55,7 +55,7 @@ func frameLen(b []byte) int {
 	}
 }
 
-// framesUpTo is the length of as many whole frames of b as fit in limit, one at least.
+// framesUpTo returns the length of as many whole frames in b as fit in limit, at least one.
 func framesUpTo(b []byte, limit int) int {
 	n := frameLen(b)
 	for n < len(b) {
@@ -68,7 +68,7 @@ func framesUpTo(b []byte, limit int) int {
 	return n
 }
 
-// endOfFrame is where the frame ends that byte n of b belongs to, or that begins there.
+// endOfFrame returns where the frame in b ends that byte n belongs to.
 func endOfFrame(b []byte, n int) int {
 	end := 0
 	for end <= n {

@@ -1,16 +1,16 @@
-// Package gateway is the stateless WebSocket gateway: it holds nothing that matters,
-// so it can be killed at any moment, and its members come back through another one.
+// Package gateway implements the WebSocket gateway. A gateway keeps no state that outlives it:
+// it can be killed at any moment, and its members come back through another gateway.
 //
-// The life of a socket. One goroutine reads it, none while its member is quiet (parking);
-// whoever sends to it never waits for the write:
+// This is the life of a socket. One goroutine reads from it, or none while its member is quiet
+// (see parking). Delivering to a socket never blocks.
 //
 //	upgrade ─▶ JOIN (frame or query) ─▶ follow the room's channel ─▶ ConfirmJoin
 //	  ─▶ JOINED, what was missed ─▶ live entries, in order, each once
 //	  ─▶ LEAVE, close, break, takeover, removal, deletion, drain, lost lease
 //
-// Limits of one socket: frames of 16 KiB, 20 messages/s with a burst of 40, 100 control
-// frames and fragments/s with a burst of 50, 10 malformed frames, 256 KiB waiting to
-// be sent, 10 s to JOIN, 35 s of silence.
+// Limits of one socket: frames of 16 KiB, 20 messages/s with a burst of 40, 100 control frames
+// and fragments/s with a burst of 50, 10 malformed frames, 256 KiB waiting to be sent, 10 s to
+// JOIN, 35 s of silence.
 //
 //	redis ──subscriber──▶ hub ──▶ shard (one goroutine) ──▶ localRoom ──▶ socket
 //	socket ──▶ session ──▶ publisher ──▶ redis
@@ -37,28 +37,29 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 )
 
-// Config is what a gateway is made of. The caller closes what it brings.
+// Config holds a gateway's dependencies and settings. The caller closes the dependencies.
 type Config struct {
 	ID         string // unique among gateways: 1 to 64 of A-Z a-z 0-9 _ -
 	Redis      roomlog.Redis
 	Layout     roomlog.Layout
-	Rooms      roomv1.RoomServiceClient // answers *wire.Error (package rpc)
+	Rooms      roomv1.RoomServiceClient // its errors are *wire.Error (package rpc)
 	Identities *identity.Signer
 	Origins    *origin.Policy
 
-	MaxFrameBytes int     // of a client's frame; 0 means 16 KiB
-	MessageRate   float64 // messages/s of a session; 0 is no limit
-	MessageBurst  int     // messages that may come at once
-	FrameRate     float64 // control frames and small fragments/s of a socket; 0 is no limit
-	FrameBurst    int     // of these that may come at once
-	MaxSockets    int     // open at once; 0 is no limit
+	MaxFrameBytes int     // largest frame of a client; 0 means 16 KiB
+	MessageRate   float64 // messages/s per session; 0 means no limit
+	MessageBurst  int     // messages that a session may send at once
+	FrameRate     float64 // control frames and small fragments/s per socket; 0 means no limit
+	FrameBurst    int     // control frames and small fragments that may come at once
+	MaxSockets    int     // sockets open at once; 0 means no limit
 	WalkIn        bool    // a join without a permit may take a free seat
 
-	// Wait says how long the client of a request has to wait before it may open another
-	// socket, 0 for not at all; nil: nobody has to.
+	// Wait returns how long the client that sent r must wait before it may open another socket, or
+	// 0 if it need not wait. If Wait is nil, no client has to wait.
 	Wait func(r *http.Request) time.Duration
 
-	// Refuse answers a request that is not upgraded, as the HTTP API answers. Required.
+	// Refuse responds to a request that is not upgraded, in the way the HTTP API responds to a
+	// request that fails. Required.
 	Refuse func(w http.ResponseWriter, err *wire.Error)
 
 	Registry *metrics.Set // nil: no metrics
@@ -74,18 +75,18 @@ type Gateway struct {
 	publisher  *roomlog.Publisher
 	metrics    *gatewayMetrics
 	stop       context.CancelFunc
-	draining   atomic.Bool    // not ready any more
-	moving     atomic.Bool    // members are being moved: nobody joins here
-	background sync.WaitGroup // what serves all sockets
-	leaveSlots semaphore      // for seats that could not be given up at once
+	draining   atomic.Bool    // no longer ready
+	moving     atomic.Bool    // members are being moved away: new joins are turned away
+	background sync.WaitGroup // goroutines that do not belong to one socket
+	leaveSlots semaphore      // limits how many failed leaves are retried at a time
 
-	mu      sync.Mutex // held to count sockets: none begins once closed
+	mu      sync.Mutex // guards closed and open: no socket starts once closed is set
 	closed  bool
-	open    int            // sockets
-	sockets sync.WaitGroup // their goroutines
+	open    int            // number of sockets
+	sockets sync.WaitGroup // the sockets, and the goroutines that write to them
 }
 
-// New starts a gateway; Close ends it.
+// New starts a gateway. Close stops it.
 func New(cfg Config) (*Gateway, error) {
 	if err := wire.CheckID("gateway id", cfg.ID); err != nil {
 		return nil, err
@@ -123,8 +124,8 @@ func New(cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-// Close ends every socket that is left, and then what served them: senders before
-// receivers. Drain comes first where members are to move.
+// Close closes every remaining socket and then stops what served them, senders before
+// receivers. To move the members to other gateways first, call Drain before Close.
 func (g *Gateway) Close() {
 	g.draining.Store(true)
 	g.moving.Store(true)
@@ -147,7 +148,8 @@ func (g *Gateway) Close() {
 	g.background.Wait()
 }
 
-// redisTime is Redis' time some time from now, nil where it is not known.
+// redisTime returns the time by Redis' clock, plus ahead. It returns nil if that clock is not
+// known.
 func (g *Gateway) redisTime(ahead time.Duration) *timestamppb.Timestamp {
 	now, ok := g.hub.subs.RedisTime()
 	if !ok {
@@ -156,7 +158,7 @@ func (g *Gateway) redisTime(ahead time.Duration) *timestamppb.Timestamp {
 	return timestamppb.New(now.Add(ahead))
 }
 
-// pause reports false when ctx ends before d is over.
+// pause waits for d. It reports false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	if d <= 0 {
 		return ctx.Err() == nil

@@ -11,40 +11,41 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// groupSize is how many members of a room stay together: they have one shard, where one
-// write of a frame into its inbox serves them all, and their leases are renewed in one
-// step. A larger room uses every core.
+// groupSize is how many members of a room form a group. The members of a group are on the same
+// shard, where one event in the inbox serves them all, and their leases are renewed together.
+// A larger room has groups on every shard, and so uses every core.
 const groupSize = 64
 
-// hub knows which rooms have members on this gateway, follows their channels, and hands
-// what comes to the shards that serve them.
+// hub knows which rooms have sessions on this gateway. It follows the channels of these rooms
+// and passes what is published to the shards that serve them.
 type hub struct {
 	ctx    context.Context // ends with the gateway
 	start  time.Time
 	subs   *roomlog.Subscriber
 	shards []*shard
 
-	noticesLost func() // called when some may have been: a subscription broke, an inbox was full
+	noticesLost func() // called when notices may have been lost: a subscription broke, an inbox was full
 
-	replaySlots  semaphore // pages of members who come back, read or being sent
-	catchUpSlots semaphore // of local rooms that catch up
+	replaySlots  semaphore // pages of members who come back, being read or sent
+	catchUpSlots semaphore // pages that local rooms read to catch up
 
-	// readLog is roomlog.Read of pageBytes.
+	// readLog is roomlog.Read with a limit of pageBytes.
 	readLog func(ctx context.Context, roomID string, first, last int64) (roomlog.Range, error)
 
 	mu    sync.RWMutex
-	rooms map[string]*headcount // those followed: exactly those with headcount.total > 0
+	rooms map[string]*headcount // the rooms that are followed: exactly those with headcount.total > 0
 }
 
-// headcount is how many sessions of a room there are, in all, in each group and on each
-// shard, those joining included.
+// headcount counts the sessions of a room in all, in each group and on each shard. It includes
+// those that are joining.
 type headcount struct {
 	total   int
 	groups  []int
 	byShard []int
 }
 
-// takeGroup takes a place in the first group that has one.
+// takeGroup adds a session to the first group that has room for it, and returns the group's
+// index.
 func (p *headcount) takeGroup() (group int) {
 	if group = slices.IndexFunc(p.groups, func(n int) bool { return n < groupSize }); group < 0 {
 		group = len(p.groups)
@@ -54,7 +55,8 @@ func (p *headcount) takeGroup() (group int) {
 	return group
 }
 
-// firstGroup is the number of a room's first group. The others' follow.
+// firstGroup returns the number of a room's first group. The other groups have the numbers
+// after it.
 func firstGroup(roomID string) uint32 {
 	hash := fnv.New32a()
 	hash.Write([]byte(roomID))
@@ -78,12 +80,12 @@ func newHub(ctx context.Context, cfg Config, m *gatewayMetrics) *hub {
 	return h
 }
 
-// clock is the time since the gateway's start: it never goes backwards.
+// clock returns the time since the gateway started. It never goes backwards.
 func (h *hub) clock() time.Duration { return time.Since(h.start) }
 
-// enter prepares for a session's join: its room is followed once the channel that comes
-// back is closed, and its shard remembers what is published. Undone by exit. Members of
-// one group have the same number.
+// enter prepares for a session's join and returns its shard and the number of its group. The
+// shard remembers what is published from now on. The room is followed once the returned
+// channel is closed. exit undoes enter.
 func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -101,7 +103,7 @@ func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan stru
 	return s, group, h.subs.Follow(roomID)
 }
 
-// exit undoes enter: with the last session the room is followed no more.
+// exit undoes enter. When the last session of a room exits, the room is not followed any more.
 func (h *hub) exit(roomID string, group uint32) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -114,7 +116,7 @@ func (h *hub) exit(roomID string, group uint32) {
 	}
 }
 
-// Event hands an event to the shards that have the room's members.
+// Event passes an event to the shards that have sessions of the room.
 func (h *hub) Event(roomID string, e roomlog.Event) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
@@ -127,7 +129,7 @@ func (h *hub) Event(roomID string, e roomlog.Event) {
 	}
 }
 
-// Resubscribed makes the shards read what was published while nobody listened.
+// Resubscribed makes the shards read what was published while the room was not followed.
 func (h *hub) Resubscribed(roomID string) {
 	h.mu.RLock()
 	if p := h.rooms[roomID]; p != nil {

@@ -16,14 +16,14 @@ import (
 const (
 	followTimeout  = 3 * time.Second
 	confirmTimeout = 5 * time.Second
-	repeatedAfter  = 250 * time.Millisecond // a ConfirmJoin takes a few milliseconds
+	repeatedAfter  = 250 * time.Millisecond // a slower ConfirmJoin may have been retried; one takes a few ms
 )
 
-// errGone is of a join whose peer broke off meanwhile.
+// errGone says that the peer disconnected during its join.
 var errGone = errors.New("the peer is gone")
 
-// joinOf reads the join that a URL asks for, nil for none. One that names neither room nor
-// permit, though it has a parameter for it, is a JOIN without a room.
+// joinOf returns the join that a URL asks for, or nil if it asks for none. If it has a
+// parameter for the room or the permit but both are empty, that is a JOIN without a room.
 func joinOf(r *http.Request) *wire.ClientFrame {
 	q, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
@@ -41,7 +41,7 @@ func joinOf(r *http.Request) *wire.ClientFrame {
 // joinByURL carries out the join that a URL asked for.
 func (s *session) joinByURL(f *wire.ClientFrame) error {
 	byPermit := f.RoomID == "" && f.Permit != ""
-	if f.Permit != "" { // which may be any bytes here
+	if f.Permit != "" { // in a URL it may be any bytes
 		roomID, _, err := wire.SplitPermit(f.Permit)
 		if err != nil {
 			return err
@@ -55,15 +55,16 @@ func (s *session) joinByURL(f *wire.ClientFrame) error {
 	}
 	err := s.join(f)
 	if byPermit && errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) {
-		// The client has shown a permit and named no room: what it has is good for nothing.
+		// The client named no room, only a permit, so it is told that the permit is useless.
 		return wire.Errorf(wire.PermitExpired, "the permit was used or lapsed, and its room is gone")
 	}
 	return err
 }
 
-// refuseJoin tells why, and ends the socket with the code that goes with it.
+// refuseJoin tells the client why its join failed, and closes the socket with the code for
+// that.
 func (s *session) refuseJoin(err error) {
-	if errors.Is(err, errGone) { // nobody hears it, and the next read ends the session
+	if errors.Is(err, errGone) { // nobody would get it, and the next read ends the session
 		s.g.metrics.joins.With(joinGone).Inc()
 		return
 	}
@@ -76,15 +77,15 @@ func (s *session) refuseJoin(err error) {
 	s.close(e.Code.Translate().Close)
 }
 
-// join makes this socket a session of a room: it follows the room, takes the seat, and lets
-// the member in behind what was missed.
+// join makes this socket a session of a room: it follows the room, takes the seat, sends what
+// the member missed, and lets it into the local room.
 func (s *session) join(f *wire.ClientFrame) (err error) {
 	s.sock.readBy(time.Time{})
 	who, err := s.whoJoins(f)
 	if err != nil {
 		return err
 	}
-	f.RoomID = strings.Clone(f.RoomID) // which may be a piece of the whole URL
+	f.RoomID = strings.Clone(f.RoomID) // it may be a substring of the whole URL
 	followed := s.enterHub(f.RoomID)
 	defer func() {
 		s.shard.run(func(sh *shard) { sh.settled(f.RoomID) })
@@ -107,7 +108,8 @@ func (s *session) join(f *wire.ClientFrame) (err error) {
 	return nil
 }
 
-// enterHub gives the session its shard and group, and answers with when the room is followed.
+// enterHub assigns the session to a shard and a group. The returned channel is closed once the
+// room is followed.
 func (s *session) enterHub(roomID string) (followed <-chan struct{}) {
 	s.shard, s.group, followed = s.g.hub.enter(roomID)
 	s.g.keeper.group(s, s.group)
@@ -123,14 +125,15 @@ func (s *session) exitHub() {
 	}
 }
 
-// applicant is who wants to join.
+// applicant is the user who wants to join.
 type applicant struct {
-	user     string // empty where the permit tells
+	user     string // empty if the permit tells it
 	nickname string
-	made     string // the identity that was made for who brought neither one nor a permit
+	made     string // the identity that was made for a client without identity and permit
 }
 
-// whoJoins finds out who joins, and makes an identity where it takes one.
+// whoJoins determines who joins. It makes an identity if the client brought neither an
+// identity nor a permit.
 func (s *session) whoJoins(f *wire.ClientFrame) (applicant, error) {
 	switch {
 	case f.Identity != "":
@@ -146,7 +149,7 @@ func (s *session) whoJoins(f *wire.ClientFrame) (applicant, error) {
 	return applicant{user: id.UserID, nickname: f.Nickname, made: made}, err
 }
 
-// follow waits until the room is followed, and looks whether the peer has waited too.
+// follow waits until the room is followed, and then checks that the peer is still there.
 func (s *session) follow(followed <-chan struct{}) error {
 	timeout := time.NewTimer(followTimeout)
 	defer timeout.Stop()
@@ -155,15 +158,16 @@ func (s *session) follow(followed <-chan struct{}) error {
 	case <-timeout.C:
 		return wire.Errorf(wire.Unavailable, "the room's channel is out of reach")
 	}
-	// This process, or Redis, may have stood still until the user had long joined elsewhere,
-	// and would lose that seat to a join that nobody waits for.
+	// This process or Redis may have been stalled for so long that the user has joined
+	// elsewhere. That session would lose its seat to a join that nobody waits for.
 	if s.gone() {
 		return errGone
 	}
 	return nil
 }
 
-// confirm takes the seat.
+// confirm takes the seat. If ConfirmJoin fails and may still have taken it, confirm gives it
+// up.
 func (s *session) confirm(f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJoinResponse, error) {
 	deadline := s.g.redisTime(confirmTimeout) // no later than ctx ends
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
@@ -175,8 +179,8 @@ func (s *session) confirm(f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJo
 		Deadline: deadline,
 	})
 	if err != nil {
-		// A call that took so long was repeated, and the first one may yet be carried out,
-		// though the repeated one was refused.
+		// A call that took this long may have been retried. Its first attempt may still be
+		// carried out, even though the retry was refused.
 		repeated := s.g.hub.clock()-began > repeatedAfter
 		if code := wire.CodeOf(err); repeated || code == wire.Unavailable || code == wire.Internal {
 			s.giveUpJoin(ctx, f.RoomID, repeated)
@@ -185,11 +189,11 @@ func (s *session) confirm(f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJo
 	return resp, err
 }
 
-// giveUpJoin gives up the seat that a join may have got though its answer was lost. The
-// client will be told of an error, and may then join elsewhere: so where a ConfirmJoin may
-// still be on its way, this returns only when that cannot be carried out any more. That is
-// once the session is known to have ended, and at the latest when ctx ends, which is the
-// deadline that the ConfirmJoin carries.
+// giveUpJoin gives up the seat that a join may have got although its answer was lost. The
+// client will get an error and may then join elsewhere. So if a ConfirmJoin may still be on
+// its way, giveUpJoin returns only when that call can no longer be carried out: once the
+// session is known to have ended, and at the latest when ctx ends, which is the deadline that
+// the ConfirmJoin carries.
 func (s *session) giveUpJoin(ctx context.Context, roomID string, onItsWay bool) {
 	ended := make(chan struct{})
 	s.g.background.Go(func() {
@@ -206,7 +210,8 @@ func (s *session) giveUpJoin(ctx context.Context, roomID string, onItsWay bool) 
 	}
 }
 
-// take keeps what the session needs of its join. made is the identity that JOINED brings.
+// take stores what the session needs of the answer to its join. made is the identity to return
+// in JOINED, if one was made.
 func (s *session) take(resp *roomv1.ConfirmJoinResponse, made string) {
 	r := resp.GetRoom()
 	me := wire.Member{UserID: resp.GetMember().GetUserId(), Nickname: resp.GetMember().GetNickname()}

@@ -23,40 +23,41 @@ const (
 	pingTicks    = int(wire.PingEvery / keeperTick)
 	renewChunk   = 5_000 // sessions in one call
 	renewTimeout = 2 * time.Second
-	// fence is how long before its lease ends a session is closed: two ticks, so that a
-	// tick that comes late is early enough. Behind one that comes later, see fenceIfLapsed.
+	// fence is how long before its lease ends a session is closed: two ticks, so that a tick that
+	// comes late still comes in time. If a tick comes even later, see fenceIfLapsed.
 	fence = 2 * keeperTick
 )
 
-// keeper keeps what is alive alive, and ends what is not: it renews the leases of the
-// sessions in batches, pings them, drops peers that are silent, and closes a session
-// whose lease cannot be renewed before that lease ends.
+// keeper keeps sessions alive and ends those that are dead. It renews their leases in batches,
+// pings their peers, drops peers that are silent, and closes a session whose lease cannot be
+// renewed before that lease ends.
 type keeper struct {
 	g *Gateway
 
-	// The goroutine of serve has these.
+	// Owned by the goroutine of serve.
 	ticked     time.Duration // clock of the last tick
-	tickNumber int           // of that tick
-	suspended  bool          // that tick renewed nothing
+	tickNumber int           // number of that tick
+	suspended  bool          // that tick came after a suspension of this process and renewed nothing
 
 	mu      sync.Mutex
 	cohorts [pingTicks]cohort
-	next    int  // counts sessions, which are spread over the cohorts
-	kicked  bool // renew all, notices may be lost
+	next    int  // counts sessions, to spread them over the cohorts
+	kicked  bool // renew all leases at the next tick: notices may be lost
 	memory  memory
 
 	calls sync.WaitGroup
-	warn  rate.Sometimes // of renewals that fail, twice a second each while Redis is away
+	warn  rate.Sometimes // for failed renewals, each of which is tried twice a second while Redis is away
 }
 
-// cohort is the sessions that are pinged at one tick of so many. Their leases are renewed
-// then, and at every renewTicks-th tick from there. At the others they are passed by, while
-// all are quiet: a look is cold memory, and 10,000 of them twice a second are dear.
+// cohort is a set of sessions that are pinged at the same tick, one in pingTicks. Their leases
+// are renewed at that tick and at every renewTicks-th tick from there. At other ticks a cohort
+// is skipped while its sessions are quiet: to look at a session means to read cold memory, and
+// 10,000 of these reads twice a second are expensive.
 type cohort struct {
 	sessions map[*session]struct{}
-	// look is the clock when the first of these sessions may have to end, as of when they were
-	// looked at last. A session that came later lives at least until the next renewal, when
-	// all of them are looked at again.
+	// look is the clock when the first of these sessions may have to end, as of the last time that
+	// they were looked at. A session that was added since lives at least until the next renewal,
+	// when all of them are looked at again.
 	look  time.Duration
 	talks atomic.Bool // a session has talked, whose echo may be late
 }
@@ -69,17 +70,18 @@ func newKeeper(g *Gateway) *keeper {
 	return k
 }
 
-// cohortOf is the number of the cohorts in which a group's leases are renewed: one for all
-// rooms of a partition, where there are partitions enough, so that few scripts renew many
-// leases.
+// cohortOf returns the tick, modulo renewTicks, at which a group's leases are renewed. If
+// there are enough partitions, it is the same tick for all rooms of a partition that have one
+// group, so that few runs of a script renew many leases.
 func (k *keeper) cohortOf(group uint32) int {
 	if partitions := k.g.cfg.Layout.Partitions; partitions >= renewTicks {
-		group %= uint32(partitions) // that of the room, in a room of one group
+		group %= uint32(partitions) // for a room's first group, this is the room's partition
 	}
 	return int(group % uint32(renewTicks))
 }
 
-// add takes care of a socket from its start; its lease counts once it has one.
+// add takes care of a session from the start of its socket. A lease is renewed once it has
+// one.
 func (k *keeper) add(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -87,7 +89,7 @@ func (k *keeper) add(s *session) {
 	k.memory.note(k.g.hub.clock())
 }
 
-// group moves a session to one of the cohorts in which its group's leases are renewed.
+// group moves a session to one of the cohorts that are renewed at its group's tick.
 func (k *keeper) group(s *session, group uint32) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -111,7 +113,7 @@ func (k *keeper) remove(s *session) {
 	k.memory.note(k.g.hub.clock())
 }
 
-// all answers with every socket.
+// all returns every session, including those that have not joined yet.
 func (k *keeper) all() []*session {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -122,7 +124,7 @@ func (k *keeper) all() []*session {
 	return all
 }
 
-// count answers with the number of sockets.
+// count returns the number of sockets.
 func (k *keeper) count() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -133,7 +135,7 @@ func (k *keeper) count() int {
 	return n
 }
 
-// kick renews every lease at the next tick: notices of takeovers may have been lost.
+// kick makes the next tick renew every lease, since notices of takeovers may have been lost.
 func (k *keeper) kick() {
 	k.mu.Lock()
 	k.kicked = true
@@ -154,7 +156,7 @@ func (k *keeper) serve(ctx context.Context) {
 		}
 		k.tick(ctx)
 		if k.suspended {
-			tick.Reset(keeperTick) // the next one would come sooner
+			tick.Reset(keeperTick) // otherwise the next one would come sooner
 		}
 	}
 }
@@ -163,9 +165,9 @@ func (k *keeper) serve(ctx context.Context) {
 func (k *keeper) tick(ctx context.Context) {
 	due, collect := k.look(k.g.hub.clock())
 	if collect {
-		// Not debug.FreeOSMemory, which stops a gateway of one core for 100 ms: the runtime
-		// gives back little by little what was collected. The second time it finds what pools
-		// had kept, and knows how little memory is in use.
+		// Not debug.FreeOSMemory, which stops a gateway of one core for 100 ms: the runtime gives back
+		// the collected memory little by little. The second collection also finds what pools had kept,
+		// and then knows how little memory is in use.
 		k.calls.Go(func() { runtime.GC(); runtime.GC() })
 	}
 	for ; len(due) > 0; due = due[min(len(due), renewChunk):] {
@@ -174,18 +176,18 @@ func (k *keeper) tick(ctx context.Context) {
 	}
 }
 
-// look takes the ticks that have passed since the last tick: where ticks come late, one
-// would not be enough to ping every session before its silence is too long. It answers with
-// the sessions whose leases are to be renewed, and whether to collect garbage.
+// look handles all ticks that have passed since the last one. If ticks come late and only one
+// was handled, some sessions would be pinged too late and dropped as silent. It returns the
+// sessions whose leases must be renewed, and whether to collect garbage.
 func (k *keeper) look(now time.Duration) (due []*session, collect bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	first := k.tickNumber + 1
 	k.tickNumber = max(int(now/keeperTick), first)
 	passed := func(tick, of int) bool { return (tick-first%of+of)%of <= k.tickNumber-first }
-	// After a suspension, disconnects that happened meanwhile have not been read yet. This tick
-	// renews nothing, so that those leases do not start over; the next one renews the rest,
-	// however late it is. A renewal that was being repeated goes on all the same.
+	// After a suspension of this process, disconnects that happened meanwhile have not been read
+	// yet. This tick renews nothing, so that those leases do not start over; the next one renews
+	// the rest, however late it is. A renewal that is being retried goes on all the same.
 	elapsed := now - k.ticked
 	k.suspended = elapsed > 2*keeperTick && !k.suspended
 	k.ticked = now
@@ -200,13 +202,13 @@ func (k *keeper) look(now time.Duration) (due []*session, collect bool) {
 	return due, k.memory.due(now)
 }
 
-// lookAt ends those sessions of a cohort whose time has come, and pings the others where they
-// are to be. It appends those whose leases are to be renewed to due.
+// lookAt ends the sessions of a cohort that have to end. If ping is set, it pings the others.
+// If renew is set, it appends to due those that have a lease.
 func (k *keeper) lookAt(c *cohort, now, elapsed time.Duration, ping, renew bool, due []*session) []*session {
 	c.talks.Store(false)
 	c.look = math.MaxInt64
 	for s := range c.sessions {
-		if k.suspended { // meanwhile nobody was pinged, and nothing was read: that is no silence
+		if k.suspended { // nobody was pinged and nothing was read: that time is not silence
 			heard := s.heardAt.Load()
 			s.heardAt.CompareAndSwap(heard, min(heard+int64(elapsed), int64(now)))
 		}
@@ -229,8 +231,8 @@ func (k *keeper) lookAt(c *cohort, now, elapsed time.Duration, ping, renew bool,
 	return due
 }
 
-// renew renews leases until it works, or the sessions' next tick has come. Those of
-// sessions that have ended meanwhile are let go.
+// renew renews leases, and tries again until that works or the sessions' next renewal is due.
+// Between two tries it drops the sessions that have ended.
 func (k *keeper) renew(ctx context.Context, sessions []*session) {
 	ctx, cancel := context.WithTimeout(ctx, wire.RenewEvery-keeperTick)
 	defer cancel()
@@ -264,7 +266,8 @@ func (k *keeper) call(ctx context.Context, sessions []*session) (*roomv1.RenewLe
 	return k.g.cfg.Rooms.RenewLeases(ctx, req)
 }
 
-// renewed counts the leases from when the call was sent: Redis ends them no earlier.
+// renewed handles the answer to a renewal. It counts the leases from when the call was sent:
+// Redis does not end them earlier.
 func (k *keeper) renewed(sessions []*session, resp *roomv1.RenewLeasesResponse, sent time.Duration) {
 	lost := make(map[string]roomv1.LostSession_Cause, len(resp.GetLost()))
 	for _, l := range resp.GetLost() {
@@ -298,7 +301,8 @@ func (k *keeper) renewed(sessions []*session, resp *roomv1.RenewLeasesResponse, 
 	k.g.metrics.renewals.With(renewalRenewed).Add(len(sessions) - len(lost))
 }
 
-// verify asks why a session's message was refused for want of a seat, and closes it.
+// verify finds out why a session's message was refused for lack of a seat, and closes the
+// session.
 func (k *keeper) verify(s *session) {
 	k.calls.Go(func() { k.renew(k.g.hub.ctx, []*session{s}) })
 }

@@ -10,17 +10,18 @@ import (
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
-// How a seat is given up: by LEAVE, and for who closed or whose join came to nothing.
+// This file is about how a seat is given up: by LEAVE, when the client closes, and when a join
+// fails.
 
 const (
 	leaveTimeout  = 3 * time.Second
-	leaveAgain    = time.Second // at least, until a leave that failed is tried again
-	maxLeaves     = 64          // of these at a time
+	leaveAgain    = time.Second // until a failed leave is tried again, at least
+	maxLeaves     = 64          // failed leaves that are tried again at a time
 	departTimeout = time.Second // for a member's last messages to come back to it
 )
 
-// leave gives the seat up before it says so. What the member said before stands in
-// the log before, and has come back to it; its own MEMBER_LEFT does not.
+// leave gives the seat up and then closes the socket. The member's earlier messages come
+// before that in the log, and it is sent their echoes. It is not sent its own MEMBER_LEFT.
 func (s *session) leave() {
 	if s.leased() {
 		s.givingUpSeat.Store(true)
@@ -35,7 +36,8 @@ func (s *session) leave() {
 	s.close(wire.CloseNormal)
 }
 
-// awaitOwnEchoes takes the member out of the local room once it has its own messages.
+// awaitOwnEchoes takes the member out of the local room once it has its own messages, and
+// waits for that.
 func (s *session) awaitOwnEchoes() {
 	departed := make(chan struct{})
 	s.shard.run(func(sh *shard) {
@@ -52,14 +54,14 @@ func (s *session) awaitOwnEchoes() {
 	}
 }
 
-// giveUp gives up the seat that a session has, or that its join may have got though the
-// answer was lost: the room service then refuses that join, should it still be on its way.
-// Where that fails it is tried again and again, until a lease has ended by itself. The error
-// is that of the first time.
+// giveUp gives up the seat that a session has, or that its join may have got although the
+// answer was lost. If that join is still on its way, the room service then refuses it. If the
+// first try fails, giveUp returns its error and goes on trying in the background, until the
+// lease has ended by itself.
 func (g *Gateway) giveUp(roomID, sessionID string) error {
 	err := g.leave(context.WithoutCancel(g.hub.ctx), roomID, sessionID)
 	if err != nil {
-		slog.Debug("cannot give a seat up, trying on", "room", roomID, "err", err) // of each member, in an outage
+		slog.Debug("cannot give a seat up, trying on", "room", roomID, "err", err) // in an outage, once for each member
 		g.background.Go(func() { g.giveUpLater(roomID, sessionID) })
 	}
 	return err
@@ -81,7 +83,7 @@ func (g *Gateway) giveUpLater(roomID, sessionID string) {
 	}
 }
 
-// leave gives a seat up in a session's name.
+// leave gives up a seat in the name of a session.
 func (g *Gateway) leave(ctx context.Context, roomID, sessionID string) error {
 	ctx, cancel := context.WithTimeout(ctx, leaveTimeout)
 	defer cancel()

@@ -15,50 +15,51 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// The WebSocket library makes the handshake and reads. What is between it and the
-// connection stands here: what it reads is counted, a read of a quiet member ends instead
-// of waiting, and its control frames go out through the socket.
+// The WebSocket library performs the handshake and reads. This file is what lies between the
+// library and the connection: it counts the frames that the library reads, ends a read of a
+// quiet member instead of waiting, and sends the library's control frames through the socket.
 
-// A slim buffer each way: what is read is copied to a pooled buffer at once, and a
-// control frame (127 bytes at most) leaves in one write. net/http's own pair would
-// cost every connection 8 KiB.
+// The sizes of the library's buffers in bytes. Small buffers are enough: what is read is
+// copied to a pooled buffer at once, and a control frame (127 bytes at most) goes out in one
+// write. net/http's own two buffers would cost every connection 8 KiB.
 const (
 	readBuffer  = 256
 	writeBuffer = 160
 )
 
-// incoming is what is known of what comes in. The goroutine that reads has it; while there
-// is none, parking has meter.
+// incoming is the state of what comes in. The goroutine that reads owns it; while there is
+// none, parking owns meter.
 type incoming struct {
 	buffer          *bufio.Reader // what the library reads from
-	meter           *meter        // of what is no MESSAGE
+	meter           *meter        // counts what is not a MESSAGE
 	flood           flood
 	amid            bool // a message has begun and not ended
 	cut             bool // the last read of the connection failed
-	overtimeGranted bool // the time for the JOIN was over once: see grantOvertime
+	overtimeGranted bool // grantOvertime has extended the time for the JOIN
 
-	malformed uint8 // frames, of which the tenth is the last
+	malformed uint8 // malformed frames so far, of which the tenth closes the socket
 
-	// What came with the handshake, which the library keeps apart from buffer, has not been
-	// read; and it begins with a close.
+	// unread: what came along with the handshake, which the library keeps apart from buffer,
+	// has not been read. closes: that begins with a close frame.
 	unread, closes bool
 }
 
-// hijacker gives the WebSocket library a socket with slim buffers.
+// hijacker gives the WebSocket library a socket with small buffers.
 type hijacker struct {
 	http.ResponseWriter
 	session *session
 }
 
-// Hijack takes the connection over with what was read of it ahead.
+// Hijack takes over the connection, and what the HTTP server has read of it beyond the
+// request.
 func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	nc, rw, err := http.NewResponseController(h.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
 	}
-	_ = nc.SetDeadline(time.Time{}) // those of the HTTP server
+	_ = nc.SetDeadline(time.Time{}) // clears the HTTP server's deadlines
 	if tcp, ok := nc.(interface{ SetWriteBuffer(bytes int) error }); ok {
-		_ = tcp.SetWriteBuffer(kernelBuffer) // where it fails, slow readers are noticed later
+		_ = tcp.SetWriteBuffer(kernelBuffer) // if this fails, slow readers are noticed later
 	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
 	var r io.Reader = nc
@@ -66,10 +67,10 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
 	}
 	h.session.sock = newSocket(nc, &h.session.g.sockets)
-	h.session.in.meter.pass(ahead) // once there is a socket: who floods is closed
+	h.session.in.meter.pass(ahead) // now that there is a socket, which a flood would close
 	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
-	_, _ = br.Peek(len(ahead)) // the library reads on from what is buffered
+	_, _ = br.Peek(len(ahead)) // buffers ahead, since the library takes over what is buffered
 	in := &h.session.in
 	in.buffer = br
 	in.unread, in.closes = len(ahead) > 0, len(ahead) > 0 && ahead[0]&0x0f == opClose
@@ -82,18 +83,18 @@ type libraryConn struct {
 	session *session
 }
 
-// Read counts what it reads. It takes payload in large pieces, but few frames at a time,
-// of which the pause would be longer than the longest.
+// Read counts the frames in what it reads. It reads payload in large pieces, but only a few
+// frames at a time: a pause for more of them would exceed longestPause.
 func (c libraryConn) Read(p []byte) (int, error) {
 	m := c.session.in.meter
-	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may tell any length
+	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may give any length
 	n, err := c.session.read(p)
 	c.session.in.cut = err != nil && !errors.Is(err, errQuiet)
 	m.pass(p[:n])
 	return n, err
 }
 
-// Write takes one control frame of the library.
+// Write sends one control frame of the library. A close frame is held back, see answerClose.
 func (c libraryConn) Write(p []byte) (int, error) {
 	s := c.session.sock
 	s.mu.Lock()
@@ -101,7 +102,7 @@ func (c libraryConn) Write(p []byte) (int, error) {
 	switch {
 	case s.endingLocked():
 	case len(p) > 0 && p[0]&0x0f == opClose:
-		if s.echo = bytes.Clone(p); len(p) > 4 && !utf8.Valid(p[4:]) { // the peer's reason
+		if s.echo = bytes.Clone(p); len(p) > 4 && !utf8.Valid(p[4:]) { // the reason, which is the peer's
 			s.echo = closeFrame(wire.CloseInvalidText)
 		}
 	default:
@@ -110,12 +111,12 @@ func (c libraryConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Close leaves the connection open: the session ends it, after what waits was sent.
-// Where the library wanted to end a read by it, the keeper will.
+// Close leaves the connection open: the session closes it, after what is queued was sent. If
+// the library calls Close to end a read, the keeper ends that read later.
 func (c libraryConn) Close() error { return nil }
 
-// read reads for the WebSocket library. Where a member is quiet, it answers with errQuiet
-// instead of waiting: between two frames, where the library can read again later as if
+// read reads for the WebSocket library. For a quiet member it returns errQuiet instead of
+// waiting, but only between two frames, where the library can go on reading later as if
 // nothing had happened.
 func (s *session) read(p []byte) (int, error) {
 	for {
@@ -133,11 +134,11 @@ func (s *session) read(p []byte) (int, error) {
 	}
 }
 
-// joinOvertime is how much grantOvertime gives.
+// joinOvertime is how much time grantOvertime gives.
 const joinOvertime = 100 * time.Millisecond
 
-// grantOvertime gives a JOIN a moment more, once: where this process stood still, the end of the
-// time for it is noticed before a JOIN that came meanwhile.
+// grantOvertime gives the client a little more time to JOIN, once: after a stall of this
+// process, the end of that time would be noticed before a JOIN that came meanwhile.
 func (s *session) grantOvertime() bool {
 	if s.in.overtimeGranted || s.leased() || s.sock.ending() {
 		return false
@@ -147,7 +148,7 @@ func (s *session) grantOvertime() bool {
 	return true
 }
 
-// tryRead reads what is there already: errQuiet says nothing is.
+// tryRead reads what has come already. It returns errQuiet if there is nothing.
 func (s *socket) tryRead(p []byte) (int, error) {
 	n, err := s.tcp.Take(p, 0)
 	switch {
@@ -161,8 +162,9 @@ func (s *socket) tryRead(p []byte) (int, error) {
 	return n, nil
 }
 
-// gone reports whether the peer has broken off, or closes, and said nothing else
-// before that is still unread. The reading side calls it, between two messages.
+// gone reports whether the peer has disconnected, or the next frame from it is a close. It
+// reports false if another unread frame comes before that. Only the reading goroutine calls
+// it, between two messages.
 func (s *session) gone() bool {
 	switch {
 	case s.in.buffer.Buffered() > 0:

@@ -9,36 +9,37 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// localRoom is a room on one shard: its members here, and where they are in its log.
+// localRoom is a room on one shard: its members there, and the position in the log that they
+// have reached.
 type localRoom struct {
 	shard     *shard
 	id        string
-	epoch     string       // of the members; "" before the first
-	last      int64        // seq of the last entry that was sent, or goes out next
-	sentUpTo  atomic.Int64 // last, as of what was sent; read by the keeper
+	epoch     string       // epoch of the members; "" before the first member
+	last      int64        // seq of the newest entry that was sent or is in the batch
+	sentUpTo  atomic.Int64 // last as of the last flush, see storeSentUpTo; any goroutine may read it
 	members   []*session
-	departing []*session // members that wait for an entry, behind which nothing is for them
+	departing []*session // members that are removed once they have been sent a certain entry
 
-	// What somebody who is joining may lack (shard.open to settled).
-	joining int                       // sessions that do
-	recent  tail                      // given meanwhile
-	gone    map[string]wire.CloseCode // sessions and epochs that ended meanwhile
+	// What a session that is joining may miss, from shard.open to shard.settled.
+	joining int                       // number of sessions that are joining
+	recent  tail                      // entries that the members were given meanwhile
+	gone    map[string]wire.CloseCode // ids of sessions and epochs that ended meanwhile
 
-	// How it catches up (catchup.go).
-	waiting    tail // to be given: they wait for a read, for a first member, or until a full batch has gone
+	// How the room catches up (catchup.go).
+	waiting    tail // entries that wait for a read, for the first member, or until a full batch has been sent
 	reading    reading
-	published  int64 // newest seq known when the last read began: the log reaches it, or has lost entries
-	readNumber int   // begun; the answer to any but the last is of no use
+	published  int64 // newest seq known when the last read began: a log that ends before it has lost entries
+	readNumber int   // of the last read that began: the results of earlier ones are ignored
 	failing    bool  // the last read failed
-	again      bool  // something was lost while reading, or before the first member: read once more
-	mixed      bool  // members disagree about the epoch; a read will tell
+	again      bool  // read once more: something was lost during a read, or while the room had no member
+	mixed      bool  // the members do not all have the same epoch; a read will tell which one is over
 
 	// What goes out next, and when (batch.go).
 	batch
-	dirty        bool          // is in shard.dirty
-	pieces       bool          // more than fits into a batch is on its way: members are to take one before the next
+	dirty        bool          // the room is in shard.dirty
+	pieces       bool          // more than a full batch waits: members should take one piece before the next
 	patientUntil time.Duration // clock until which pieces wait for members
-	restUntil    atomic.Int64  // clock; what comes before then may wait until then
+	restUntil    atomic.Int64  // clock until which the room rests: a message before then may wait
 
 	occupancy occupancy
 }
@@ -49,9 +50,9 @@ func (r *localRoom) dropIfEmpty() {
 	}
 }
 
-// add makes a session a member that has got everything up to seq. It reports false
-// when what came behind seq is not remembered any more: the session reads on and
-// tries again.
+// add makes m a member that has everything up to seq, and sends it the entries after seq that
+// the room remembers. It reports false if not all of them are remembered, or they are too many
+// to send at once: the session then reads on from the log and tries again.
 func (r *localRoom) add(m *session, seq int64) bool {
 	for _, id := range []string{m.id, m.joined.Epoch} {
 		if code, ok := r.gone[id]; ok {
@@ -65,7 +66,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		r.addFirst(m)
 		return true
 	case r.epoch != m.joined.Epoch:
-		// One of the two lives of the room is over; the log tells which.
+		// One of the two epochs is over; the log tells which.
 		r.mixed = true
 		r.storeSentUpTo()
 		r.include(m)
@@ -79,7 +80,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		var missed []byte
 		for _, e := range recent[seq+1-recent[0].Seq:] {
 			if missed = appendFrame(missed, e.Frame); len(missed) > fullBatch {
-				return false // it takes that at its own pace
+				return false // the session reads these from the log, at its own pace
 			}
 		}
 		if !m.fenceIfLapsed(r.shard.hub.clock()) {
@@ -87,7 +88,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		}
 		m.since = r.last
 	}
-	// Where seq is ahead of last, what is on its way up to seq is skipped for this member.
+	// If seq is ahead of r.last, m already has the next entries: they are skipped for it.
 	r.include(m)
 	r.greet(m)
 	return true
@@ -99,11 +100,12 @@ func (r *localRoom) include(m *session) {
 	m.room.Store(r)
 }
 
-// addFirst begins with the first member, whose JOINED says where.
+// addFirst adds the first member. The room takes its epoch and its position in the log from
+// that member.
 func (r *localRoom) addFirst(m *session) {
 	again := r.again || r.reading != readNone
 	entries := append(r.recent.take(), r.waiting.take()...)
-	if again { // of a log that may have lost them: they are read
+	if again { // the log may have lost these: what it still has is read
 		entries = nil
 	}
 	if r.epoch != m.joined.Epoch {
@@ -112,14 +114,14 @@ func (r *localRoom) addFirst(m *session) {
 	}
 	r.occupancy.begin(m)
 	if r.epoch == m.joined.Epoch && m.since < r.last && (len(entries) == 0 || entries[0].Seq > m.since+1) {
-		again = true // the members before it were further on, by what is not remembered
+		again = true // earlier members were further on, by entries that are not remembered
 	}
 	r.epoch, r.last = m.joined.Epoch, m.since
 	r.reading, r.again, r.mixed = readNone, false, false
 	r.storeSentUpTo()
 	r.batch = batch{} // of members that are gone
 	r.include(m)
-	if r.joining > 1 { // of the others, some were confirmed before it
+	if r.joining > 1 { // some of the others may have been confirmed before this one
 		r.recent = upTo(entries, r.last)
 	}
 	for _, e := range entries {
@@ -135,15 +137,15 @@ func (r *localRoom) has(m *session) bool {
 	return m.slot < len(r.members) && r.members[m.slot] == m
 }
 
-// depart takes a member out of the room once it has the entry with this seq. It
-// reports false where it is no member.
+// depart removes m from the room, and closes departed, once m has been sent the entry with
+// this seq. It reports false if m is not a member.
 func (r *localRoom) depart(m *session, seq int64, departed chan struct{}) bool {
 	if !r.has(m) {
 		return false
 	}
 	m.until, m.departed = seq, departed
 	r.departing = append(r.departing, m)
-	r.touch() // flush looks whether it has the entry already
+	r.touch() // flush checks whether m has the entry already
 	return true
 }
 
@@ -165,9 +167,9 @@ func (r *localRoom) remove(m *session) {
 	r.dropIfEmpty()
 }
 
-// event takes what was published.
+// event handles what was published in the room.
 func (r *localRoom) event(e roomlog.Event) {
-	switch e.Kind { // what names its session or its epoch
+	switch e.Kind { // these name their session or epoch
 	case roomlog.KindReplaced:
 		r.closeSession(string(e.Data), wire.CloseReplaced)
 		return
@@ -183,7 +185,7 @@ func (r *localRoom) event(e roomlog.Event) {
 	}
 	if e.Epoch != r.epoch {
 		if len(r.members) > 0 {
-			r.read() // tells whether the members' life of the room is over; it covers this entry
+			r.read() // it tells whether the members' epoch is over, and covers this entry
 			return
 		}
 		r.epoch = e.Epoch
@@ -198,12 +200,13 @@ func (r *localRoom) event(e roomlog.Event) {
 	}
 }
 
-// entry gives the next entry to the members; a hole before it is read from the log.
+// entry gives an entry to the members if it is the next one. If entries before it are missing,
+// it waits while they are read from the log.
 func (r *localRoom) entry(e roomlog.Entry) {
 	switch {
 	case r.reading != readNone || len(r.members) == 0 || r.full():
 		r.waiting.add(e)
-	case e.Seq <= r.last: // known
+	case e.Seq <= r.last: // the members have it
 	case e.Seq > r.last+1:
 		r.waiting.add(e)
 		r.read()
@@ -212,7 +215,7 @@ func (r *localRoom) entry(e roomlog.Entry) {
 	}
 }
 
-// enqueue appends an entry to what the members get at the end of this batch.
+// enqueue appends an entry to the batch that the members get at the next flush.
 func (r *localRoom) enqueue(e roomlog.Entry) {
 	r.put(e.Seq, e.Seq, e.Frame)
 	if r.joining > 0 {
@@ -220,8 +223,8 @@ func (r *localRoom) enqueue(e roomlog.Entry) {
 	}
 }
 
-// storeSentUpTo tells sessions how far they were given the log. While members of two lives are
-// here, it is not known which of them that is true of.
+// storeSentUpTo tells the sessions up to which seq they were sent the log. While there are
+// members of two epochs, it stores 0, since it is not known to which of them r.last applies.
 func (r *localRoom) storeSentUpTo() {
 	if r.mixed {
 		r.sentUpTo.Store(0)
@@ -234,7 +237,7 @@ func (r *localRoom) closeSession(id string, code wire.CloseCode) {
 	for _, m := range r.members {
 		if m.id == id {
 			if !m.fenceIfLapsed(r.shard.hub.clock()) {
-				r.sendBatch(m) // what came before the close
+				r.sendBatch(m) // what came before the notice
 			}
 			m.close(code)
 			r.remove(m)
@@ -244,7 +247,8 @@ func (r *localRoom) closeSession(id string, code wire.CloseCode) {
 	r.remember(id, code)
 }
 
-// remember keeps the end of what may be on its way into the room.
+// remember records the end of a session or an epoch, for sessions that are about to enter the
+// room.
 func (r *localRoom) remember(id string, code wire.CloseCode) {
 	if r.joining == 0 {
 		return

@@ -3,19 +3,19 @@ package gateway
 import "time"
 
 const (
-	// churnMost is how many sockets may have come and gone before it is worth while to
-	// collect what their joins left behind, at 40 ms of CPU for 5,000 members.
+	// churnMost is how many times a socket must have come or gone before it is worthwhile to
+	// collect the garbage of their joins, which takes 40 ms of CPU for 5,000 members.
 	churnMost = 1_000
-	// churnCalm is how long nothing comes or goes before that.
+	// churnCalm is how long no socket may have come or gone before a collection.
 	churnCalm = 2 * time.Second
 )
 
-// memory tells when to collect what joins leave behind. They leave as much garbage as
-// members hold, and where the members then are quiet, the next collection would come
+// memory tells when to collect the garbage that joins leave behind. That is as much as members
+// hold, and if the members are quiet afterwards, the runtime's next collection would come
 // minutes later.
 type memory struct {
-	churn int           // sockets that have come and gone since the last collection
-	at    time.Duration // clock when the last one did
+	churn int           // sockets that came plus sockets that went since the last collection
+	at    time.Duration // clock when one last came or went
 }
 
 // note counts a socket that came or went.
@@ -24,7 +24,7 @@ func (m *memory) note(now time.Duration) {
 	m.at = now
 }
 
-// due reports whether to collect now, and begins anew if so.
+// due reports whether to collect now. If so, it starts counting again.
 func (m *memory) due(now time.Duration) bool {
 	if m.churn < churnMost || now-m.at < churnCalm {
 		return false

@@ -10,11 +10,12 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// mostPatience bounds how long messages wait for others. Members on other shards and
-// gateways, where the room may not rest, wait for them too.
+// mostPatience is how long a message waits for others at most. Members on other shards and
+// gateways, where the room may not be resting, wait for it too.
 const mostPatience = 4 * time.Millisecond
 
-// message puts a MESSAGE on its way into the room's log. Its echo is the answer.
+// message publishes a MESSAGE to the room's log. The sender's answer is its echo, the entry
+// that comes back from the log.
 func (s *session) message(f *wire.ClientFrame) {
 	if !s.leased() {
 		s.rejectFrame(wire.Errorf(wire.BadRequest, "JOIN comes before MESSAGE"), f.ID)
@@ -27,15 +28,15 @@ func (s *session) message(f *wire.ClientFrame) {
 	tail := wire.MessageTail(s.from, id, f.Body)
 	now := s.g.hub.clock()
 	m := s.outgoing.begin(id, now, s.sentUpTo())
-	s.talking() // the keeper looks for its echo
+	s.talking() // so that the keeper checks that the echo comes
 	s.g.publisher.Publish(&roomlog.Message{
 		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail, By: s.publishBy(now),
 		Done: func(r roomlog.Result) { s.published(m, tail, r) },
 	})
 }
 
-// publishBy is until when a message may wait for others: while its room rests, the sender
-// would not get it sooner.
+// publishBy returns until when a message may wait to be published together with others. While
+// its room rests, the sender would not get it back sooner. Zero means not at all.
 func (s *session) publishBy(now time.Duration) (by time.Time) {
 	if r := s.room.Load(); r != nil {
 		if rest := r.rests(now); rest > 0 {
@@ -45,7 +46,7 @@ func (s *session) publishBy(now time.Duration) (by time.Time) {
 	return by
 }
 
-// published answers where the log will not.
+// published answers the sender of a message if its echo will not.
 func (s *session) published(m *outMessage, tail []byte, r roomlog.Result) {
 	result := messageOK
 	switch {
@@ -76,21 +77,21 @@ func (s *session) published(m *outMessage, tail []byte, r roomlog.Result) {
 	s.g.metrics.messages.With(result).Inc()
 }
 
-// skip answers the messages whose echoes a GAP stands for.
+// skip answers the messages whose echoes are in the range of a GAP.
 func (s *session) skip(from, to int64) {
 	for _, m := range s.outgoing.skip(from, to) {
 		s.echoLost(m)
 	}
 }
 
-// echoLost answers a message whose echo a GAP stands for. Who repeats it gets that echo.
+// echoLost answers a message whose echo is in a GAP. A client that sends it again gets the
+// echo.
 func (s *session) echoLost(m *outMessage) {
 	s.sendError(wire.Errorf(wire.Unavailable, "the message's echo is not kept any more"), m.id)
 }
 
-// chaseEcho sees to it that a message that stands in the log comes to its sender: it is
-// read from there when it is late. It reports true when a message has had no answer at
-// all for 10 s.
+// chaseEcho makes the room read its log if the echo of a message is late although the message
+// is in the log. It reports true if a message has had no answer at all for 10 s.
 func (s *session) chaseEcho(now time.Duration) bool {
 	r := s.room.Load()
 	if r == nil {
@@ -110,7 +111,7 @@ func (s *session) chaseEcho(now time.Duration) bool {
 	return now-sent >= wire.EchoTimeout
 }
 
-// sentUpTo is the seq up to which this session was sent the log.
+// sentUpTo returns the seq up to which this session was sent the log, 0 if that is not known.
 func (s *session) sentUpTo() int64 {
 	if r := s.room.Load(); r != nil {
 		return r.sentUpTo.Load()
@@ -118,8 +119,8 @@ func (s *session) sentUpTo() int64 {
 	return 0
 }
 
-// repeatEcho acknowledges a message that stands in the log before anything that this socket
-// carries, so that its sender, who repeats it, hears of it.
+// repeatEcho acknowledges a message that was sent again, whose entry in the log is not among
+// those that this socket carries.
 func (s *session) repeatEcho(seq int64, at time.Time, tail []byte) {
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, readTimeout)
 	defer cancel()
@@ -132,6 +133,6 @@ func (s *session) repeatEcho(seq int64, at time.Time, tail []byte) {
 		s.send(appendFrame(nil, found.Entries[0].Frame))
 		return
 	}
-	// History does not reach back to it any more: what is known of it is enough.
+	// History does not reach back to the entry any more: make its frame from what is known.
 	s.send(appendFrame(nil, wire.MessageFrame(seq, at, tail)))
 }

@@ -15,7 +15,7 @@ const (
 
 	messageOK, messageDuplicate, messageNoSeat = "ok", "duplicate", "no_seat"
 
-	closeBroken, closeOther = "BROKEN", "OTHER" // without a code; with one of the client's own
+	closeBroken, closeOther = "BROKEN", "OTHER" // without a code; with a code of the client's own
 
 	dropInboxFull = "inbox_full"
 
@@ -56,20 +56,20 @@ func newMetrics(registry *metrics.Set) *gatewayMetrics {
 	return m
 }
 
-// begin makes the series of all label values at 0: a counter whose first increment creates
-// it shows no growth to Prometheus.
+// begin creates the series of all label values at 0. If a counter's first increment created
+// it, Prometheus would see no growth.
 func (m *gatewayMetrics) begin() {
 	vec.Begin(m.refusals, refusalOrigin, refusalRate, refusalFull, refusalStopping)
 	vec.Begin(m.drops, dropInboxFull)
 	vec.Begin(m.renewals, renewalRenewed, renewalLost, renewalFailed)
 	vec.Begin(m.joins, joinOK, joinGone)
 	for _, code := range wire.Codes() {
-		if code.Translate().Close != 0 { // else it refuses no join
+		if code.Translate().Close != 0 { // an error without a close code refuses no join
 			vec.Begin(m.joins, code)
 		}
 	}
 	vec.Begin(m.messages, messageOK, messageDuplicate, messageNoSeat)
-	vec.Begin(m.messages, wire.RoomNotFound, wire.Unavailable, wire.Internal) // all that a publisher answers with
+	vec.Begin(m.messages, wire.RoomNotFound, wire.Unavailable, wire.Internal) // all codes that a publisher's errors have
 	vec.Begin(m.closes, closeBroken, closeOther)
 	for _, code := range wire.CloseCodes() {
 		vec.Begin(m.closes, closeLabel(code))

@@ -9,30 +9,30 @@ import (
 
 const (
 	occupancyRate = time.Second // at most one OCCUPANCY in this time
-	notKnown      = -1          // of occupied: the read under way will tell
+	notKnown      = -1          // as occupied: the read under way will tell
 )
 
-// occupancy is what the members of a room are told of its occupied seats, where presence
-// is count. The number comes from three sides: it is published when it changes, each read
-// of the log brings it, and so does each JOINED. The one published last is the newest, but
-// it may be lost; what a read brings is as old as the read's beginning.
+// occupancy is what the members of a room are told about its occupied seats if presence is
+// count. The number comes from three sources: it is published when it changes, and each read
+// of the log and each JOINED brings it. The number published last is the newest, but it may be
+// lost. The number from a read is as old as the beginning of the read.
 type occupancy struct {
 	counted  bool // presence is count: members are told
-	occupied int  // last told, or to be told; notKnown in a new life of the room
-	heard    bool // occupied was published, in this life of the room
-	newer    bool // and that since the last read began
+	occupied int  // last told, or to be told; notKnown in a new epoch
+	heard    bool // occupied was published, in this epoch
+	newer    bool // it was published since the last read began
 
 	due bool          // a timer will tell it
 	at  time.Duration // clock when it was told last; long ago at first
 }
 
-// neverTold is the occupancy of a room that nobody is in yet.
+// neverTold returns the occupancy of a room that has no member yet.
 func neverTold() occupancy { return occupancy{occupied: notKnown, at: -occupancyRate} }
 
-// forget forgets the number: the room has a new life.
+// forget forgets the number, since the room has a new epoch.
 func (o *occupancy) forget() { o.occupied, o.heard = notKnown, false }
 
-// begin takes the number from the first member's JOINED, unless another was published.
+// begin takes the number from the first member's JOINED, unless one was published.
 func (o *occupancy) begin(m *session) {
 	o.counted = m.counted
 	if !o.heard {
@@ -40,8 +40,8 @@ func (o *occupancy) begin(m *session) {
 	}
 }
 
-// greet tells the number anew where a member's JOINED says another: it may have missed the
-// OCCUPANCY.
+// greet tells the members the number again if m's JOINED has a different one: m may have
+// missed the OCCUPANCY.
 func (r *localRoom) greet(m *session) {
 	if o := &r.occupancy; o.counted && o.occupied != m.joined.Occupied {
 		r.tellOccupied(o.occupied)
@@ -63,7 +63,8 @@ func (r *localRoom) occupancyRead(n int) {
 	}
 }
 
-// tellOccupied tells a number at most once a second, the last one always.
+// tellOccupied tells the members the number, at most once a second. The last number is always
+// told.
 func (r *localRoom) tellOccupied(n int) {
 	o := &r.occupancy
 	o.occupied = n
@@ -72,7 +73,7 @@ func (r *localRoom) tellOccupied(n int) {
 	}
 	wait := o.at + occupancyRate - r.shard.hub.clock()
 	if r.tellsOccupied {
-		wait = occupancyRate // behind that one, which has not gone out
+		wait = occupancyRate // counted from the OCCUPANCY in the batch, which has not been sent
 	}
 	if wait > 0 {
 		o.due = true

@@ -7,35 +7,35 @@ import (
 )
 
 const (
-	// maxInflight is how many messages of a session may be on their way to Redis: one
-	// who sends faster than Redis takes is read more slowly.
+	// maxInflight is how many messages of a session may be on their way to Redis. A client that
+	// sends faster than Redis takes is read more slowly.
 	maxInflight = 64
-	// echoLate is when an echo that has not come is looked for in the log.
+	// echoLate is how long after its MESSAGE an echo that has not come is read from the log.
 	echoLate = time.Second
 )
 
-// outgoing are a session's messages until each has its answer: those on their way to
-// Redis, and those that stand in the log and have not come back to their sender.
+// outgoing holds a session's messages until each has its answer: those on their way to Redis,
+// and those in the log whose echo the sender has not been sent.
 type outgoing struct {
 	mu       sync.Mutex
-	inflight int           // on their way to Redis
+	inflight int           // messages on their way to Redis
 	changed  chan struct{} // closed when one of them is done; nil while nobody waits
 	newest   int64         // seq of the newest that was appended
-	waiting  []*outMessage // without an answer, the oldest first
+	waiting  []*outMessage // messages without an answer, the oldest first
 	first    int64         // from this seq on, the socket carries every entry,
-	before   [2]int64      // and those from the first to before the second of these
+	before   [2]int64      // and those from before[0] to before[1]-1
 }
 
-// outMessage is one MESSAGE that waits for its answer. The mutex of outgoing guards it.
+// outMessage is a MESSAGE that waits for its answer. The mutex of outgoing guards it.
 type outMessage struct {
-	id       string        // of the sender, if any
+	id       string        // given by the sender; may be empty
 	sent     time.Duration // clock when its frame came
 	seq      int64         // of the entry that answers it; 0 while none is known
-	answered bool          // otherwise than by an entry
+	answered bool          // has an answer other than an entry
 }
 
-// begin counts one more on its way, once there is room for it. sentUpTo is the seq up
-// to which its session was sent the log.
+// begin adds a message that is on its way to Redis, and waits first until there are fewer than
+// maxInflight. sentUpTo is the seq up to which its session was sent the log.
 func (o *outgoing) begin(id string, sent time.Duration, sentUpTo int64) *outMessage {
 	m := &outMessage{id: id, sent: sent}
 	o.mu.Lock()
@@ -47,7 +47,7 @@ func (o *outgoing) begin(id string, sent time.Duration, sentUpTo int64) *outMess
 	return m
 }
 
-// wait returns once none is on its way to Redis: the publisher sees to it within
+// wait returns once no message is on its way to Redis any more. The publisher ends each within
 // seconds.
 func (o *outgoing) wait() {
 	o.mu.Lock()
@@ -55,7 +55,8 @@ func (o *outgoing) wait() {
 	o.untilLocked(0)
 }
 
-// untilLocked returns once n at most are on their way.
+// untilLocked returns once at most n messages are on their way. It releases the mutex while it
+// waits.
 func (o *outgoing) untilLocked(n int) {
 	for o.inflight > n {
 		if o.changed == nil {
@@ -68,8 +69,8 @@ func (o *outgoing) untilLocked(n int) {
 	}
 }
 
-// appended says that an entry with this seq answers m. It reports false where the socket
-// does not carry that entry: the caller answers.
+// appended records that the entry with this seq answers m. It reports false if the socket does
+// not carry that entry: the caller must answer m.
 func (o *outgoing) appended(m *outMessage, seq int64) (comes bool) {
 	o.done(func() {
 		comes = seq >= o.first || o.before[0] <= seq && seq < o.before[1]
@@ -79,15 +80,15 @@ func (o *outgoing) appended(m *outMessage, seq int64) (comes bool) {
 	return comes
 }
 
-// carry says that the socket carries every entry from first on.
+// carry records that the socket carries every entry from first on.
 func (o *outgoing) carry(first int64) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.first, o.before = first, [2]int64{}
 }
 
-// skip says that the socket does not carry some entries. It answers with the messages that
-// wait for one of them: the caller answers those.
+// skip records that the socket does not carry the entries from…to. It returns the messages
+// that wait for one of these: the caller must answer them.
 func (o *outgoing) skip(from, to int64) (lost []*outMessage) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -101,10 +102,10 @@ func (o *outgoing) skip(from, to int64) (lost []*outMessage) {
 	return lost
 }
 
-// answered says that m has its answer.
+// answered records that m has its answer.
 func (o *outgoing) answered(m *outMessage) { o.done(func() { m.answered = true }) }
 
-// unknown says that a message is not on its way any more, and has no answer.
+// unknown records that a message is no longer on its way, and has no answer.
 func (o *outgoing) unknown() { o.done(func() {}) }
 
 func (o *outgoing) done(what func()) {
@@ -118,9 +119,9 @@ func (o *outgoing) done(what func()) {
 	}
 }
 
-// oldest answers with the oldest message that has no answer, where its session was
-// sent the log up to sentUpTo; false where there is none. seq is 0 while it is not known
-// to stand in the log.
+// oldest returns when the oldest message without an answer was sent, and its seq, which is 0
+// while the message is not known to be in the log. ok is false if every message has its
+// answer. sentUpTo is the seq up to which the session was sent the log.
 func (o *outgoing) oldest(sentUpTo int64) (sent time.Duration, seq int64, ok bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -131,7 +132,7 @@ func (o *outgoing) oldest(sentUpTo int64) (sent time.Duration, seq int64, ok boo
 	return o.waiting[0].sent, o.waiting[0].seq, true
 }
 
-// dropLocked forgets what has its answer, as far as it is the oldest.
+// dropLocked drops the oldest messages, up to the first one that has no answer.
 func (o *outgoing) dropLocked(sentUpTo int64) {
 	n := 0
 	for n < len(o.waiting) && (o.waiting[n].answered || o.waiting[n].seq > 0 && o.waiting[n].seq <= sentUpTo) {
@@ -144,7 +145,7 @@ func (o *outgoing) dropLocked(sentUpTo int64) {
 	o.waiting = slices.Delete(o.waiting, 0, n)
 }
 
-// last is the seq of the newest message that was appended, 0 for none.
+// last returns the seq of the newest message that was appended, 0 if there is none.
 func (o *outgoing) last() int64 {
 	o.mu.Lock()
 	defer o.mu.Unlock()

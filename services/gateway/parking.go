@@ -6,30 +6,31 @@ import (
 	"time"
 )
 
-// A goroutine that waits to read holds a stack of 4 KiB, a third of what a member needs.
-// So a session that says nothing is parked: its goroutine ends, and its socket waits with
-// all others that are quiet in one epoll instance (parking). What its peer sends, or
-// whatever is about to end it, gets it a goroutine again.
+// A goroutine that waits to read holds a stack of 4 KiB, a third of the memory that a member
+// needs. So a quiet session is parked: its goroutine ends, and its socket waits with all other
+// quiet ones in one epoll instance (parking). It gets a goroutine again when its peer sends
+// something, or when the session is about to end.
 //
-// A member who talks keeps its goroutine, since waiting in Go's own poller costs less a
+// A member who talks keeps its goroutine, since waiting in Go's own poller costs less per
 // message.
 
 const (
-	quietAfter = 2 * time.Second // a member who has talked keeps its goroutine for so long
-	pauseAfter = time.Minute     // nobody is parked for so long where it did not work
+	quietAfter = 2 * time.Second // how long a member who has talked keeps its goroutine
+	pauseAfter = time.Minute     // how long nobody is parked after that has failed
 )
 
 // errQuiet ends a read that would have to wait.
 var errQuiet = errors.New("nothing to read")
 
-// parks reports whether the session is one that can be parked at all: a member, on a
-// connection that the kernel knows.
+// parks reports whether the session can be parked at all: it has joined, its connection has a
+// descriptor, and parking works.
 func (s *session) parks() bool {
 	return s.sock.tcp != nil && s.leased() && !s.g.parking.off.Load()
 }
 
-// park makes the session wait without a goroutine: the caller's is to end. It reports
-// false where the session is about to end, or has to keep its goroutine for now.
+// park makes the session wait without a goroutine: if it reports true, the caller's goroutine
+// must end. It reports false if the session is about to end or has to keep its goroutine for
+// now.
 func (s *session) park() bool {
 	s.sock.mu.Lock()
 	defer s.sock.mu.Unlock()
@@ -45,7 +46,7 @@ func (s *session) park() bool {
 	return true
 }
 
-// calm lets a member be parked that has not talked for a while, and waits for nothing.
+// calm lets a member be parked if it has not talked for a while and waits for no answer.
 func (s *session) calm(now time.Duration) {
 	if !s.talks.Load() || !s.parks() || now-time.Duration(s.heardAt.Load()) < quietAfter {
 		return
@@ -55,10 +56,11 @@ func (s *session) calm(now time.Duration) {
 		s.talks.Store(true)
 		return
 	}
-	s.sock.nudge() // what is said meanwhile sets talks again, behind its place in outgoing
+	s.sock.nudge() // a message that begins meanwhile sets talks again, after it is in outgoing
 }
 
-// nudge ends a read that waits, or the next one, for the session to be parked.
+// nudge ends the read that waits, or the next one that would, so that the session can be
+// parked.
 func (s *socket) nudge() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -68,7 +70,7 @@ func (s *socket) nudge() {
 	}
 }
 
-// takeNudge reports whether it was nudge that ended a read, and undoes it.
+// takeNudge reports whether nudge has ended a read, and undoes nudge.
 func (s *socket) takeNudge() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -80,7 +82,7 @@ func (s *socket) takeNudge() bool {
 	return nudged
 }
 
-// wake gets a parked session a goroutine again.
+// wake gives a parked session a goroutine again.
 func (s *socket) wake() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,7 +98,7 @@ func (s *socket) wakeLocked() {
 	}
 }
 
-// pause lets members keep their goroutines for a while, or for good where there is no epoll.
+// pause stops the parking of members for a while, or for good if there is no epoll.
 func (p *parking) pause(err error) {
 	if !p.off.CompareAndSwap(false, true) {
 		return

@@ -13,26 +13,27 @@ import (
 )
 
 const (
-	edge = 1 << 31 // EPOLLET, which package syscall has as a negative number
-	// news is that something has come to be read, or that the peer has ended: it is told once
-	// for each time.
+	edge = 1 << 31 // EPOLLET, which package syscall defines as a negative number
+	// news are the events for a parked session: something can be read, or the peer has ended. Each
+	// is reported once.
 	news = syscall.EPOLLIN | syscall.EPOLLRDHUP | edge
-	// noNews is for a session with a goroutine, which reads by itself: each message would be
-	// told of here too. That the connection broke still is, once, and serve passes it by.
+	// noNews are the events for a session that has a goroutine and reads by itself: none, or every
+	// message would be reported here too. A broken connection is still reported, once, and serve
+	// ignores that.
 	noNews = edge
 )
 
-// parking waits for all parked sessions at once, from the first one on.
+// parking waits for all parked sessions at once. It begins with the first one.
 type parking struct {
-	off atomic.Bool // nobody is parked
+	off atomic.Bool // sessions are not parked for now
 
 	mu     sync.Mutex
-	epoll  *os.File           // within Go's own poller; nil before the first
+	epoll  *os.File           // waited for by Go's own poller; nil before the first session is parked
 	parked map[int32]*session // by descriptor
 	ended  sync.WaitGroup
 }
 
-// open makes the epoll instance, at first.
+// open returns the epoll instance. It makes it at the first call.
 func (p *parking) open() (*os.File, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,7 +44,7 @@ func (p *parking) open() (*os.File, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := syscall.SetNonblock(fd, true); err != nil { // what os.NewFile goes by
+	if err := syscall.SetNonblock(fd, true); err != nil { // or os.NewFile would not give it to Go's poller
 		_ = syscall.Close(fd)
 		return nil, os.NewSyscallError("fcntl", err)
 	}
@@ -57,7 +58,7 @@ func (p *parking) open() (*os.File, error) {
 	return epoll, nil
 }
 
-// close ends what open began. No session is parked any more.
+// close ends what open began. It is called when no session is parked any more.
 func (p *parking) close() {
 	p.mu.Lock()
 	if p.epoll != nil {
@@ -67,7 +68,7 @@ func (p *parking) close() {
 	p.ended.Wait()
 }
 
-// watch waits for something to read. The caller holds the socket's lock.
+// watch wakes the session when there is something to read. The caller holds the socket's lock.
 func (p *parking) watch(s *session) error {
 	epoll, err := p.open()
 	if err != nil {
@@ -77,7 +78,7 @@ func (p *parking) watch(s *session) error {
 	p.parked[int32(s.sock.fd)] = s
 	p.mu.Unlock()
 	err = arm(epoll, syscall.EPOLL_CTL_MOD, s, news)
-	if errors.Is(err, syscall.ENOENT) { // its first time
+	if errors.Is(err, syscall.ENOENT) { // the session's first time
 		err = arm(epoll, syscall.EPOLL_CTL_ADD, s, news)
 	}
 	if err != nil {
@@ -86,7 +87,7 @@ func (p *parking) watch(s *session) error {
 	return err
 }
 
-// arm makes events those of a session's socket that epoll tells of.
+// arm sets the events of a session's socket that epoll reports.
 func arm(epoll *os.File, op int, s *session, events uint32) error {
 	raw, err := epoll.SyscallConn()
 	if err != nil {
@@ -99,8 +100,8 @@ func arm(epoll *os.File, op int, s *session, events uint32) error {
 	return cmp.Or(failed, err)
 }
 
-// forget undoes watch. It comes before the socket is closed, whose descriptor the next
-// one has.
+// forget undoes watch. It is called before the socket is closed, since the next socket may get
+// the same descriptor.
 func (p *parking) forget(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -120,7 +121,7 @@ func (p *parking) serve(epoll *os.File) {
 	for {
 		n := 0
 		if err := raw.Read(func(fd uintptr) bool {
-			// It is told of news only, so it takes all there is before it waits.
+			// Go's poller reports only new events, so take all there are before waiting.
 			n, _ = syscall.EpollWait(int(fd), events, 0)
 			return n > 0
 		}); err != nil {
@@ -137,15 +138,16 @@ func (p *parking) serve(epoll *os.File) {
 	}
 }
 
-// absorbPong takes the answer to a ping, where that is all that has come, and leaves the session
-// parked: with a goroutine, and the WebSocket library's clocks, it costs three times as much.
+// absorbPong reads the answer to a ping, if nothing else has come, and leaves the session
+// parked. To wake the session for it would cost three times as much, for a goroutine and the
+// WebSocket library's timers. It reports false if the session must be woken.
 func (s *session) absorbPong() bool {
 	s.sock.mu.Lock()
 	defer s.sock.mu.Unlock()
 	if s.sock.parked != s {
-		return true // somebody else woke it
+		return true // another goroutine has woken it
 	}
-	var in [len(pongHeader) + 4 + 1]byte // the mask, and whatever else
+	var in [len(pongHeader) + 4 + 1]byte // the mask, and one byte to see whether more has come
 	n, errno := rawtcp.Receive(s.sock.fd, in[:], syscall.MSG_PEEK)
 	if errno != 0 || n != len(in)-1 || string(in[:len(pongHeader)]) != pongHeader || !s.in.meter.allowance.Allow() {
 		return false

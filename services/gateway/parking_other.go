@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// parking there is on Linux only.
+// parking exists on Linux only.
 type parking struct{ off atomic.Bool }
 
 func (*parking) close()               {}

@@ -13,21 +13,22 @@ import (
 
 const (
 	replayPage   = 64               // entries read and sent at a time when a member comes back,
-	pageBytes    = 64 << 10         // and bytes, of catching up too
-	maxReplays   = 64               // pages of members who come back, at a time: 12 MiB in all
-	turnPatience = 10 * time.Second // for a turn to read
-	turnMost     = time.Second      // of a turn whose peer takes its page slowly
+	pageBytes    = 64 << 10         // and bytes; also for local rooms that catch up
+	maxReplays   = 64               // pages at a time of members who come back: 12 MiB in all
+	turnPatience = 10 * time.Second // how long to wait for a turn to read
+	turnMost     = time.Second      // how long a turn lasts at most if the peer takes its page slowly
 )
 
-// replay brings a session what it missed, a page at a time. A thousand members may
-// come back at once: a page is read in its turn, and the turn lasts until the page was
-// sent, so that those who are served are served fast and the others hold nothing.
+// replay sends a session what it missed, a page at a time. A thousand members may come back at
+// once, so for each page a session waits for its turn, which lasts until the page is sent. In
+// this way those that have a turn are served fast, and the others hold no memory.
 type replay struct {
 	s    *session
 	done func() // ends the turn; nil without one
 }
 
-// read reads the entries first…last as far as they fit on a page.
+// read reads the entries first…last, as many as fit on a page. It waits for a turn if it has
+// none.
 func (p *replay) read(first, last int64) (roomlog.Range, error) {
 	h := p.s.g.hub
 	if p.done == nil {
@@ -45,12 +46,12 @@ func (p *replay) read(first, last int64) (roomlog.Range, error) {
 // send sends a page and ends its turn.
 func (p *replay) send(frames []byte) bool {
 	if p.done != nil {
-		// One who reads slowly keeps its page, as it may, and nobody waiting.
+		// A peer that reads slowly may keep its page, but must not keep others waiting.
 		slow := time.AfterFunc(turnMost, p.done)
 		defer slow.Stop()
 		defer p.endTurn()
 	}
-	// What the peer takes shows that it lives: pongs are not read meanwhile.
+	// Pongs are not read meanwhile. That the peer takes data shows that it is alive.
 	return !p.s.fenceIfLapsed(p.s.g.hub.clock()) && p.s.sock.sendAll(frames, p.s.hear)
 }
 
@@ -61,7 +62,8 @@ func (p *replay) endTurn() {
 	}
 }
 
-// letIn sends JOINED and what was missed, and then lets the live entries in.
+// letIn sends JOINED and what was missed, and then makes the session a member, which gets the
+// live entries.
 func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) {
 	roomID := s.joined.RoomID
 	p := &replay{s: s}
@@ -106,8 +108,8 @@ func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 	}
 }
 
-// begin puts JOINED together, with the GAP behind it if there is one, and reads the first
-// page of what was missed. next is the seq with which the entries begin.
+// begin puts JOINED together, followed by a GAP if there is one, and reads the first page of
+// what was missed. next is the seq of the first entry to send after that.
 func (p *replay) begin(after *wire.Position, resp *roomv1.ConfirmJoinResponse) (head []byte, entries []roomlog.Entry, next int64, err error) {
 	s := p.s
 	next = s.joined.Seq + 1
@@ -125,7 +127,7 @@ func (p *replay) begin(after *wire.Position, resp *roomv1.ConfirmJoinResponse) (
 	return append(appendFrame(nil, j.Encode()), gap...), entries, next, nil
 }
 
-// cannotReplay ends a member who has JOINED, and cannot have what is missing.
+// cannotReplay closes a session that was sent JOINED and cannot be sent what it missed.
 func (s *session) cannotReplay(err error) {
 	if wire.CodeOf(err) == wire.RoomNotFound {
 		s.close(wire.CloseRoomDeleted)
@@ -137,8 +139,9 @@ func (s *session) cannotReplay(err error) {
 
 var errLogGone = errors.New("the log has lost entries")
 
-// readOn reads the next page, or from where history begins if that is later. There is
-// one: the log has what members have.
+// readOn reads the page that starts with next, or with the oldest entry of the history if that
+// is later. There is such a page, since the log reaches at least as far as its members;
+// otherwise it has lost entries.
 func (p *replay) readOn(next int64) (roomlog.Range, error) {
 	epoch := p.s.joined.Epoch
 	page, err := p.read(next, next+replayPage-1)
@@ -155,8 +158,9 @@ func (p *replay) readOn(next int64) (roomlog.Range, error) {
 	return page, err
 }
 
-// missed reads the first page of what a member missed, and tells in JOINED whether all
-// of it is there. next is the seq with which the frames behind JOINED begin.
+// missed reads the first page of what a member missed, and sets Recovered in JOINED if history
+// has all of it. next is the seq of the first entry to send, and gap is the GAP frame for what
+// history does not have.
 func (p *replay) missed(after wire.Position) (next int64, entries []roomlog.Entry, gap []byte, err error) {
 	s := p.s
 	seq := s.joined.Seq
@@ -171,7 +175,7 @@ func (p *replay) missed(after wire.Position) (next int64, entries []roomlog.Entr
 	}
 	page, err := p.read(after.Seq+1, min(seq, after.Seq+replayPage))
 	if err == nil && page.Epoch == s.joined.Epoch && len(page.Entries) == 0 {
-		page, err = p.read(after.Seq+1, seq) // history reaches back to a later entry, if at all
+		page, err = p.read(after.Seq+1, seq) // history begins with a later entry, if it has any
 	}
 	switch {
 	case err != nil:
@@ -185,7 +189,7 @@ func (p *replay) missed(after wire.Position) (next int64, entries []roomlog.Entr
 	return first, page.Entries, gapOf(after.Seq+1, first-1), nil
 }
 
-// gapOf is the GAP for the entries from…to, nil where there are none.
+// gapOf returns the GAP frame for the entries from…to, nil if there are none.
 func gapOf(from, to int64) []byte {
 	if from > to {
 		return nil
@@ -193,8 +197,8 @@ func gapOf(from, to int64) []byte {
 	return appendFrame(nil, wire.GapFrame(from, to))
 }
 
-// enterRoom makes this session a member that has everything up to seq; false when it has
-// to read on first.
+// enterRoom makes this session a member that has everything up to seq. It reports false if the
+// session has to read on first.
 func (s *session) enterRoom(seq int64) bool {
 	done := make(chan bool, 1)
 	s.shard.run(func(sh *shard) { done <- sh.rooms[s.joined.RoomID].add(s, seq) })

@@ -8,11 +8,11 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// semaphore limits how many things go on at a time: as many as it has room for.
+// semaphore limits how many things go on at a time to its capacity.
 type semaphore chan struct{}
 
-// acquire waits for so long at most until one more may go on, and answers with how to
-// release that: once, however often it is called. UNAVAILABLE where it took too long.
+// acquire waits until one more may go on, but not longer than patience. release ends that one;
+// only its first call counts. The error is UNAVAILABLE if it took too long or ctx ended.
 func (s semaphore) acquire(ctx context.Context, patience time.Duration) (release func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -19,41 +19,42 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// session is one WebSocket: before its join was confirmed, and after.
+// session is one WebSocket connection, both before and after its join is confirmed.
 type session struct {
-	// What deliveries and each tick of the keeper look at stands together: there are many
-	// sessions.
+	// Deliveries and every tick of the keeper read these fields. They are grouped because there
+	// are many sessions, and reading scattered memory is slow.
 	sock         *socket
-	since        int64        // of the shard: seqs up to this one are not for this member
-	heardAt      atomic.Int64 // clock when something came last
+	since        int64        // owned by the shard: entries up to this seq are not sent to this member
+	heardAt      atomic.Int64 // clock when the peer was last heard from
 	leaseUntil   atomic.Int64 // clock when the lease ends; 0 before the join
-	lapsed       atomic.Bool  // the lease has ended: nothing is sent or taken any more
-	talks        atomic.Bool  // has talked lately, or waits for an echo: it keeps its goroutine
-	givingUpSeat atomic.Bool  // is giving its seat up: that it holds none any more is no news
+	lapsed       atomic.Bool  // the lease has ended: nothing is sent or accepted any more
+	talks        atomic.Bool  // has sent something lately, or waits for an echo: it keeps its goroutine
+	givingUpSeat atomic.Bool  // is giving up its seat: a renewal that finds the seat gone is no news
 
 	g  *Gateway
 	ws *websocket.Conn
 	id string
 
-	// Set before the join is complete, never changed after; shard is taken back where it fails.
-	joined  wire.Joined // without members and identity
-	from    []byte      // this member's JSON
+	// Set before the join is complete and not changed afterwards, except that exitHub resets
+	// shard.
+	joined  wire.Joined // without the members and the identity
+	from    []byte      // this member as JSON
 	shard   *shard
-	group   uint32 // of the hub
-	counted bool   // presence is count
+	group   uint32 // number of the session's group in the hub
+	counted bool   // the room's presence is count
 
 	// Owned by the shard.
 	slot     int           // index among the members of the local room
-	until    int64         // of a member that leaves: the last seq for it
-	departed chan struct{} // of a member that leaves: closed when it is out of the local room
+	until    int64         // of a departing member: the seq that it still gets before it is removed
+	departed chan struct{} // of a departing member: closed when it is out of the local room
 
 	// Owned by the reading goroutine.
-	cohort   *cohort       // of the keeper
-	messages *rate.Limiter // nil before the first
+	cohort   *cohort       // where the keeper has it
+	messages *rate.Limiter // nil until it is first used
 	in       incoming
 
-	outgoing outgoing                  // its messages
-	room     atomic.Pointer[localRoom] // once it is a member
+	outgoing outgoing                  // its messages that have no answer yet
+	room     atomic.Pointer[localRoom] // nil until it is a member
 }
 
 func (s *session) init() {
@@ -61,28 +62,30 @@ func (s *session) init() {
 	s.hear()
 }
 
-// talking tells the keeper to look at every tick.
+// talking makes the keeper look at the session at every tick.
 func (s *session) talking() {
 	s.talks.Store(true)
-	if !s.cohort.talks.Load() { // which others' memory is not written for
+	if !s.cohort.talks.Load() { // check first: other sessions share this memory
 		s.cohort.talks.Store(true)
 	}
 }
 
-// send sends frames while the lease lives.
+// send sends frames unless the lease has ended. It reports false if the socket sends nothing
+// any more.
 func (s *session) send(frames []byte) bool {
 	return !s.fenceIfLapsed(s.g.hub.clock()) && s.sock.send(frames)
 }
 
-// close ends the session with a code, from any goroutine.
+// close closes the session with code. Any goroutine may call it.
 func (s *session) close(code wire.CloseCode) { s.sock.closeWith(code) }
 
-// run is the session's beginning, with the join that the URL asked for, if any. A goroutine
-// of its own goes on from there, which holds neither the request nor the server's buffers.
+// run starts the session and carries out the join that the URL asked for, if ask is not nil.
+// It then starts the goroutine that reads, which keeps neither the request nor the server's
+// buffers in memory.
 func (s *session) run(ask *wire.ClientFrame) {
 	whole := false
 	defer func() {
-		if !whole { // a panic, which the HTTP server survives: the socket must end all the same
+		if !whole { // a panic: the HTTP server recovers from it, but the socket must be closed
 			s.close(wire.CloseInternal)
 		}
 		go s.readLoop()
@@ -101,13 +104,14 @@ func (s *session) run(ask *wire.ClientFrame) {
 	whole = true
 }
 
-// turnAway sends one who would join elsewhere: here it would have to move at once.
+// turnAway refuses a join while members are being moved away: the new member would have to
+// move at once.
 func (s *session) turnAway() {
 	s.sendError(errMoving, "")
 	s.close(wire.CloseRestart)
 }
 
-// readLoop reads until the socket ends, or the session is parked.
+// readLoop reads until the socket ends or the session is parked.
 func (s *session) readLoop() {
 	var err error
 	for err == nil {
@@ -133,19 +137,19 @@ func (s *session) readLoop() {
 	s.g.ended()
 }
 
-// broken reports whether reading ended because of a frame that breaks RFC 6455. It did not
-// where the connection ended, where the peer closed, or where the library gave up on a
-// control frame that took longer than 5 s.
+// broken reports whether reading ended because a frame violated RFC 6455, rather than because
+// the connection ended, the peer closed, or the library gave up on a control frame that took
+// longer than 5 s.
 func (s *session) broken(err error) bool {
 	return !s.in.cut && websocket.CloseStatus(err) == -1 &&
 		!errors.Is(err, net.ErrClosed) && !errors.Is(err, context.DeadlineExceeded)
 }
 
-// frames keeps buffers for what is being read: a socket that is silent holds none.
+// frames pools the buffers for reading, so that a silent socket holds none.
 var frames = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
-// readFrame reads one frame and carries it out. Once this side has closed, it only
-// waits for the peer to do so too.
+// readFrame reads one frame and handles it. Once this side has closed, it discards what it
+// reads and only waits for the peer to close too.
 func (s *session) readFrame() error {
 	kind, r, err := s.ws.Reader(context.Background())
 	if err != nil {
@@ -153,11 +157,11 @@ func (s *session) readFrame() error {
 	}
 	s.hear()
 	s.talking()
-	s.in.unread = false // what is left of it is buffered
+	s.in.unread = false // the rest of what came with the handshake is in in.buffer now
 	s.in.amid = true
 	defer func() { s.in.amid = false }()
 	if s.sock.closeCode() != 0 {
-		s.in.meter.throttle(1) // who floods does not do so faster for being closed
+		s.in.meter.throttle(1) // a peer that floods must not get faster by being closed
 		return discard(r)
 	}
 	if kind != websocket.MessageText {
@@ -178,7 +182,8 @@ func (s *session) readFrame() error {
 	return s.handle(buf.Bytes())
 }
 
-// discard reads what is left of a message, within reason.
+// discard reads and drops the rest of a message. It fails if that is 1 MiB (lingerBytes) or
+// more.
 func discard(r io.Reader) error {
 	n, err := io.Copy(io.Discard, io.LimitReader(r, lingerBytes))
 	if err == nil && n == lingerBytes {
@@ -187,7 +192,7 @@ func discard(r io.Reader) error {
 	return err
 }
 
-// handle carries out one text frame. data is the caller's again afterwards.
+// handle carries out one text frame. It does not keep data.
 func (s *session) handle(data []byte) error {
 	lapsed := s.fenceIfLapsed(s.g.hub.clock())
 	var f wire.ClientFrame
@@ -226,7 +231,7 @@ func (s *session) handle(data []byte) error {
 	case wire.TypeMessage:
 		s.message(&f)
 	case wire.TypePing:
-		s.in.meter.spend(1) // as any ping: it is answered, and a flood of them read slowly
+		s.in.meter.spend(1) // like any ping, it is answered, and a flood of them is read slowly
 		s.send(appendFrame(nil, wire.PongFrame()))
 	case wire.TypeLeave:
 		s.leave()
@@ -234,8 +239,8 @@ func (s *session) handle(data []byte) error {
 	return nil
 }
 
-// rejectFrame answers to a frame that was understood and is not accepted. It counts for the
-// rate as a message does, and for that of refused ones.
+// rejectFrame sends ERROR for a frame that was understood but not accepted. The frame counts
+// toward the message rate, and as a refused message toward the frame rate.
 func (s *session) rejectFrame(err error, id string) {
 	s.in.meter.throttle(1)
 	if s.spendMessage(id) {
@@ -243,7 +248,8 @@ func (s *session) rejectFrame(err error, id string) {
 	}
 }
 
-// rejectMalformed answers to a frame that could not be understood; the tenth ends the socket.
+// rejectMalformed sends ERROR for a frame that could not be understood. The tenth one closes
+// the socket.
 func (s *session) rejectMalformed(err error, id string) {
 	s.sendError(err, id)
 	if s.in.malformed++; s.in.malformed >= wire.MaxMalformedFrames {
@@ -251,13 +257,15 @@ func (s *session) rejectMalformed(err error, id string) {
 	}
 }
 
-// sendError tells the client of an error.
+// sendError sends err to the client as an ERROR frame. id names the message that it is about,
+// if any.
 func (s *session) sendError(err error, id string) {
 	s.send(appendFrame(nil, wire.ErrorFrame(wire.AsError(err), id)))
 }
 
-// spendMessage takes one message from the allowance, and closes one who floods on. The
-// allowance is made when it is used first: many never are.
+// spendMessage takes one message from the session's allowance and reports whether there was
+// one left. If not, it sends RATE_LIMITED, and closes a session that goes on for too long. The
+// limiter is made on first use, since many sessions never need one.
 func (s *session) spendMessage(id string) bool {
 	perSecond := rate.Limit(s.g.cfg.MessageRate)
 	if perSecond == 0 {
@@ -275,8 +283,9 @@ func (s *session) spendMessage(id string) bool {
 	return false
 }
 
-// end takes the session out of its room. A peer that closed by itself gives the seat
-// up, and hears our answer only then; one that broke off keeps it until the lease ends.
+// end takes the session out of its room. If the peer closed with 1000, 1001 or no code, and
+// this side had not closed before, the seat is given up before the peer's close frame is
+// answered. If the connection broke, the seat stays taken until the lease ends.
 func (s *session) end(err error) {
 	peer := websocket.CloseStatus(err)
 	switch peer {
@@ -284,7 +293,7 @@ func (s *session) end(err error) {
 		if s.leased() && s.sock.closeCode() == 0 {
 			s.givingUpSeat.Store(true)
 			s.outgoing.wait()
-			_ = s.g.giveUp(s.joined.RoomID, s.id) // which is tried on
+			_ = s.g.giveUp(s.joined.RoomID, s.id) // it is retried in the background if it fails
 		}
 	}
 	s.sock.answerClose()
@@ -299,8 +308,8 @@ func (s *session) end(err error) {
 	s.exitHub()
 }
 
-// closeLabel names a close in metrics. Peers close with any code they like, which must
-// not make as many metrics.
+// closeLabel returns the name of a close in metrics. Peers may close with any code: those that
+// have no name share one label, so that they cannot create any number of series.
 func closeLabel(code wire.CloseCode) string {
 	switch name := code.String(); {
 	case code == 0:

@@ -8,28 +8,29 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// maxInbox is how many events may wait for a shard; more are read from the log later.
+// maxInbox is how many events may wait for a shard. More are dropped, and read from the log
+// later.
 const maxInbox = 1 << 16
 
-// shard serves a part of this gateway's members. One goroutine owns its rooms and who
-// is in them, so what it does needs no locks and keeps its order. It never waits:
-// reads of the log come back to it through its inbox.
+// shard serves a part of this gateway's members. One goroutine owns its local rooms and their
+// members, so it needs no locks, and events keep their order. It never blocks: what it reads
+// from the log comes back through its inbox.
 type shard struct {
 	hub     *hub
 	metrics *gatewayMetrics
 
 	mu      sync.Mutex
 	inbox   []task          // in order of arrival
-	missed  map[string]bool // rooms some of whose events did not fit into the inbox
-	unheard bool            // and among them was one that ends a session, of which no log tells
+	missed  map[string]bool // rooms with events that did not fit into the inbox
+	unheard bool            // one of those events was a notice that ends a session, which is not in the log
 	wake    chan struct{}
 
 	// Owned by the shard's goroutine.
 	rooms  map[string]*localRoom
-	tasks  []task       // being done; the other of two slices that take turns as inbox
-	dirty  []*localRoom // with frames to be sent
-	spare  []*localRoom // the other of two slices that take turns as dirty
-	unused []batch      // memory that no room has at the moment
+	tasks  []task       // in progress; takes turns with inbox
+	dirty  []*localRoom // rooms with frames to send
+	spare  []*localRoom // the second slice, which takes turns with dirty
+	unused []batch      // memory for batches that no room uses at the moment
 	reads  sync.WaitGroup
 }
 
@@ -47,7 +48,7 @@ func newShard(h *hub, m *gatewayMetrics) *shard {
 	}
 }
 
-// event queues an event, or remembers that it was dropped.
+// event queues an event, or records that it was dropped.
 func (s *shard) event(roomID string, e roomlog.Event) {
 	s.mu.Lock()
 	if len(s.inbox) >= maxInbox {
@@ -94,8 +95,8 @@ func (s *shard) serve(ctx context.Context) {
 	}
 }
 
-// work does what is in the inbox, then sends what came of it. It returns how long the first
-// of those rooms rests that flush left for later, 0 if there is none.
+// work carries out the tasks in the inbox, then flushes the dirty rooms. It returns how long
+// until the first of the rooms that flush left for later has rested, 0 if there is none.
 func (s *shard) work() (rest time.Duration) {
 	var missed map[string]bool
 	s.mu.Lock()
@@ -113,7 +114,7 @@ func (s *shard) work() (rest time.Duration) {
 			r.event(t.event)
 		}
 	}
-	clear(s.tasks) // lets go of frames and closures
+	clear(s.tasks) // releases frames and closures
 	if unheard {
 		s.hub.noticesLost()
 	}
@@ -125,7 +126,7 @@ func (s *shard) work() (rest time.Duration) {
 	return s.flush()
 }
 
-// open prepares for a join: what is published from now on is remembered.
+// open prepares a room for a join: from now on it remembers what is published.
 func (s *shard) open(roomID string) {
 	r := s.rooms[roomID]
 	if r == nil {
@@ -135,7 +136,7 @@ func (s *shard) open(roomID string) {
 	r.joining++
 }
 
-// settled undoes open, once the session has joined or will not.
+// settled undoes open, once the session has joined or its join has failed.
 func (s *shard) settled(roomID string) {
 	r := s.rooms[roomID]
 	r.joining--

@@ -15,55 +15,56 @@ import (
 )
 
 const (
-	// pieceSize is what a blocked writer hands to the kernel at a time, and what a member
-	// that comes back has to take before it gets more.
+	// pieceSize is how many bytes a blocked writer hands to the kernel at a time, and how many a
+	// member that comes back must take before it is sent more.
 	pieceSize = 16 << 10
-	// kernelBuffer is what the kernel may hold for a peer, half of what it then takes
-	// with its own overhead. By itself it takes up to 4 MiB: of a member that has stopped
-	// reading, that is memory which the limit of 256 KiB does not see, and seconds of a
-	// busy room in which it would have come back in time for what history has.
+	// kernelBuffer is the size of the send buffer that the kernel is asked for; the kernel doubles
+	// it for its own overhead. Left alone, the kernel would buffer up to 4 MiB for a peer. If a
+	// member has stopped reading, that is memory which the limit of 256 KiB does not see. It would
+	// also delay the close by seconds, and in a busy room the history might then no longer reach
+	// back to what the member missed.
 	kernelBuffer = 64 << 10
 )
 
-// socket is the sending half of a WebSocket. Nothing that is sent blocks: what the
-// kernel does not take at once waits, up to 256 KiB, and a goroutine of its own writes
-// it. The WebSocket library reads; the control frames that it writes pass through
-// here, whole frames each, so they never land within one of ours.
+// socket is the sending half of a WebSocket. Deliveries never block: what the kernel does not
+// take at once is queued, up to 256 KiB, and written by a goroutine that lives only as long as
+// something is queued. The WebSocket library reads. The control frames that it writes pass
+// through the socket as whole frames, so they never end up inside one of ours.
 type socket struct {
-	// nc is open until phase is phaseOver: whoever closes it sets that first. mu guards both, and
-	// the other fields down to drained. What each delivery looks at stands together, since
+	// nc is open until phase is phaseOver: whoever closes nc sets phase first. mu guards that and
+	// the other fields down to drained. The fields that each delivery reads are grouped, since
 	// there are many sockets.
 	mu     sync.Mutex
 	phase  phase
 	writer bool           // a goroutine is writing
-	code   wire.CloseCode // with which it was closed, 0 for none: also where it was over before
-	fd     int            // nc's descriptor while that is open, noFD where it has none; set once
-	replay int            // bytes that sendAll waits for: they come on top of the limit
+	code   wire.CloseCode // of the close, 0 for none; set even if the connection was over before
+	fd     int            // nc's descriptor, valid while nc is open; noFD if it has none; set once
+	replay int            // bytes that sendAll waits for: they are allowed on top of the limit
 
-	queue      []byte        // whole frames that wait; the writer holds what it is writing
-	writing    int           // bytes that the writer holds
-	final      int           // bytes of the close frame
-	writeUntil time.Time     // when the writer stops trying to bring the close frame; zero before
+	queue      []byte        // whole frames that wait, without what the writer is writing
+	writing    int           // bytes that the writer is writing
+	final      int           // length of the close frame in bytes; 0 before
+	writeUntil time.Time     // when the writer gives up on the close frame; zero before there is one
 	echo       []byte        // the library's answer to the peer's close, held back until the seat is given up
-	parked     *session      // that has no goroutine which reads; nil where it has
-	nudged     bool          // a read that waited was ended by nudge
-	drained    chan struct{} // closed when the writer ends; nil while nobody waits for it
+	parked     *session      // the session while it is parked; nil while a goroutine reads
+	nudged     bool          // nudge was called, and takeNudge has not seen it yet
+	drained    chan struct{} // closed when the writer ends; nil while nothing waits for that
 
 	nc    net.Conn
-	tcp   *rawtcp.Conn    // the same, nil where there is no fd
+	tcp   *rawtcp.Conn    // the same as nc; nil if there is no fd
 	ended *sync.WaitGroup // counts the goroutines that write
 }
 
-// phase says what a socket still sends. It only goes forwards, and may leave some out:
+// phase says what a socket still sends. It only moves forward, and may skip phases:
 //
 //	open ──▶ fenced ──▶ closing ──▶ over
 type phase uint8
 
 const (
 	phaseOpen    phase = iota // everything
-	phaseFenced               // a close frame: the lease has ended
-	phaseClosing              // what waits: the close frame was sent or queued, or the peer's end read
-	phaseOver                 // nothing: the connection broke, or was ended
+	phaseFenced               // only a close frame: the lease has ended
+	phaseClosing              // only what is queued: the close frame was sent or queued, or the peer's end was read
+	phaseOver                 // nothing: the connection broke or was closed
 )
 
 const noFD = -1
@@ -71,8 +72,8 @@ const noFD = -1
 const (
 	writeTick     = 500 * time.Millisecond
 	closePatience = 5 * time.Second  // for the peer to answer a close frame
-	slowPatience  = 30 * time.Second // for a slow reader to come as far as its close frame
-	lingerBytes   = 1 << 20          // read of a peer that goes on after our close frame
+	slowPatience  = 30 * time.Second // for a slow reader to take everything up to its close frame
+	lingerBytes   = 1 << 20          // to be read of a peer that goes on sending after our close frame
 )
 
 func newSocket(nc net.Conn, ended *sync.WaitGroup) *socket {
@@ -85,10 +86,10 @@ func newSocket(nc net.Conn, ended *sync.WaitGroup) *socket {
 	return s
 }
 
-// tryWriteLocked hands the kernel what it takes at once. An error shows in the next read.
-// It goes past package net, whose locks and poller cost a delivery 5 %: the descriptor is
-// the connection's as long as that is not over, and what the kernel does not take is written
-// by way of package net.
+// tryWriteLocked hands p to the kernel and returns how many bytes the kernel took at once. An
+// error shows in the next read. It bypasses package net, whose locks and poller would cost 5 %
+// of a delivery. That is safe because the descriptor stays the connection's until phase is
+// phaseOver. What the kernel does not take at once is written through package net.
 func (s *socket) tryWriteLocked(p []byte) int {
 	if s.fd == noFD {
 		return 0
@@ -97,9 +98,9 @@ func (s *socket) tryWriteLocked(p []byte) int {
 	return n
 }
 
-// send sends frames, or queues what does not go at once. frames is not kept. It
-// reports false when nothing is sent any more: the socket was closed, or has more than
-// 256 KiB waiting and is being closed with 4508.
+// send sends frames, and queues what the kernel does not take at once. It does not keep
+// frames. It reports false if nothing is sent any more: the socket was fenced or closed, or it
+// has more than 256 KiB queued and is now closed with 4508.
 func (s *socket) send(frames []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +124,7 @@ func (s *socket) sendLocked(frames []byte) bool {
 	if n == len(frames) {
 		return true
 	}
-	begun := endOfFrame(frames, n) // which is finished, whatever becomes of the rest
+	begun := endOfFrame(frames, n) // the frame that n lies in is finished, whatever becomes of the rest
 	s.startWriterLocked(frames[n:begun])
 	if len(frames)-n > limit {
 		s.closeLocked(wire.CloseSlowConsumer)
@@ -133,14 +134,15 @@ func (s *socket) sendLocked(frames []byte) bool {
 	return true
 }
 
-// startWriterLocked leaves rest, of one frame that the kernel did not take, to a goroutine.
+// startWriterLocked starts the writer with rest, which is the part of a frame that the kernel
+// did not take.
 func (s *socket) startWriterLocked(rest []byte) {
 	rest = bytes.Clone(rest)
 	s.writer, s.writing = true, len(rest)
 	s.ended.Go(func() { s.write(rest) })
 }
 
-// write writes piece and then what is queued, until nothing is left.
+// write is the writer. It writes piece and then what is queued, until the queue is empty.
 func (s *socket) write(piece []byte) {
 	for s.writePiece(piece) {
 		s.mu.Lock()
@@ -156,7 +158,7 @@ func (s *socket) write(piece []byte) {
 		s.writing = len(piece)
 		s.mu.Unlock()
 	}
-	// What the peer said before it broke off is still to be read, its close for one.
+	// The peer broke off. What it sent before that, such as its close frame, is still read.
 	s.mu.Lock()
 	s.phase = phaseOver
 	s.endWriterLocked()
@@ -173,11 +175,11 @@ func (s *socket) endWriterLocked() {
 	}
 }
 
-// writePiece writes all of p. A peer that takes nothing for 10 s is closed with 4508,
-// and has a while to come as far as that. Deadlines are short, since a write that
-// waits does not tell when its peer took something last.
+// writePiece writes all of p and reports whether it could. A peer that takes nothing for 10 s
+// is closed with 4508, and then gets slowPatience to take the close frame. The write deadlines
+// are short because a write that blocks does not tell when the peer last took something.
 func (s *socket) writePiece(p []byte) bool {
-	idle := time.Duration(0) // in ticks: a time in which this process stood still is one
+	idle := time.Duration(0) // in ticks: a stall of this process counts as one, however long
 	for len(p) > 0 {
 		if err := s.nc.SetWriteDeadline(time.Now().Add(writeTick)); err != nil {
 			return false
@@ -198,8 +200,7 @@ func (s *socket) writePiece(p []byte) bool {
 	return true
 }
 
-// closeStuck closes the socket with 4508, and reports whether it is worth while to go on
-// trying to write.
+// closeStuck closes the socket with 4508 and reports whether the writer should keep trying.
 func (s *socket) closeStuck() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -207,9 +208,9 @@ func (s *socket) closeStuck() bool {
 	return time.Now().Before(s.writeUntil)
 }
 
-// sendAll sends frames a piece at a time and waits until the kernel has taken them, as
-// long as the peer takes something every 10 s; taken is called for each piece. It
-// reports whether the session goes on.
+// sendAll sends frames one piece at a time, and waits after each until the kernel has taken
+// it. A peer that takes nothing for 10 s is closed, see writePiece. It calls taken after each
+// piece. It reports whether the session goes on.
 func (s *socket) sendAll(frames []byte, taken func()) bool {
 	for len(frames) > 0 {
 		n := framesUpTo(frames, pieceSize)
@@ -237,7 +238,8 @@ func (s *socket) waits() bool {
 	return s.writer
 }
 
-// awaitWriter returns once nothing waits to be written. One goroutine calls it.
+// awaitWriter returns once nothing waits to be written. Only the goroutine that reads calls
+// it.
 func (s *socket) awaitWriter() {
 	s.mu.Lock()
 	if s.writer && s.drained == nil {
@@ -250,22 +252,23 @@ func (s *socket) awaitWriter() {
 	}
 }
 
-// closeWith sends a close frame; nothing follows it. The first call counts.
+// closeWith sends a close frame, after which nothing is sent. Only the first call has an
+// effect.
 func (s *socket) closeWith(code wire.CloseCode) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closeLocked(code)
 }
 
-// closeLocked queues the close frame whatever else waits, and bounds the time in which
-// the peer may answer it.
+// closeLocked sends or queues the close frame, however much is queued already, and limits the
+// time that the peer has to answer it.
 func (s *socket) closeLocked(code wire.CloseCode) {
 	if s.code != 0 {
 		return
 	}
 	s.code, s.phase = code, max(s.phase, phaseClosing)
 	if code == wire.CloseSlowConsumer || code == wire.CloseLeaseLost {
-		s.queue = s.queue[:0] // it will be read from the log
+		s.queue = s.queue[:0] // the client reads it from the log when it rejoins
 	}
 	s.finalLocked(closeFrame(code))
 	patience := closePatience
@@ -276,7 +279,7 @@ func (s *socket) closeLocked(code wire.CloseCode) {
 	s.wakeLocked()
 }
 
-// finalLocked sends the close frame.
+// finalLocked sends or queues the close frame.
 func (s *socket) finalLocked(frame []byte) {
 	s.writeUntil = time.Now().Add(slowPatience)
 	s.final = len(frame)
@@ -291,8 +294,7 @@ func (s *socket) finalLocked(frame []byte) {
 	}
 }
 
-// readBy sets until when the session reads, unless the socket was closed: then it has
-// a time set already.
+// readBy sets the read deadline, unless the socket is ending: then one is set already.
 func (s *socket) readBy(t time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,7 +303,7 @@ func (s *socket) readBy(t time.Time) {
 	}
 }
 
-// fence lets nothing be sent any more but a close frame, and what a writer has in hands.
+// fence stops all sending, except for a close frame and what the writer is writing already.
 func (s *socket) fence() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -311,7 +313,7 @@ func (s *socket) fence() {
 	}
 }
 
-// ending reports whether the socket was closed by this side, or ended by the peer, or broke.
+// ending reports whether this side closed the socket, the peer ended it, or it broke.
 func (s *socket) ending() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -320,7 +322,7 @@ func (s *socket) ending() bool {
 
 func (s *socket) endingLocked() bool { return s.phase >= phaseClosing }
 
-// closeCode answers with the code of the close frame that this side sent, 0 for none.
+// closeCode returns the code that the socket was closed with, 0 for none.
 func (s *socket) closeCode() wire.CloseCode {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -341,13 +343,12 @@ func (s *socket) answerClose() {
 	}
 }
 
-// finish closes the connection once what waits has been written. Where this side
-// closed first and the peer has not answered, it reads on until the peer is done: a
-// connection that is closed with something unread is reset, and the close frame with
-// it.
+// finish closes the connection once what is queued has been written. If this side closed first
+// and the peer has not answered, it reads until the peer is done: closing a connection that
+// has unread data resets it, and the close frame may be lost.
 func (s *socket) finish(answered bool) {
 	s.mu.Lock()
-	s.phase = max(s.phase, phaseClosing) // its seat is not kept for a peer that takes long
+	s.phase = max(s.phase, phaseClosing) // no more renewals: a slow peer must not keep the seat
 	s.mu.Unlock()
 	s.awaitWriter()
 	s.mu.Lock()
@@ -366,11 +367,11 @@ func (s *socket) finish(answered bool) {
 	_ = s.nc.Close()
 }
 
-// abort cuts the connection off: what waits is lost.
+// abort closes the connection at once. What is queued is lost.
 func (s *socket) abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.phase = phaseOver // nobody parks it again
-	s.wakeLocked()      // before the descriptor is another socket's
+	s.phase = phaseOver // so that it is not parked again
+	s.wakeLocked()      // before the descriptor can belong to another socket
 	_ = s.nc.Close()
 }

@@ -34,7 +34,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil {
 		g.ended()
-		return // it has answered
+		return // Accept has sent the response
 	}
 	ws.SetReadLimit(-1) // the session limits what it reads
 	s.ws = ws
@@ -46,13 +46,13 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type refusal struct {
 	reason string // the metric's label
 	err    *wire.Error
-	retry  time.Duration // after which it may work; 0: as the code says
+	retry  time.Duration // when to try again; 0: as usual for the code
 }
 
-// errMoving sends a client elsewhere.
+// errMoving refuses a client that has to go to another gateway.
 var errMoving = wire.Errorf(wire.Unavailable, "this gateway is going away")
 
-// admit counts a socket, unless there can be none.
+// admit counts a new socket, or says why there can be none.
 func (g *Gateway) admit(r *http.Request) *refusal {
 	if !g.cfg.Origins.Allows(r) {
 		return &refusal{refusalOrigin, wire.Errorf(wire.Forbidden, "this origin may not open a WebSocket here"), 0}
@@ -75,7 +75,7 @@ func (g *Gateway) admit(r *http.Request) *refusal {
 	return nil
 }
 
-// ended counts a socket off.
+// ended uncounts a socket.
 func (g *Gateway) ended() {
 	g.mu.Lock()
 	g.open--

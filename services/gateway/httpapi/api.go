@@ -1,12 +1,11 @@
-// Package httpapi serves /v1, the JSON interface for browsers: identities, rooms
-// and permits; and /healthz and /readyz.
+// Package httpapi serves /v1, the JSON interface for browsers: identities, rooms and permits;
+// and /healthz and /readyz.
 //
-// A request passes, in this order: no-store, metrics, panic, CORS, rate limit,
-// deadline, path and query text, route, body, handler. Every error on the way is
-// an RFC 9457 problem with the code of the error table; huma's own validation is
-// off, since the rules are the room service's and a second copy here would drift
-// from them. What the schema says of limits is documentation, with the numbers of
-// package wire.
+// A request passes, in this order: no-store, metrics, panic, CORS, rate limit, deadline, path
+// and query text, route, body, handler. Every error on the way is an RFC 9457 problem with a
+// code of the error table. huma's own validation is off: the rules are the room service's, and
+// a second copy here would drift from them. The limits in the OpenAPI schema are documentation
+// only, with the numbers of package wire.
 package httpapi
 
 import (
@@ -32,7 +31,7 @@ import (
 // Limits of requests.
 const (
 	MaxBodyBytes   = 16 << 10
-	RequestTimeout = 4 * time.Second // the answer included; below the 5 s that many clients wait
+	RequestTimeout = 4 * time.Second // including the response; below the 5 s that many clients wait
 	readyTimeout   = 2 * time.Second
 )
 
@@ -41,7 +40,7 @@ type Config struct {
 	Rooms      roomv1.RoomServiceClient        // required; its errors are *wire.Error (rpc.Dial)
 	Identities *identity.Signer                // required
 	Origins    *origin.Policy                  // default: the page's own host only
-	Ready      func(ctx context.Context) error // why no traffic is wanted, nil if it is; default: always ready
+	Ready      func(ctx context.Context) error // returns why no traffic is wanted, nil if it is; default: always ready
 	Rate       RateLimit                       // default: none
 	Logger     *slog.Logger                    // default: slog.Default()
 	Metrics    *metrics.Set                    // default: not registered
@@ -53,7 +52,7 @@ type api struct {
 	spec []byte // the OpenAPI document
 }
 
-// New makes the handler of /v1/, /healthz and /readyz.
+// New returns the handler of /v1/, /healthz and /readyz.
 func New(cfg Config) http.Handler {
 	if cfg.Origins == nil {
 		cfg.Origins = new(origin.Policy)
@@ -84,14 +83,14 @@ func New(cfg Config) http.Handler {
 	return a.chain(newMetrics(a.Metrics, routes))
 }
 
-// plainRoutes are those without an operation of the OpenAPI document.
+// plainRoutes returns the routes that are not operations in the OpenAPI document.
 func (a *api) plainRoutes() map[string]http.HandlerFunc {
 	return map[string]http.HandlerFunc{
 		"GET /healthz": a.healthz, "GET /readyz": a.readyz, "GET /v1/openapi.json": a.openapi,
 	}
 }
 
-// chain puts what every request passes around the routes; the last is the outermost.
+// chain wraps the routes in what every request passes. The last wrapper is the outermost.
 func (a *api) chain(m *requestMetrics) http.Handler {
 	h := checkText(a.routes(checkBody(a.mux)))
 	h = withDeadline(h)
@@ -102,8 +101,8 @@ func (a *api) chain(m *requestMetrics) http.Handler {
 	return noStore(h)
 }
 
-// humaConfig is huma's without its routes for documents, its $schema links and its
-// other formats.
+// humaConfig returns a configuration of huma without its routes for documents, its $schema
+// links and its other formats.
 func humaConfig() huma.Config {
 	return huma.Config{
 		OpenAPI: newSpec(),
@@ -120,13 +119,13 @@ func (a *api) openapi(w http.ResponseWriter, _ *http.Request) {
 	w.Write(a.spec)
 }
 
-// healthz says that the process runs, whatever it depends on.
+// healthz reports that the process runs, regardless of what it depends on.
 func (a *api) healthz(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Write([]byte(`{"status":"ok"}` + "\n"))
 }
 
-// readyz tells load balancers whether to send traffic.
+// readyz tells load balancers whether to send traffic here.
 func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), readyTimeout)
 	defer cancel()
@@ -141,7 +140,7 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 	a.healthz(w, r)
 }
 
-// refuse makes the problem that answers err, and logs what is a defect of ours.
+// refuse returns the problem for err, and logs err if it is a defect of ours.
 func (a *api) refuse(ctx context.Context, operation string, err error) error {
 	p := problemOf(err)
 	if p.Code == wire.Internal {

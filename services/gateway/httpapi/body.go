@@ -16,8 +16,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// checkBody reads the body of a POST or a DELETE before its handler: at most 16 KiB of
-// UTF-8, sent as JSON. An empty body has no type. That of a DELETE has no fields.
+// checkBody reads the body of a POST or a DELETE before its handler runs: at most 16 KiB of
+// UTF-8, sent as JSON. An empty body needs no type. The body of a DELETE may have no fields.
 func checkBody(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method != http.MethodPost && r.Method != http.MethodDelete {
@@ -41,13 +41,13 @@ func checkBody(next http.Handler) http.Handler {
 }
 
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, *problem) {
-	// A connection whose body trickles in is not held longer than any other request.
+	// A connection whose body trickles in is held no longer than any other request.
 	deadline := http.NewResponseController(w)
-	_ = deadline.SetReadDeadline(time.Now().Add(RequestTimeout)) // not every test's writer has one
+	_ = deadline.SetReadDeadline(time.Now().Add(RequestTimeout)) // the writers of some tests have none
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBodyBytes))
 	if err == nil {
 		_ = deadline.SetReadDeadline(time.Time{})
-	} // else it stays: net/http reads on to the end of a body before it answers
+	} // otherwise it stays: net/http reads the body to its end before it responds
 	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return nil, badRequest("the body is larger than %d bytes", MaxBodyBytes)
 	}
@@ -80,9 +80,9 @@ func jsonType(h http.Header) bool {
 		(!given || strings.EqualFold(charset, "utf-8"))
 }
 
-// decodeBody reads data into the struct that v points to, or points to a pointer
-// to. Unlike encoding/json it refuses unknown and repeated fields, names in another
-// case, null, and anything behind the object.
+// decodeBody reads data into the struct that v points to, or points to a pointer to. Unlike
+// encoding/json it refuses unknown and repeated fields, names in another case, null, and
+// anything after the object.
 func decodeBody(data []byte, v any) error {
 	target := reflect.ValueOf(v).Elem()
 	if target.Kind() == reflect.Pointer {
@@ -125,7 +125,7 @@ func decodeBody(data []byte, v any) error {
 	return nil
 }
 
-// decodeValue reads one field's value. A whole number may be written like 1.0 or 1e2.
+// decodeValue reads the value of one field. A whole number may be written like 1.0 or 1e2.
 func decodeValue(value json.RawMessage, field reflect.Value) bool {
 	if string(value) == "null" {
 		return false

@@ -10,10 +10,10 @@ const (
 	corsMaxAge  = "600" // s
 )
 
-// cors answers preflights and marks answers for the allowed origins, no others. A
-// preflight is told all that is allowed, whatever it asks for: it is the browser that
-// compares, and clients of other kinds write what they ask for in many ways.
-// Credentials stay off: identities travel in Authorization, never in cookies.
+// cors answers preflights, and adds CORS headers for the allowed origins only. A preflight
+// gets everything that is allowed, whatever it asks for: the browser compares, and other
+// clients write what they ask for in many ways. Credentials stay off: identities travel in
+// Authorization, never in cookies.
 func (a *api) cors(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()

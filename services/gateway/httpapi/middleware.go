@@ -17,7 +17,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// isV1 tells the users' interface from the probes.
+// isV1 reports whether r is for the users' interface, and not a probe.
 func isV1(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v1/") }
 
 // onlyV1 applies a middleware to /v1 and leaves the probes alone.
@@ -65,8 +65,8 @@ func withDeadline(next http.Handler) http.Handler {
 	})
 }
 
-// checkText refuses paths and queries that are not UTF-8: they could not be asked
-// for over gRPC, whose strings are.
+// checkText refuses paths and queries that are malformed or not UTF-8: gRPC, which carries
+// them on, has only UTF-8 strings.
 func checkText(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query, err := url.QueryUnescape(r.URL.RawQuery)
@@ -82,7 +82,8 @@ func checkText(next http.Handler) http.Handler {
 	})
 }
 
-// routes answers what has no route with a problem, where the mux would with text.
+// routes answers a request that has no route with a problem. The mux would answer it with
+// text.
 func (a *api) routes(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h, pattern := routeOf(a.mux, r)
@@ -102,8 +103,8 @@ func (a *api) routes(next http.Handler) http.Handler {
 	})
 }
 
-// routeOf finds the route of a request. A path with // or .. in it, which the mux would
-// send elsewhere, has none.
+// routeOf finds the route of a request. A path that contains // or .., which the mux would
+// redirect, has none.
 func routeOf(mux *http.ServeMux, r *http.Request) (h http.Handler, pattern string) {
 	if asked := r.URL.EscapedPath(); asked != path.Clean(asked) {
 		return http.NotFoundHandler(), ""
@@ -111,7 +112,7 @@ func routeOf(mux *http.ServeMux, r *http.Request) (h http.Handler, pattern strin
 	return mux.Handler(r)
 }
 
-// headOnly keeps the status and the header of an answer.
+// headOnly records the status and the header of a response.
 type headOnly struct {
 	header http.Header
 	status int
@@ -121,17 +122,17 @@ func (h *headOnly) Header() http.Header         { return h.header }
 func (h *headOnly) WriteHeader(status int)      { h.status = status }
 func (h *headOnly) Write(p []byte) (int, error) { return len(p), nil }
 
-// requestMetrics count requests by route, never by path: paths are the users' to choose.
+// requestMetrics counts requests by route and never by path, since users can choose any path.
 type requestMetrics struct {
 	requests *vec.Counters
 	duration *vec.Histograms
 }
 
-// noRoute is the route of requests that have none.
+// noRoute is the label of requests that have no route.
 const noRoute = "none"
 
-// newMetrics begins with the count of each route's defects, at 0: an alarm asks by how much
-// it grew, and would miss a defect that the count came with.
+// newMetrics starts the count of each route's responses with 500 at 0. An alert asks by how
+// much that count grew, and would miss the error that created it.
 func newMetrics(registry *metrics.Set, routes []string) *requestMetrics {
 	if registry == nil {
 		registry = metrics.NewSet()
@@ -160,7 +161,7 @@ func (m *requestMetrics) count(mux *http.ServeMux, next http.Handler) http.Handl
 	})
 }
 
-// statusWriter remembers the status.
+// statusWriter records the status.
 type statusWriter struct {
 	http.ResponseWriter
 	status int
@@ -174,7 +175,7 @@ func (w *statusWriter) WriteHeader(status int) {
 // Unwrap lets http.ResponseController reach the connection.
 func (w *statusWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// bearer reads the identity in Authorization.
+// bearer returns the identity in an Authorization header.
 func bearer(header string) (string, error) {
 	scheme, token, _ := strings.Cut(header, " ")
 	if header == "" {

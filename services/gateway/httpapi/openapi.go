@@ -13,11 +13,11 @@ import (
 
 const securityScheme = "identity"
 
-// roomIDPattern says in OpenAPI what wire.CheckID checks.
+// roomIDPattern expresses in OpenAPI what wire.CheckID checks.
 const roomIDPattern = "^[A-Za-z0-9_-]{1,64}$"
 
-// roomIDParam and pageSizeParam are read as text and documented as what they are:
-// the rules are checked where everything is.
+// roomIDParam and pageSizeParam are read as text, and documented as what they are: huma checks
+// neither.
 type (
 	roomIDParam   string
 	pageSizeParam string
@@ -69,21 +69,21 @@ func newSpec() *huma.OpenAPI {
 	}
 }
 
-// schemaName gives the documents their names: roomAnswer is Room.
+// schemaName returns the name of a type's schema in the document: that of roomAnswer is Room.
 func schemaName(t reflect.Type, hint string) string {
 	name := strings.TrimSuffix(strings.TrimSuffix(huma.DefaultSchemaNamer(t, hint), "Answer"), "Body")
 	return strings.ToUpper(name[:1]) + name[1:]
 }
 
-// operation completes op: no validation by huma, examples, and every answer that
-// is not a success. refusals are the codes of this operation; those of all
-// operations are added.
+// operation completes op. It turns huma's validation off, and adds examples and all error
+// responses. refusals are the error codes of this operation; those of all operations are
+// added.
 func operation(op huma.Operation, request, answer any, refusals ...wire.Code) huma.Operation {
 	op.SkipValidateBody = true
 	op.SkipValidateParams = true
-	op.MaxBodyBytes = MaxBodyBytes + 1 // checkBody has the say; huma refuses at the limit, not above it
-	// Nor has huma a read deadline, which would stay behind the body: once it passed,
-	// net/http would cancel every later request of the connection.
+	op.MaxBodyBytes = MaxBodyBytes + 1 // checkBody decides; huma refuses at the limit, not above it
+	// Nor does huma set a read deadline. It would remain after the body: once it passed, net/http
+	// would cancel every later request of the connection.
 	op.BodyReadTimeout = -1
 	if request != nil {
 		op.RequestBody = &huma.RequestBody{Content: map[string]*huma.MediaType{"application/json": {Example: request}}}
@@ -114,7 +114,7 @@ var exampleDetails = map[wire.Code]string{
 	wire.Internal:        "something went wrong on our side",
 }
 
-// addRefusal documents one code; codes of the same status share an answer.
+// addRefusal documents one code. Codes of the same status share a response.
 func addRefusal(op *huma.Operation, code wire.Code) {
 	t := code.Translate()
 	status := strconv.Itoa(t.HTTP)
@@ -139,14 +139,14 @@ func addRefusal(op *huma.Operation, code wire.Code) {
 	}
 }
 
-// finishSpec adds what tags cannot say, with the numbers of package wire.
+// finishSpec adds what tags cannot express, with the numbers of package wire.
 func finishSpec(doc *huma.OpenAPI) []byte {
 	schemas := doc.Components.Schemas
 	schemas.Schema(reflect.TypeFor[problem](), true, "Problem")
 	all := schemas.Map()
 
 	for _, answer := range []string{"Identity", "Room", "RoomList", "Permit", "Problem"} {
-		all[answer].AdditionalProperties = nil // clients let new fields pass
+		all[answer].AdditionalProperties = nil // clients must accept new fields
 	}
 	code := all["Problem"].Properties["code"]
 	for _, c := range wire.Codes() {
@@ -159,7 +159,7 @@ func finishSpec(doc *huma.OpenAPI) []byte {
 	between(room["capacity"], 1, wire.MaxCapacity)
 	between(room["emptyTimeoutSeconds"], 1, wire.MaxTimeoutSeconds)
 	between(room["departureTimeoutSeconds"], 0, wire.MaxTimeoutSeconds)
-	// Not as tags: huma would send them for the user, and the room service has them.
+	// Not as tags: huma would fill them in for the user, and the defaults are the room service's.
 	room["emptyTimeoutSeconds"].Default, room["departureTimeoutSeconds"].Default = wire.DefaultEmptySeconds, 0
 	return mustJSON(doc)
 }

@@ -84,8 +84,8 @@ func (a *api) reservePermit(ctx context.Context, in *reserveInput) (*reserveOutp
 	}}, nil
 }
 
-// cancelPermit answers 204 for whatever cannot be a permit of this room: it holds
-// no seat of it.
+// cancelPermit responds with 204 also to what cannot be a permit of this room, since that
+// holds no seat there.
 func (a *api) cancelPermit(ctx context.Context, in *cancelInput) (*struct{}, error) {
 	roomID, _, err := wire.SplitPermit(in.Permit)
 	if err == nil && roomID == string(in.RoomID) {
@@ -97,7 +97,7 @@ func (a *api) cancelPermit(ctx context.Context, in *cancelInput) (*struct{}, err
 	return nil, a.refuse(ctx, "cancelPermit", err)
 }
 
-// gone reports that there is no such permit (any more), or no such room.
+// gone reports whether err says that there is no such permit (any more), or no such room.
 func gone(err error) bool {
 	return errors.Is(err, &wire.Error{Code: wire.PermitExpired}) || errors.Is(err, &wire.Error{Code: wire.RoomNotFound})
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// typePrefix makes a problem's type of its code.
+// typePrefix and a code make the type of a problem.
 const typePrefix = "urn:anteroom:error:"
 
-// problem is an RFC 9457 document. Clients go by code; type is the same as a URI.
+// problem is an RFC 9457 document. Clients decide by Code; Type is the same as a URI.
 type problem struct {
 	Type   string    `json:"type" format:"uri-reference" doc:"The kind of problem: urn:anteroom:error:<code>, or about:blank where status alone tells it"`
 	Title  string    `json:"title" doc:"The kind of problem in words, always the same"`
@@ -23,15 +23,16 @@ type problem struct {
 	Code   wire.Code `json:"code" doc:"What clients decide by"`
 }
 
-// problemOf translates an error by the error table.
+// problemOf translates an error with the error table.
 func problemOf(err error) *problem {
 	e := wire.AsError(err)
 	t := e.Code.Translate()
 	return &problem{Type: typePrefix + string(e.Code), Title: t.Title, Status: t.HTTP, Detail: e.Detail, Code: e.Code}
 }
 
-// problemOfStatus is for what HTTP itself refuses (404 of a path, 405): the table
-// has no code of its own for them; the request is wrong, whatever the room.
+// problemOfStatus returns the problem for what HTTP itself refuses, a path (404) or a method
+// (405). The error table has no codes for these; the code is BAD_REQUEST, since the request is
+// wrong.
 func problemOfStatus(status int, detail string) *problem {
 	return &problem{Type: "about:blank", Title: http.StatusText(status), Status: status, Detail: detail, Code: wire.BadRequest}
 }
@@ -40,13 +41,13 @@ func badRequest(format string, args ...any) *problem {
 	return problemOf(wire.Errorf(wire.BadRequest, format, args...))
 }
 
-// Error, GetStatus, GetHeaders and ContentType are what huma asks of an error.
+// Error, GetStatus, GetHeaders and ContentType are what huma requires of an error.
 func (p *problem) Error() string { return string(p.Code) + ": " + p.Detail }
 
-// GetStatus is the HTTP status.
+// GetStatus returns the HTTP status.
 func (p *problem) GetStatus() int { return p.Status }
 
-// GetHeaders adds what the code calls for.
+// GetHeaders returns the headers that go with the code.
 func (p *problem) GetHeaders() http.Header {
 	h := http.Header{}
 	if p.Code.Translate().Retry {
@@ -58,13 +59,13 @@ func (p *problem) GetHeaders() http.Header {
 	return h
 }
 
-// ContentType is the media type of problems, whatever was negotiated.
+// ContentType returns the media type of problems, whatever was negotiated.
 func (p *problem) ContentType(string) string { return "application/problem+json" }
 
-// Refuse answers with an error's problem document, beside the API.
+// Refuse responds with an error's problem document, for handlers outside of this API.
 func Refuse(w http.ResponseWriter, err *wire.Error) { writeProblem(w, problemOf(err)) }
 
-// writeProblem answers outside of huma.
+// writeProblem responds outside of huma.
 func writeProblem(w http.ResponseWriter, p *problem) {
 	for name, values := range p.GetHeaders() {
 		if w.Header().Get(name) == "" {
@@ -76,8 +77,8 @@ func writeProblem(w http.ResponseWriter, p *problem) {
 	w.Write(append(mustJSON(p), '\n'))
 }
 
-// huma has one error constructor for the whole process. What it refuses by itself
-// is always the request's fault: BAD_REQUEST, never its 413, 415 or 422.
+// huma has one error constructor for the whole process. What huma itself refuses is always the
+// request's fault: BAD_REQUEST, and never huma's 413, 415 or 422.
 func init() {
 	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
 		if status >= http.StatusInternalServerError {
@@ -92,5 +93,5 @@ func init() {
 	}
 }
 
-// causeOf is what to log of an error.
+// causeOf returns what to log of an error.
 func causeOf(err error) error { return rpc.Cause(err) }

@@ -16,8 +16,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// maxClients bounds the addresses that are remembered: about 10 MB. The one seen
-// longest ago is forgotten first, and would start with a full burst again.
+// maxClients is how many addresses are remembered, which takes about 10 MB. The address that
+// was seen longest ago is forgotten first, and would start with a full burst again.
 const maxClients = 65_536
 
 // RateLimit bounds the requests of each client address at this gateway: those to /v1,
@@ -25,14 +25,14 @@ const maxClients = 65_536
 type RateLimit struct {
 	PerSecond float64 // 0: no limit
 	Burst     int     // requests at once; default: PerSecond, rounded up
-	// TrustProxy takes the client's address from the last entry of X-Forwarded-For:
-	// the one that the proxy in front wrote. Without such a proxy anyone could name
-	// any address.
+	// TrustProxy takes the client's address from the last entry of X-Forwarded-For, which the
+	// proxy in front wrote. Without such a proxy, clients could claim any address.
 	TrustProxy bool
 }
 
-// Wait makes a function that takes one request from its client's allowance, or answers
-// with how long the client has to wait for that; nil where there is no limit.
+// Wait returns a function that takes one request from its client's allowance. The function
+// returns 0, or how long the client must wait if nothing is left. Wait returns nil if there is
+// no limit.
 func (l RateLimit) Wait() func(r *http.Request) time.Duration {
 	if l.PerSecond <= 0 {
 		return nil
@@ -63,19 +63,19 @@ func (l RateLimit) limit(next http.Handler) http.Handler {
 type clients struct {
 	limit RateLimit
 
-	mu      sync.Mutex // an address has one bucket
+	mu      sync.Mutex // held while a bucket is found or made, so that an address has one
 	buckets *lru.Cache[string, *rate.Limiter]
 }
 
 func newClients(l RateLimit) *clients {
 	buckets, err := lru.New[string, *rate.Limiter](maxClients)
 	if err != nil {
-		panic("httpapi: " + err.Error()) // only a size below 1 does that
+		panic("httpapi: " + err.Error()) // that happens only for a size below 1
 	}
 	return &clients{limit: l, buckets: buckets}
 }
 
-// take takes a token, or says how long until there is one.
+// take takes a token and returns 0, or returns how long it takes until there is one.
 func (c *clients) take(client string) (wait time.Duration) {
 	c.mu.Lock()
 	bucket, ok := c.buckets.Get(client)
@@ -92,8 +92,8 @@ func (c *clients) take(client string) (wait time.Duration) {
 	return wait
 }
 
-// clientOf names who sent r: an IPv4 address, or the /64 of an IPv6 one, which a
-// single client can have all to itself.
+// clientOf returns which client sent r: its IPv4 address, or the /64 of its IPv6 address,
+// since a single client can have a /64 all to itself.
 func (l RateLimit) clientOf(r *http.Request) string {
 	host, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {
@@ -102,7 +102,7 @@ func (l RateLimit) clientOf(r *http.Request) string {
 	if l.TrustProxy {
 		forwarded := strings.Join(r.Header.Values("X-Forwarded-For"), ",")
 		last := strings.TrimSpace(forwarded[strings.LastIndexByte(forwarded, ',')+1:])
-		if at, err := netip.ParseAddrPort(last); err == nil { // as some proxies have it
+		if at, err := netip.ParseAddrPort(last); err == nil { // some proxies add the port
 			last = at.Addr().String()
 		}
 		if _, err := netip.ParseAddr(last); err == nil {

@@ -42,7 +42,8 @@ func roomOf(r *roomv1.Room) roomAnswer {
 	}
 }
 
-// Pointers tell what was left out from what was sent as nothing.
+// createRoomBody has pointers where a field that was left out differs from one that was sent
+// with its zero value.
 type createRoomBody struct {
 	RoomID           *string `json:"roomId,omitempty" doc:"Made for you when left out"`
 	Title            string  `json:"title,omitempty" doc:"Shown to people"`
@@ -118,14 +119,14 @@ func (a *api) createRoom(ctx context.Context, in *createRoomInput) (*createRoomO
 	return &createRoomOutput{Location: "/v1/rooms/" + room.RoomID, Body: room}, nil
 }
 
-// createRoomRequest checks only what the call cannot carry: there, nothing is what
-// was left out.
+// createRoomRequest checks only what the gRPC request cannot express: in that, a zero value
+// means that the field was left out.
 func createRoomRequest(b *createRoomBody) (*roomv1.CreateRoomRequest, error) {
 	req := &roomv1.CreateRoomRequest{
 		Title:                   b.Title,
 		EmptyTimeoutSeconds:     b.EmptyTimeout,
 		DepartureTimeoutSeconds: b.DepartureTimeout,
-		RequestId:               rand.Text(), // a retry of the call answers with the same room
+		RequestId:               rand.Text(), // a retry of the call returns the same room
 	}
 	if b.Capacity == nil {
 		return nil, wire.Errorf(wire.BadRequest, "capacity is required")
@@ -174,8 +175,8 @@ func (a *api) getRoom(ctx context.Context, in *roomInput) (*roomOutput, error) {
 	return &roomOutput{Body: roomOf(resp.GetRoom())}, nil
 }
 
-// value reads the page size; 0 lets the room service choose. 0 itself cannot be
-// asked for.
+// value returns the page size, or 0 if there is none, which lets the room service choose. It
+// refuses a page size of 0.
 func (p pageSizeParam) value() (int32, error) {
 	if p == "" {
 		return 0, nil

@@ -21,11 +21,11 @@ import (
 // Limits of keys and tokens.
 const (
 	MinKeyBytes   = 32      // RFC 7518, 3.2: a key as long as HS256's output
-	MaxTokenBytes = 4 << 10 // more is refused unread
+	MaxTokenBytes = 4 << 10 // longer tokens are refused unread
 	DefaultTTL    = 24 * time.Hour
 )
 
-// Identity is who a user is.
+// Identity says who a user is.
 type Identity struct {
 	UserID   string
 	Nickname string // may be empty
@@ -44,8 +44,8 @@ type claims struct {
 	jwt.RegisteredClaims
 }
 
-// NewSigner makes a Signer. The key has at least 32 bytes; ttl is how long the
-// identities live that it makes, 24 h when 0.
+// NewSigner returns a Signer. The key must have at least 32 bytes. ttl is how long the
+// identities live that the Signer makes, at least 1 s; 0 means 24 h.
 func NewSigner(key []byte, ttl time.Duration) (*Signer, error) {
 	if len(key) < MinKeyBytes {
 		return nil, fmt.Errorf("identity key has %d bytes, needs at least %d (openssl rand -base64 48 makes one)", len(key), MinKeyBytes)
@@ -63,7 +63,7 @@ func NewSigner(key []byte, ttl time.Duration) (*Signer, error) {
 	)}, nil
 }
 
-// Make makes a new anonymous user. nickname may be empty; BAD_REQUEST when it
+// Make makes a new anonymous user. nickname may be empty. The error is BAD_REQUEST if nickname
 // breaks the rules of nicknames.
 func (s *Signer) Make(nickname string) (token string, id Identity, err error) {
 	if err := wire.CheckText("nickname", nickname, wire.MaxNicknameLen); err != nil {
@@ -89,7 +89,7 @@ func (s *Signer) Make(nickname string) (token string, id Identity, err error) {
 	return token, id, nil
 }
 
-// Verify answers with who token says the user is, or UNAUTHENTICATED.
+// Verify returns the identity that token proves. Any error is UNAUTHENTICATED.
 func (s *Signer) Verify(token string) (Identity, error) {
 	if token == "" {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "an identity is needed")
@@ -97,12 +97,12 @@ func (s *Signer) Verify(token string) (Identity, error) {
 	if len(token) > MaxTokenBytes {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity is longer than %d bytes", MaxTokenBytes)
 	}
-	c := jwt.MapClaims{} // a struct would take names in any case
+	c := jwt.MapClaims{} // a struct would match names in any case
 	parsed, err := s.parser.ParseWithClaims(token, c, func(*jwt.Token) (any, error) { return s.key, nil })
 	if errors.Is(err, jwt.ErrTokenExpired) {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity has expired")
 	}
-	if err != nil { // why, is of use to an attacker only
+	if err != nil { // the reason would only help an attacker
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity is not valid")
 	}
 	if _, critical := parsed.Header["crit"]; critical { // RFC 7515, 4.1.11
@@ -119,12 +119,12 @@ func (s *Signer) Verify(token string) (Identity, error) {
 	if !ok && c["nickname"] != nil || wire.CheckText("nickname", nickname, wire.MaxNicknameLen) != nil {
 		return Identity{}, wire.Errorf(wire.Unauthenticated, "the identity's nickname breaks the rules of nicknames")
 	}
-	expires, _ := c.GetExpirationTime() // the parser wants one
+	expires, _ := c.GetExpirationTime() // the parser requires one
 	return Identity{UserID: user, Nickname: nickname, Expires: expires.Time}, nil
 }
 
-// isText reports whether what a token claims is text throughout. encoding/json makes
-// U+FFFD of what is not, so that users whose ids differ would become one.
+// isText reports whether everything that a token claims is valid text. encoding/json replaces
+// what is not with U+FFFD, so that users with different ids would become one.
 func isText(token string) bool {
 	_, rest, _ := strings.Cut(token, ".")
 	payload, _, _ := strings.Cut(rest, ".")

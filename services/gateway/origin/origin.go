@@ -12,18 +12,17 @@ import (
 	"unicode"
 )
 
-// Policy is the set of allowed origins. The page's own host is always allowed, and
-// a request without Origin, which does not come from a browser's page. The zero
-// value allows nothing else.
+// Policy is the set of allowed origins. The page's own host is always allowed, and so is a
+// request without Origin, which does not come from a page in a browser. The zero value allows
+// nothing else.
 type Policy struct {
 	patterns []string // lower case
 }
 
-// Parse reads ALLOWED_ORIGINS: patterns separated by commas. A pattern matches the
-// origin's host, with its port if it has one (app.example.com, *.example.com,
-// localhost:*), or, when it has a scheme, the whole origin
-// (https://app.example.com). Wildcards are those of path.Match, case does not
-// count, and * allows every origin.
+// Parse parses ALLOWED_ORIGINS, a list of patterns separated by commas. A pattern matches the
+// origin's host, with its port if it has one (app.example.com, *.example.com, localhost:*),
+// or, when it has a scheme, the whole origin (https://app.example.com). Wildcards are those of
+// path.Match, case does not matter, and * allows every origin.
 func Parse(list string) (*Policy, error) {
 	p := new(Policy)
 	for item := range strings.SplitSeq(list, ",") {
@@ -39,8 +38,8 @@ func Parse(list string) (*Policy, error) {
 	return p, nil
 }
 
-// literalAddress takes brackets around an IPv6 address for what they are, and not for a
-// class of characters.
+// literalAddress escapes the brackets around an IPv6 address, so that path.Match does not take
+// them for a class of characters.
 func literalAddress(pattern string) string {
 	before, rest, ok := strings.Cut(pattern, "[")
 	inside, behind, closed := strings.Cut(rest, "]")
@@ -50,8 +49,8 @@ func literalAddress(pattern string) string {
 	return before + `\[` + inside + `\]` + behind
 }
 
-// hosts are the ways to write an origin's host: browsers leave out the port that the scheme
-// stands for, others do not.
+// hosts returns the ways to write an origin's host: browsers leave out the scheme's default
+// port, other clients may not.
 func hosts(scheme, host string) []string {
 	port := map[string]string{"http": ":80", "https": ":443"}[scheme]
 	if port == "" {
@@ -89,7 +88,7 @@ func checkPattern(pattern string) error {
 	return nil
 }
 
-// validPort takes a wildcard for a port; a host need not have one.
+// validPort reports whether host has a valid port, a wildcard instead of one, or none.
 func validPort(host string) bool {
 	colon := strings.LastIndexByte(host, ':')
 	if colon < 0 || strings.HasSuffix(host, "]") || strings.ContainsAny(host[colon:], `*?[\`) {
@@ -136,8 +135,8 @@ func matches(pattern, target string) bool {
 	return matched && err == nil
 }
 
-// parse accepts what a browser sends: scheme, host and port, nothing else. "null"
-// has neither.
+// parse accepts what a browser sends: scheme, host and port, nothing else. "null" has neither
+// scheme nor host.
 func parse(origin string) (*url.URL, bool) {
 	u, err := url.Parse(origin)
 	if err != nil || u.Scheme == "" || u.Host == "" {

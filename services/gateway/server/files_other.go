@@ -4,5 +4,5 @@ package server
 
 import "math"
 
-// openFiles is how many files the process may open: as many as it likes.
+// openFiles returns how many files the process may open. On these systems no limit is known.
 func openFiles() int { return math.MaxInt32 }

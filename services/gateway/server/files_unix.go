@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// openFiles is how many files the process may open. Go has raised the soft limit to
-// the hard one by now.
+// openFiles returns how many files the process may open. At start, Go has raised the soft
+// limit to the hard one.
 func openFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {

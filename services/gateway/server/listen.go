@@ -8,10 +8,11 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
-// Listen takes the address of the public port.
+// Listen listens on the address of the public port.
 func Listen(address string) (net.Listener, error) {
-	// Requests have deadlines, idle connections 2 minutes, and WebSockets PINGs: probes of
-	// the kernel's would only cost each connection four system calls.
+	// No TCP keep-alive: requests have deadlines, idle connections end after 2 minutes, and
+	// WebSockets are pinged. The kernel's probes would only cost each connection four system
+	// calls.
 	listener, err := (&net.ListenConfig{KeepAlive: -1}).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, err
@@ -19,9 +20,9 @@ func Listen(address string) (net.Listener, error) {
 	return lastInLine{listener}, nil
 }
 
-// lastInLine accepts a connection once whatever else can run has had its turn. A storm
-// of them would be accepted in one go else, and each begin, before a message to those who
-// are there already is sent on.
+// lastInLine accepts a connection only after everything else that can run has had its turn.
+// Otherwise a storm of connections would be accepted and started in one go, before messages to
+// those that are connected already are sent on.
 type lastInLine struct{ net.Listener }
 
 func (l lastInLine) Accept() (net.Conn, error) {

@@ -1,5 +1,5 @@
-// Package server puts a gateway's public port together: /chat, /v1, health and the
-// demo page; and it moves the members away before the port closes.
+// Package server puts a gateway's public port together: /chat, /v1, health and the demo page.
+// Before the port closes, it moves the members away.
 package server
 
 import (
@@ -25,14 +25,14 @@ import (
 const (
 	// stopTimeout is how long requests under way may take once the members are gone.
 	stopTimeout = 2 * time.Second
-	// endTimeout is what the drain leaves of its time for that, and for peers to answer
-	// the last close frames: a tenth of it, if that is less.
+	// endTimeout is the part of the drain timeout that is kept for that, and for peers to answer
+	// the last close frames. It is a tenth of the drain timeout if that is less.
 	endTimeout = stopTimeout + time.Second
 )
 
-// Config describes a gateway process, apart from what its address is.
+// Config describes a gateway process, apart from its address.
 type Config struct {
-	Gateway      gateway.Config // Rooms is made from RoomsConn
+	Gateway      gateway.Config // New sets Rooms, Wait and Refuse
 	RoomsConn    *grpc.ClientConn
 	Rate         httpapi.RateLimit // of requests to /v1
 	ConnectRate  httpapi.RateLimit // of WebSockets
@@ -46,7 +46,7 @@ type Server struct {
 	http    *http.Server
 }
 
-// New starts a gateway; Run serves it and ends it.
+// New starts a gateway. Run serves it and ends it.
 func New(cfg Config) (*Server, error) {
 	if cfg.DrainTimeout < 0 || cfg.DrainTimeout > 30*time.Second {
 		return nil, fmt.Errorf("drain timeout is %v, outside 0 to 30s", cfg.DrainTimeout)
@@ -67,8 +67,8 @@ func New(cfg Config) (*Server, error) {
 	return s, nil
 }
 
-// route is no http.ServeMux, which redirects paths that it finds untidy: only the API knows
-// how it answers those.
+// route is not an http.ServeMux, which redirects paths that are not clean: only the API knows
+// how to answer those.
 func route(chat, api, page http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch p := r.URL.Path; {
@@ -82,8 +82,8 @@ func route(chat, api, page http.Handler) http.Handler {
 	})
 }
 
-// Ready says why this gateway wants no traffic: nil when Redis and the room service
-// answer and it is not draining.
+// Ready returns why this gateway wants no traffic. It returns nil if Redis and the room
+// service answer and the gateway is not draining.
 func (s *Server) Ready(ctx context.Context) error {
 	if s.gateway.Draining() {
 		return wire.Errorf(wire.Unavailable, "this gateway is draining")
@@ -98,8 +98,8 @@ func (s *Server) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Run serves until ctx ends; then it asks the members to go elsewhere, waits for them,
-// and closes: first who sends, then who receives.
+// Run serves until ctx ends. Then it asks the members to go to other gateways, waits for them,
+// and closes, senders before receivers.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.http.Serve(listener) }()
@@ -122,5 +122,5 @@ func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	return failed
 }
 
-// Retire makes the gateway not ready at once: the context of Run is about to end.
+// Retire makes the gateway not ready at once, before the context of Run ends.
 func (s *Server) Retire() { s.gateway.Retire() }

@@ -12,11 +12,11 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 )
 
-// maxRate bounds rates: more a second is no limit, and 0 says that.
+// maxRate bounds rates. A higher one would limit nothing, for which there is 0.
 const maxRate = 1_000_000
 
-// Settings are how a gateway behaves, wherever it runs: flags, and environment
-// variables of the same name.
+// Settings holds how a gateway behaves, wherever it runs: flags, and environment variables of
+// the same name.
 type Settings struct {
 	IdentityTTL    time.Duration `help:"How long an anonymous identity lives, at least 1s." default:"24h" env:"IDENTITY_TTL"`
 	AllowedOrigins string        `help:"Browser origins besides the page's own host: host patterns or whole origins, comma-separated; * allows all. None by default." placeholder:"app.example.com,*.example.org" env:"ALLOWED_ORIGINS"`
@@ -35,7 +35,7 @@ type Settings struct {
 	Partitions     int           `help:"Number of partitions that rooms hash to, 1 to 4096; all processes must agree." default:"64" env:"PARTITIONS"`
 }
 
-// Check finds what no gateway could start with.
+// Check returns an error for settings that no gateway could start with.
 func (s *Settings) Check() error {
 	switch {
 	case s.MaxFrameBytes < 256 || s.MaxFrameBytes > 1<<20:
@@ -64,7 +64,7 @@ func checkCount(flag string, n int) error {
 	return fmt.Errorf("%s is %d, below 0", flag, n)
 }
 
-// checkBurst wants one at least where there is a rate.
+// checkBurst requires a burst of at least 1 if there is a rate.
 func checkBurst(flag string, n int, perSecond float64) error {
 	if perSecond > 0 && n == 0 {
 		return fmt.Errorf("%s is 0, below 1", flag)
@@ -72,7 +72,7 @@ func checkBurst(flag string, n int, perSecond float64) error {
 	return checkCount(flag, n)
 }
 
-// checkRate accepts what can be counted: NaN and infinity can be written as numbers too.
+// checkRate accepts only finite rates: a flag can also hold NaN or infinity.
 func checkRate(flag string, perSecond float64) error {
 	if perSecond >= 0 && perSecond <= maxRate {
 		return nil
@@ -80,7 +80,7 @@ func checkRate(flag string, perSecond float64) error {
 	return fmt.Errorf("%s is %v, outside 0 to %d", flag, perSecond, maxRate)
 }
 
-// Gateway translates the settings; Redis and metrics are the caller's to add.
+// Gateway translates the settings. The caller adds Redis and metrics.
 func (s *Settings) Gateway(id, identityKey string) (gateway.Config, error) {
 	signer, err := identity.NewSigner([]byte(identityKey), s.IdentityTTL)
 	if err != nil {
@@ -97,8 +97,8 @@ func (s *Settings) Gateway(id, identityKey string) (gateway.Config, error) {
 	}, nil
 }
 
-// sockets is how many WebSockets a process takes that may open so many files: some are
-// left for requests, Redis and the room services, which would fail else.
+// sockets returns how many WebSockets a process accepts that may open this many files. Some
+// files are left for requests, Redis and the room services, which would fail otherwise.
 func (s *Settings) sockets(files int) int {
 	most := max(1, files/10*9)
 	if s.MaxSockets == 0 || s.MaxSockets > most {
@@ -107,12 +107,12 @@ func (s *Settings) sockets(files int) int {
 	return s.MaxSockets
 }
 
-// Rate is the limit of each client address for /v1.
+// Rate returns the limit of each client address for /v1.
 func (s *Settings) Rate() httpapi.RateLimit {
 	return httpapi.RateLimit{PerSecond: s.HTTPRate, Burst: s.HTTPBurst, TrustProxy: s.TrustProxy}
 }
 
-// Connects is the limit of each client address for WebSockets.
+// Connects returns the limit of each client address for WebSockets.
 func (s *Settings) Connects() httpapi.RateLimit {
 	return httpapi.RateLimit{PerSecond: s.ConnectRate, Burst: s.ConnectBurst, TrustProxy: s.TrustProxy}
 }

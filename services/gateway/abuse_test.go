@@ -12,8 +12,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/httpapi"
 )
 
-// pour writes frames again and again until the gateway takes no more; the channel is
-// closed then.
+// pour writes frames again and again until the gateway takes no more, and then closes the
+// returned channel.
 func (p *peer) pour(frames []byte) <-chan struct{} {
 	ended := make(chan struct{})
 	chunk := bytes.Repeat(frames, max(1, 4096/len(frames)))
@@ -28,7 +28,7 @@ func (p *peer) pour(frames []byte) <-chan struct{} {
 	return ended
 }
 
-// tally reads up to the close frame, and counts frames by opcode.
+// tally reads up to the close frame and counts the frames by opcode.
 func (p *peer) tally() (frames map[byte]int, code int) {
 	p.t.Helper()
 	frames = make(map[byte]int)
@@ -44,7 +44,7 @@ func (p *peer) tally() (frames map[byte]int, code int) {
 	}
 }
 
-// What a peer sends without a message is read at FRAME_RATE, and ends it after 10 s.
+// What a peer sends besides messages is read at FRAME_RATE, and ends the socket after 10 s.
 func TestFloodsAreReadNoFasterThanTheirRateAndCloseWith4429(t *testing.T) {
 	ping := encodeFrame(final|opPing, nil)
 	for name, attack := range map[string]struct{ first, frames []byte }{
@@ -89,13 +89,14 @@ func TestFloodsAreReadNoFasterThanTheirRateAndCloseWith4429(t *testing.T) {
 				if most := 50 + 100*12 + 40 + 20*12; frames[opPong] > most || frames[opText] > most {
 					t.Errorf("%d pongs and %d frames came back, at most %d should", frames[opPong], frames[opText], most)
 				}
-				c.nodes[0].walkIn(c.room(roomSpec{}), "") // the gateway goes on
+				c.nodes[0].walkIn(c.room(roomSpec{}), "") // the gateway still works
 			})
 		})
 	}
 }
 
-// What comes in one piece with the handshake makes the buffer that the socket is read with.
+// What comes in one piece with the handshake becomes the buffer that the socket is read
+// through.
 func TestAFloodThatBeginsInTheHandshakeIsReadNoFasterEither(t *testing.T) {
 	virtual(t, shape{}, func(t *testing.T, c *cluster) {
 		ping := encodeFrame(final|opPing, nil)
@@ -145,8 +146,8 @@ func TestBurstsOfControlFramesAndFragmentsAreNoFlood(t *testing.T) {
 	})
 }
 
-// Neither bytes that trickle in nor control frames in between keep a message alive
-// that does not end.
+// A message that does not end counts as silence, even if bytes trickle in, or control frames
+// come between its fragments.
 func TestMessageThatDoesNotEndIsSilence(t *testing.T) {
 	for name, next := range map[string][]byte{
 		"fragments":              encodeFrame(opContinuation, []byte("x")),
@@ -238,7 +239,7 @@ func TestAddressThatConnectsTooOftenGets429AndOthersDoNot(t *testing.T) {
 	})
 }
 
-// A peer that says that it sends no more is gone: its socket ends at once.
+// A peer that closes its sending side is gone: its socket ends at once.
 func TestHalfClosedSocketsEndAtOnce(t *testing.T) {
 	both(t, shape{}, func(t *testing.T, c *cluster) {
 		silent := c.nodes[0].open("/chat")

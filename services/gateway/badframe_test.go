@@ -111,8 +111,8 @@ func TestBrokenWebSocketFramesEndTheSocketAndNothingElse(t *testing.T) {
 	})
 }
 
-// The library waits 5 s for the rest of a control frame. Such a peer is slow, breaks no
-// rule, and may come back.
+// The library waits 5 s for the rest of a control frame. A peer that takes longer is slow but
+// breaks no rule, and may come back.
 func TestASlowControlFrameIsNoFault(t *testing.T) {
 	virtual(t, shape{}, func(t *testing.T, c *cluster) {
 		for _, op := range []byte{opPing, opPong} {
@@ -134,7 +134,7 @@ func TestTenthMalformedFrameCloses(t *testing.T) {
 		bad := []string{
 			`{`, `[]`, `"x"`, `null`, ``, `{} {}`, `{"type":"NONSENSE"}`, `{"type":1}`, `{}`, `{"type":"join"}`,
 		}
-		declined := []string{ // which are understood, and do not count
+		declined := []string{ // these are understood, and do not count
 			`{"type":"MESSAGE"}`, `{"type":"MESSAGE","id":"` + strings.Repeat("x", 65) + `","body":1}`,
 			`{"type":"MESSAGE","id":7,"body":1}`, `{"type":"JOIN","roomId":"r"}`, `{"type":"JOIN","roomId":7}`,
 		}
@@ -192,7 +192,7 @@ func TestMessageIDIsAnyTextOf64Characters(t *testing.T) {
 			p.say(id, "twice")
 			p.sync()
 		}
-		p.say("", "no id") // and an empty one is none
+		p.say("", "no id") // an empty id is none
 		p.say("", "no id")
 		first, second := p.heard("no id"), p.heard("no id")
 		if first.ID != "" || second.Seq != first.Seq+1 {
@@ -318,7 +318,7 @@ func TestRequestsThatAreNoUpgradeAreRefused(t *testing.T) {
 	})
 }
 
-// Browsers fail a connection over a close frame that is no text.
+// Browsers fail a connection if the reason in a close frame is not valid text.
 func TestACloseReasonThatIsNotTextIsNotSentBack(t *testing.T) {
 	both(t, shape{}, func(t *testing.T, c *cluster) {
 		p, _ := c.nodes[0].walkIn(c.room(roomSpec{Capacity: 2}), "")

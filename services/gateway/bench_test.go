@@ -13,8 +13,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// unreadFrames is how many frames may wait in the kernel for a member: few enough that
-// it takes every write at once.
+// unreadFrames is how many frames may wait in the kernel for a member: few enough that the
+// kernel takes every write at once.
 const unreadFrames = 32
 
 // pairs makes connections over loopback.
@@ -41,8 +41,8 @@ func pairs(b *testing.B, n int) (ours, theirs []net.Conn) {
 	return ours, theirs
 }
 
-// One room's entries go to all its members, one or several in a batch. The members read
-// while the clock stands, so that theirs is no part of it.
+// BenchmarkFanOut sends one room's entries to all its members, one or several in a batch. The
+// members read while the timer is stopped, so that their work is not measured.
 func BenchmarkFanOut(b *testing.B) {
 	from := wire.Member{UserID: "u_WLFLQWJUTWMUGOWLELG5J7LNUY"}.Encode()
 	frame := wire.MessageFrame(123456, time.Unix(0, 0), wire.MessageTail(from, "", wire.Quote(strings.Repeat("x", 128))))
@@ -71,7 +71,7 @@ func BenchmarkFanOut(b *testing.B) {
 						seq++
 						sh.rooms["room"].event(roomlog.Event{Kind: roomlog.KindMessage, Epoch: "E1", Seq: seq, Data: frame})
 					}
-					sh.rooms["room"].restUntil.Store(0) // many members' room rests: the peers would wait for ever
+					sh.rooms["room"].restUntil.Store(0) // or the room would rest, and the peers wait forever
 					sh.flush()
 					if unread += batch; unread >= unreadFrames {
 						b.StopTimer()

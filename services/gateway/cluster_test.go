@@ -34,9 +34,9 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
 )
 
-// cluster is a whole Anteroom in this process: Redis, room services and gateways,
-// connected as in production, over memnet. Browsers come over TCP; in a bubble of
-// synctest they come over memnet too, and time is virtual.
+// cluster is a whole Anteroom in this process: Redis, room services and gateways, connected
+// over memnet as they are over TCP in production. Browsers connect over TCP. In virtual time
+// (synctest) they connect over memnet too.
 //
 // Names on the network: "redis", "rooms-1" …, "gateway-1" …; browsers are "browser".
 type cluster struct {
@@ -47,15 +47,15 @@ type cluster struct {
 	signer *identity.Signer
 	rooms  []*roomsNode
 	nodes  []*node
-	api    roomv1.RoomServiceClient // as other services of the company call it
-	rdb    *redis.Client            // of the test itself
+	api    roomv1.RoomServiceClient // as other services of the company use it
+	rdb    *redis.Client            // the test's own client
 	tcp    bool
 }
 
 // roomsNode is one room service with its reaper.
 type roomsNode struct {
 	name string
-	stop func() // and waits
+	stop func() // returns once everything has ended
 }
 
 // node is one gateway with its public port.
@@ -64,21 +64,21 @@ type node struct {
 	c    *cluster
 	name string
 	url  string // http://host
-	stop func() // as kill -9 would leave it to the others; and waits
+	stop func() // ends it as kill -9 would, as the others see it; returns once everything has ended
 }
 
 // shape says what a cluster is made of; the zero value is one of each.
 type shape struct {
 	rooms     int
 	gateways  int
-	rules     room.Rules // zero: the contract's
+	rules     room.Rules // zero means the contract's rules
 	configure func(*gateway.Config)
 }
 
 var signingKey = []byte("a key of thirty-two bytes, or more")
 
 func init() {
-	// What goes wrong on purpose fills no logs.
+	// What goes wrong on purpose must not fill the logs.
 	if os.Getenv("TEST_LOG") == "" {
 		slog.SetDefault(slog.New(slog.DiscardHandler))
 	}
@@ -136,9 +136,9 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// startRedis lets the embedded store serve whoever dials "redis". A connection is
-// carried over to the store's own by two goroutines, so that a link's faults are
-// those of the network and the store goes on.
+// startRedis makes the embedded store serve whatever dials "redis". Two goroutines copy each
+// connection to one of the store's own. So when a link fails, that is a failure of the
+// network, and the store goes on.
 func (c *cluster) startRedis() {
 	l, err := c.net.Listen("redis")
 	must(c.t, err)
@@ -170,7 +170,7 @@ func (c *cluster) startRedis() {
 	})
 }
 
-// connectRedis makes a client as the processes do.
+// connectRedis returns a client like that of the processes.
 func (c *cluster) connectRedis(from string) *redis.Client {
 	rdb := redis.NewClient(roomlog.Tune(&redis.Options{
 		Addr: "redis", PoolSize: 8,
@@ -180,7 +180,7 @@ func (c *cluster) connectRedis(from string) *redis.Client {
 	return rdb
 }
 
-// dialRooms connects to every room service that runs by now.
+// dialRooms connects to every room service that is running.
 func (c *cluster) dialRooms(from string) *grpc.ClientConn {
 	target := ""
 	for i, r := range c.rooms {
@@ -260,7 +260,7 @@ func (c *cluster) startGateway(configure func(*gateway.Config)) *node {
 	return n
 }
 
-// config is that of a gateway with the contract's limits; without Rooms.
+// config returns the configuration of a gateway with the contract's limits, without Rooms.
 func (c *cluster) config(name string) gateway.Config {
 	return gateway.Config{
 		ID: name, Redis: c.connectRedis(name), Layout: c.layout,
@@ -269,7 +269,7 @@ func (c *cluster) config(name string) gateway.Config {
 	}
 }
 
-// partition cuts two processes off from each other, or lets them meet again.
+// partition cuts two processes off from each other, or connects them again.
 func (c *cluster) partition(from, to string, apart bool) {
 	c.link(from, to).Refuse(apart)
 	if apart {
@@ -277,10 +277,10 @@ func (c *cluster) partition(from, to string, apart bool) {
 	}
 }
 
-// link is what lies between two processes. In virtual time, a gateway's link to Redis
-// must not be stalled for longer than its subscription bears without a probe, 4 s:
-// go-redis then holds a mutex while it waits for its handshake, and to wait for a mutex
-// stops the clock. partition has no such limit.
+// link returns the network between two processes. In virtual time, a gateway's link to Redis
+// must not be stalled for more than 4 s, which is how long its subscription waits for a probe.
+// After that, go-redis would hold a mutex while it waits for its handshake, and a goroutine
+// that waits for a mutex stops virtual time. partition has no such limit.
 func (c *cluster) link(from, to string) *memnet.Link { return c.net.Link(from, to) }
 
 // dial opens a connection as a browser does.
@@ -291,7 +291,7 @@ func (n *node) dial(ctx context.Context) (net.Conn, error) {
 	return n.c.net.Dial(ctx, "browser", n.name)
 }
 
-// client is the Go client of a gateway.
+// client returns a Go client of a gateway.
 func (n *node) client() *client.Client {
 	cl, err := client.New(n.url, client.WithDialContext(func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return n.dial(ctx)
@@ -348,7 +348,7 @@ type roomInfo struct {
 	Reserved, Occupied int
 }
 
-// room makes a room and answers with its id.
+// room creates a room and returns its id.
 func (c *cluster) room(s roomSpec) string {
 	c.t.Helper()
 	if s.Capacity == 0 {
@@ -368,7 +368,7 @@ func (n *node) get(roomID string) (r roomInfo, status int) {
 	return r, status
 }
 
-// occupied fails unless so many seats of a room are occupied now.
+// occupied fails unless exactly this many seats of a room are occupied now.
 func (c *cluster) occupied(roomID string, want int) {
 	c.t.Helper()
 	r, status := c.nodes[0].get(roomID)
@@ -377,7 +377,7 @@ func (c *cluster) occupied(roomID string, want int) {
 	}
 }
 
-// gone fails unless there is no such room now, nor any key of it.
+// gone fails unless the room and all its keys are gone.
 func (c *cluster) gone(roomID string) {
 	c.t.Helper()
 	if _, status := c.nodes[len(c.nodes)-1].get(roomID); status != http.StatusNotFound {

@@ -49,7 +49,7 @@ func TestDrainMovesMembersAwayAndKeepsTheirSeats(t *testing.T) {
 			late.ends(wire.CloseRestart)
 		}
 
-		// One that was open before takes no seat that it would have to leave at once.
+		// A socket that was open before gets no seat, since it would have to leave it at once.
 		lingerer.expect(wire.TypeDraining)
 		lingerer.sendJoin(wire.ClientFrame{RoomID: roomID})
 		lingerer.refusal(wire.Unavailable)
@@ -71,7 +71,7 @@ func TestDrainMovesMembersAwayAndKeepsTheirSeats(t *testing.T) {
 	})
 }
 
-// Of a thousand that stay though asked to move, each is closed in its turn.
+// If a thousand members stay although they were asked to move, each is closed in its turn.
 func TestDrainIsAnEvenStream(t *testing.T) {
 	virtual(t, shape{}, func(t *testing.T, c *cluster) {
 		const sockets, window, grace = 1000, time.Second, 2 * time.Second
@@ -131,7 +131,7 @@ func TestARoomOnADrainingGatewayAloneMovesWhole(t *testing.T) {
 		for i, old := range peers {
 			positions[i].Seq = old.unbroken(positions[i].Seq, wire.TypeDraining)
 			word := fmt.Sprint("last word of ", i)
-			old.say(word, word) // which may come too late there
+			old.say(word, word) // may come too late there
 			peers[i] = c.nodes[1].open("/chat")
 			f := peers[i].join(wire.ClientFrame{RoomID: roomID, Identity: tokens[i], After: &positions[i]})
 			if !f.Recovered || f.Occupied != members {
@@ -156,9 +156,9 @@ func TestARoomOnADrainingGatewayAloneMovesWhole(t *testing.T) {
 	})
 }
 
-// unbroken reads up to a frame of this type or id, fails unless the entries before it go
-// on behind seq, and answers with the last. The answer to a message that was sent twice
-// may come twice.
+// unbroken reads up to a frame of this type or with this id, and returns the seq of the last
+// entry. It fails unless the entries continue from seq without a hole. The answer to a message
+// that was sent twice may come twice.
 func (p *peer) unbroken(seq int64, until string) int64 {
 	p.t.Helper()
 	for {
@@ -186,12 +186,12 @@ func TestAStopTakes30SecondsAtMost(t *testing.T) {
 		go func() { ended <- s.Run(ctx, l) }()
 		n := &node{c: c, name: name, url: "http://" + l.Addr().String()}
 		roomID := c.room(roomSpec{})
-		n.walkIn(roomID, "") // answers nothing, and takes nothing of what fills its connection:
+		n.walkIn(roomID, "") // this peer answers nothing, and takes nothing of what fills its connection:
 		for range 20 {
 			_, err := c.api.Publish(t.Context(), publishRequest(roomID, strings.Repeat("x", 10_000)))
 			must(t, err)
 		}
-		half, err := n.dial(t.Context()) // a request that never comes to its end
+		half, err := n.dial(t.Context()) // a request that never ends
 		must(t, err)
 		_, err = half.Write([]byte("POST /v1/rooms HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n{"))
 		must(t, err)
@@ -206,7 +206,7 @@ func TestAStopTakes30SecondsAtMost(t *testing.T) {
 	})
 }
 
-// occupiedAt asks a certain gateway.
+// occupiedAt is occupied, asked of this gateway.
 func (c *cluster) occupiedAt(n *node, roomID string, want int) {
 	c.t.Helper()
 	if r, status := n.get(roomID); status != http.StatusOK || r.Occupied != want {

@@ -41,7 +41,7 @@ func TestSocketThatBreaksKeepsItsSeatUntilTheLeaseEndsAndIsLost(t *testing.T) {
 	})
 }
 
-// What still waits for it is brought meanwhile, as slowly as it likes.
+// Meanwhile the peer is sent what was queued for it, however slowly it reads.
 func TestPeerThatEndedAndReadsOnKeepsItsSeatForTheRestOfItsLeaseOnly(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
 		watcher, p := unread(c, 15)
@@ -115,8 +115,8 @@ func TestSilentPeerKeepsItsSeatForTheRestOfItsLeaseOnly(t *testing.T) {
 	})
 }
 
-// A reader that stops reading is closed; it sees why when it reads on, the others go
-// on meanwhile, and what it missed comes when it rejoins.
+// testSlowReader checks that a reader that stops reading is closed and learns why when it
+// reads on. The others are not disturbed, and what it missed comes when it rejoins.
 func testSlowReader(t *testing.T, c *cluster, said int, pause time.Duration) {
 	roomID := c.room(roomSpec{})
 	_, token := c.user("")
@@ -128,7 +128,7 @@ func testSlowReader(t *testing.T, c *cluster, said int, pause time.Duration) {
 	for range said {
 		fast.say("", body)
 		for f := (wire.ServerFrame{}); f.Type != wire.TypeMessage; {
-			// On a slow machine the other's lease ends before all is said.
+			// On a slow machine, the other's lease ends before all messages are sent.
 			if f, seq = fast.next(), seq+1; f.Seq != seq || f.Type != wire.TypeMessage && f.Type != wire.TypeMemberLeft {
 				t.Fatalf("got %s, want seq %d", show(f), seq)
 			}
@@ -170,8 +170,8 @@ func TestSlowReaderIsClosedWith4508AndLosesNothing(t *testing.T) {
 	})
 }
 
-// unread is two members of a room: fast has said so many messages of 15 KiB, of which slow
-// has read none.
+// unread makes a room with two members: fast has sent this many messages of 15 KiB, and slow
+// has read none of them.
 func unread(c *cluster, messages int) (fast, slow *peer) {
 	roomID := c.room(roomSpec{})
 	fast, _ = c.nodes[0].walkIn(roomID, "")
@@ -186,7 +186,7 @@ func unread(c *cluster, messages int) (fast, slow *peer) {
 
 func TestReaderThatTakesNothingForTenSecondsIsClosedWith4508(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
-		fast, slow := unread(c, 8) // 64 KiB on their way, and less than 256 waiting
+		fast, slow := unread(c, 8) // 64 KiB are on their way, and less than 256 KiB are queued
 		fast.idle(wire.SendTimeout+time.Second, wire.TypeMemberLeft)
 		fast.say("", "too late")
 		fast.heard("too late")
@@ -267,7 +267,7 @@ func TestRedisThatIsSilentIsUnavailableWithinSeconds(t *testing.T) {
 		}
 		time.Sleep(2 * time.Second)
 		p.say("again", "y")
-		// The first one may have come to the log though its answer was lost.
+		// The first one may be in the log although its answer was lost.
 		for {
 			if f := p.next(); f.Type == wire.TypeMessage && f.ID == "again" {
 				break
@@ -276,7 +276,7 @@ func TestRedisThatIsSilentIsUnavailableWithinSeconds(t *testing.T) {
 	})
 }
 
-// Nobody else gives the seat of somebody up who has left.
+// After a member has left, only its gateway can give its seat up.
 func TestSeatThatCouldNotBeGivenUpIsGivenUpLater(t *testing.T) {
 	for name, leave := range map[string]func(*peer){
 		"LEAVE": func(p *peer) {
@@ -339,7 +339,7 @@ func TestLeaseThatCannotBeRenewedClosesWith4504BeforeItEnds(t *testing.T) {
 	}
 }
 
-// Whenever the subscription breaks, members get everything once and in order.
+// However often the subscription breaks, members get everything once and in order.
 func TestBrokenSubscriptionsLoseNothing(t *testing.T) {
 	virtual(t, shape{gateways: 3}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})
@@ -399,7 +399,8 @@ func TestBrokenSubscriptionsLoseNothing(t *testing.T) {
 	})
 }
 
-// What was published while a gateway heard nothing comes without anything following it.
+// What was published while the gateway was cut off arrives even if nothing is published after
+// it.
 func TestLastEntryBeforeTheSubscriptionIsBackArrives(t *testing.T) {
 	virtual(t, shape{}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})
@@ -413,7 +414,7 @@ func TestLastEntryBeforeTheSubscriptionIsBackArrives(t *testing.T) {
 	})
 }
 
-// A takeover whose notice is lost is noticed by the next renewal.
+// If the notice of a takeover is lost, the next renewal tells of the takeover.
 func TestTakeoverDuringABreakIsNoticed(t *testing.T) {
 	virtual(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{Capacity: 1})
@@ -427,7 +428,7 @@ func TestTakeoverDuringABreakIsNoticed(t *testing.T) {
 	})
 }
 
-// So is a removal, by a member who would come back otherwise.
+// The same holds for a removal. Otherwise the removed member would come back.
 func TestRemovalDuringABreakIsNoticed(t *testing.T) {
 	virtual(t, shape{gateways: 2}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})

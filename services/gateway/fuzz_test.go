@@ -13,8 +13,8 @@ import (
 )
 
 // FuzzSocket sends arbitrary bytes over the socket of a member. Whatever they are, the
-// gateway's frames are well-formed, it closes or goes on, the seat is taken by nobody
-// else, and another member is not disturbed.
+// gateway's frames are well-formed, it closes the socket or goes on, nobody else takes the
+// seat, and another member is not disturbed.
 func FuzzSocket(f *testing.F) {
 	text := func(s string) []byte { return encodeFrame(final|opText, []byte(s)) }
 	for _, seed := range [][]byte{
@@ -46,7 +46,7 @@ func FuzzSocket(f *testing.F) {
 		c.t = t
 		p, _ := n.walkIn(roomID, token)
 		p.raw(data)
-		p.raw(text(`{"type":"PING"}`)) // answered, unless it is swallowed by what came before
+		p.raw(text(`{"type":"PING"}`)) // answered, unless it becomes part of what was sent before
 		if tcp, ok := p.conn.(*net.TCPConn); ok {
 			_ = tcp.CloseWrite()
 		}

@@ -14,8 +14,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway"
 )
 
-// The gateway or Redis stands still, and the user gives up and joins elsewhere: what is
-// found on the old socket afterwards must not take the seat over.
+// The gateway or Redis stalls, and the user gives up and joins elsewhere. What is then found
+// on the old socket must not take the seat over.
 func TestJoinWhosePeerBrokeOffMeanwhileTakesNoSeat(t *testing.T) {
 	c := overTCP(t, shape{gateways: 2})
 	roomID := c.room(roomSpec{})
@@ -24,7 +24,7 @@ func TestJoinWhosePeerBrokeOffMeanwhileTakesNoSeat(t *testing.T) {
 	c.nodes[0].open(query("roomId", roomID, "identity", token)).cut()
 	for _, giveUp := range []func(*peer){
 		(*peer).cut,
-		func(p *peer) { p.raw(encodeFrame(final|opClose, []byte{0x03, 0xe8})) }, // as browsers do, and wait
+		func(p *peer) { p.raw(encodeFrame(final|opClose, []byte{0x03, 0xe8})) }, // browsers do this, and wait
 	} {
 		p := c.nodes[0].open("/chat")
 		p.sendJoin(wire.ClientFrame{RoomID: roomID, Identity: token})
@@ -32,8 +32,8 @@ func TestJoinWhosePeerBrokeOffMeanwhileTakesNoSeat(t *testing.T) {
 	}
 	live, _ := c.nodes[1].walkIn(roomID, token)
 	c.link("gateway-1", "redis").Stall(false)
-	c.nodes[0].walkIn(roomID, "") // behind the same subscription as those two
-	c.nodes[0].stop()             // which waits for them
+	c.nodes[0].walkIn(roomID, "") // needs the same subscription as those two
+	c.nodes[0].stop()             // waits for them
 	live.expect(wire.TypeMemberJoined)
 	live.sync()
 	c.occupiedAt(c.nodes[1], roomID, 2)
@@ -55,11 +55,11 @@ func TestJoinWhoseConfirmationIsLostLeavesNoSeatBehind(t *testing.T) {
 	})
 }
 
-// holding is a room service whose first ConfirmJoin is held up on its way, and which
-// then hears of no Leave either.
+// holding is a room service whose first ConfirmJoin is delayed on its way, and which then gets
+// no Leave either.
 type holding struct {
 	roomv1.RoomServiceClient
-	held chan *roomv1.ConfirmJoinRequest // of one
+	held chan *roomv1.ConfirmJoinRequest // takes one
 }
 
 func (h holding) ConfirmJoin(ctx context.Context, req *roomv1.ConfirmJoinRequest, options ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
@@ -76,7 +76,7 @@ func (holding) Leave(context.Context, *roomv1.LeaveRequest, ...grpc.CallOption) 
 	return nil, wire.Errorf(wire.Unavailable, "lost")
 }
 
-// The user who is told of the error joins again, before the first call gets through.
+// The user who gets the error joins again before the first call gets through.
 func TestJoinThatFailedDoesNotHappenLater(t *testing.T) {
 	held := make(chan *roomv1.ConfirmJoinRequest, 1)
 	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = holding{cfg.Rooms, held} }}, func(t *testing.T, c *cluster) {
@@ -94,8 +94,8 @@ func TestJoinThatFailedDoesNotHappenLater(t *testing.T) {
 	})
 }
 
-// slow is a room service that refuses joins after a while, as where an earlier try of
-// the same call hangs elsewhere.
+// slow is a room service that refuses joins after a while, as if an earlier try of the same
+// call was stuck elsewhere.
 type slow struct {
 	roomv1.RoomServiceClient
 	hearsLeave bool
@@ -137,7 +137,7 @@ func (panicking) ConfirmJoin(context.Context, *roomv1.ConfirmJoinRequest, ...grp
 	panic("a defect")
 }
 
-// The HTTP server, on whose goroutine that join is made, survives a panic.
+// That join runs on a goroutine of the HTTP server, which recovers from panics.
 func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
 	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = panicking{cfg.Rooms} }}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})

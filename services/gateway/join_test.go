@@ -60,7 +60,7 @@ func TestJoinedHasExactlyTheFieldsOfTheContract(t *testing.T) {
 		if len(got["sessionId"]) < 10 || len(got) != 1 {
 			t.Errorf("besides: %s, want sessionId alone", got)
 		}
-		// Without an identity one is made, and returned.
+		// A join without an identity gets a new one.
 		got = fields(wire.ClientFrame{RoomID: roomID, Nickname: "Nobody"})
 		var made, user string
 		must(t, json.Unmarshal(got["identity"], &made))
@@ -68,7 +68,7 @@ func TestJoinedHasExactlyTheFieldsOfTheContract(t *testing.T) {
 		if id, err := c.signer.Verify(made); err != nil || id.UserID != user || id.Nickname != "Nobody" {
 			t.Errorf("the identity made is of %v, %v; want of %s", id, err, user)
 		}
-		// Where presence is count, nobody is named.
+		// If presence is count, no members are named.
 		counted := c.room(roomSpec{Capacity: 3, Presence: "count"})
 		if got = fields(wire.ClientFrame{RoomID: counted}); string(got["members"]) != "[]" || string(got["seq"]) != "0" {
 			t.Errorf("members is %s, seq %s; want [], 0", got["members"], got["seq"])

@@ -26,7 +26,7 @@ func (r *renewals) RenewLeases(_ context.Context, req *roomv1.RenewLeasesRequest
 	return &roomv1.RenewLeasesResponse{}, nil
 }
 
-// What broke off while a gateway stood still is being read of only when it goes on.
+// Connections that broke while the gateway was stalled are read only after it goes on.
 func TestLeasesAreRenewedATickAfterTheProcessStoodStill(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		calls := &renewals{}
@@ -51,7 +51,7 @@ func TestLeasesAreRenewedATickAfterTheProcessStoodStill(t *testing.T) {
 			{keeperTick, renewTicks},
 			{keeperTick, 1},
 			{time.Second + 1, 0},
-			{time.Second + 1, renewTicks}, // the machine is that slow
+			{time.Second + 1, renewTicks}, // the machine is that slow, and not stalled
 		} {
 			calls.sessions = 0
 			time.Sleep(step.pause)
@@ -71,7 +71,7 @@ func TestRoomsOfOnePartitionAreRenewedInOneTurn(t *testing.T) {
 			layout := roomlog.Layout{Partitions: partitions}
 			h.subs = roomlog.NewSubscriber(nil, layout, h)
 			k := newKeeper(&Gateway{cfg: Config{Layout: layout}, hub: h})
-			turns, rooms := make(map[int]int), make(map[int]int) // of partitions, in turns
+			turns, rooms := make(map[int]int), make(map[int]int) // the turn of each partition, and the rooms of each turn
 			for i := range 2_000 {
 				id := fmt.Sprint(partitions, "-", i)
 				_, group, _ := h.enter(id)
@@ -91,8 +91,9 @@ func TestRoomsOfOnePartitionAreRenewedInOneTurn(t *testing.T) {
 	})
 }
 
-// A gateway that stood still hears of takeovers only when it goes on: those it replaced
-// are told so, and do not come back for the seat. Nobody gets anything more meanwhile.
+// A gateway that was stalled learns of takeovers only when it goes on. The sessions that were
+// replaced are told so, and do not come back for the seat. No session gets anything else
+// meanwhile.
 func TestSessionsThatLapsedWhileTheProcessStoodStillHearWhy(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
@@ -103,7 +104,7 @@ func TestSessionsThatLapsedWhileTheProcessStoodStillHearWhy(t *testing.T) {
 			m.hear()
 			k.add(m.session)
 		}
-		time.Sleep(wire.PingEvery - time.Second) // who is quiet is heard of as seldom as that
+		time.Sleep(wire.PingEvery - time.Second) // quiet peers are heard from as seldom as that
 		for _, m := range []*member{replaced, lost} {
 			m.renewedAt(g.hub.clock())
 		}
@@ -140,7 +141,8 @@ func (r *slowRooms) RenewLeases(ctx context.Context, _ *roomv1.RenewLeasesReques
 	return &roomv1.RenewLeasesResponse{}, nil
 }
 
-// A session that was taken for lapsed ends, also where the answer to a renewal comes behind.
+// A session whose lease was found to have ended is closed, even if the answer to a renewal
+// comes after that.
 func TestSessionThatLapsedIsNotRevivedByAnAnswerThatComesLate(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		rooms := &slowRooms{answer: make(chan struct{})}
@@ -155,7 +157,7 @@ func TestSessionThatLapsedIsNotRevivedByAnAnswerThatComesLate(t *testing.T) {
 		k.ticked = g.hub.clock()
 		go k.renew(t.Context(), []*session{m.session})
 		synctest.Wait()
-		time.Sleep(fence + keeperTick + time.Millisecond) // the process stands still
+		time.Sleep(fence + keeperTick + time.Millisecond) // the process is stalled
 		m.hear()
 		k.tick(t.Context())
 		close(rooms.answer)
@@ -174,13 +176,13 @@ func (failing) RenewLeases(context.Context, *roomv1.RenewLeasesRequest, ...grpc.
 	return nil, wire.Errorf(wire.Unavailable, "out of reach")
 }
 
-// The keeper passes quiet sessions by at most ticks, and is there when it counts.
+// The keeper skips quiet sessions at most ticks, but not at those that matter.
 func TestQuietSessionsEndBeforeTheirLeasesAndAfterTheirSilence(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		g := &Gateway{cfg: Config{Rooms: failing{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
 		k := newKeeper(g)
 		k.ticked = g.hub.clock()
-		const unleased = 7 // have not joined, and are silent
+		const unleased = 7 // these have not joined, and are silent
 		var members []*member
 		for i := range 3*pingTicks + unleased {
 			m := st.join()
@@ -220,7 +222,7 @@ func TestQuietSessionsEndBeforeTheirLeasesAndAfterTheirSilence(t *testing.T) {
 	})
 }
 
-// Whoever was to be pinged while the process stood still has not been asked anything.
+// A peer whose ping was due while the process was stalled has not been pinged.
 func TestPeersAreAskedBeforeTheyAreTakenForSilent(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
@@ -241,11 +243,11 @@ func TestPeersAreAskedBeforeTheyAreTakenForSilent(t *testing.T) {
 			tick(keeperTick)
 		}
 		before := pings()
-		tick(12 * time.Second) // the lease lives on
+		tick(12 * time.Second) // the lease has not ended
 		if m.sock.ending() || pings() == before {
 			t.Fatalf("%d pings, ended: %v", pings()-before, m.sock.ending())
 		}
-		for range 10 { // ticks that are late, each of them
+		for range 10 { // ticks that are all late
 			before = pings()
 			for range 27 {
 				m.hear()
@@ -274,7 +276,7 @@ func TestARenewalThatWasHeldUpIsCountedForWhatItGave(t *testing.T) {
 	}{
 		{0, wire.Lease, wire.Lease},
 		{5 * time.Second, 12 * time.Second, 17 * time.Second},
-		{10 * time.Second, 0, 17 * time.Second}, // which takes nothing away
+		{10 * time.Second, 0, 17 * time.Second}, // takes nothing away
 		{10 * time.Second, time.Hour, 10*time.Second + wire.Lease},
 	} {
 		k.renewed([]*session{s}, &roomv1.RenewLeasesResponse{Lease: durationpb.New(c.lease)}, c.sent)

@@ -57,7 +57,7 @@ func TestWhatIsGoneFromTheLogIsAGap(t *testing.T) {
 func TestAGapBeginsBehindWhatAMemberHas(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		first := st.join()
-		st.appendMany(5) // on their way
+		st.appendMany(5) // not published yet
 		m := st.join()   // JOINED says 5
 		events := st.appendMany(5)
 		st.set(func() { st.kept = 3 })
@@ -72,7 +72,7 @@ func TestWhatIsMissingComesInPages(t *testing.T) {
 		m := st.join()
 		st.set(func() { st.page, st.kept = 3, 16 })
 		events := st.appendMany(20)
-		st.publish(events[17], events[18]) // 16 entries are kept, of which these wait
+		st.publish(events[17], events[18]) // 16 entries are kept, and these two wait
 		st.got(m, append([]string{string(wire.GapFrame(1, 4))}, span("E1", 5, 20)...)...)
 		if st.reads < 6 || st.reads > 7 {
 			t.Fatalf("%d reads", st.reads)
@@ -96,7 +96,7 @@ func TestReadThatFailsIsRepeated(t *testing.T) {
 
 func TestReadThatFailsAgainAndAgainIsToldOnce(t *testing.T) {
 	var told bytes.Buffer
-	defer func(logger *slog.Logger, out io.Writer, flags int) { // package log follows slog, and not back
+	defer func(logger *slog.Logger, out io.Writer, flags int) { // slog.SetDefault redirects package log too, and does not undo that
 		slog.SetDefault(logger)
 		log.SetOutput(out)
 		log.SetFlags(flags)
@@ -154,7 +154,7 @@ func TestJoinerGetsWhatWasGivenSinceItsConfirmation(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		old := st.join()
 		st.publish(st.appendMany(2)...)
-		m := st.joining() // from 3 on
+		m := st.joining() // gets seq 3 and later
 		st.publish(st.appendMany(3)...)
 		st.step()
 		st.publish(st.append()) // in the same batch as the join
@@ -170,7 +170,7 @@ func TestJoinerAheadOfTheSubscriptionSkipsWhatItHas(t *testing.T) {
 		old := st.join()
 		events := st.appendMany(4)
 		st.publish(events[0])
-		m := st.join() // 2 to 4 are on their way
+		m := st.join() // 2 to 4 are not published yet
 		st.publish(events[1:]...)
 		st.publish(st.append())
 		st.got(m, "E1/5")
@@ -192,7 +192,7 @@ func TestJoinerThatBecomesFirstGetsNothingTwice(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		old := st.join()
 		m := st.joining()
-		st.publish(st.append()) // given to old, in this batch
+		st.publish(st.append()) // old gets it, in this batch
 		st.room().remove(old.session)
 		st.joined(m)
 		st.publish(st.append())
@@ -202,8 +202,8 @@ func TestJoinerThatBecomesFirstGetsNothingTwice(t *testing.T) {
 
 func TestJoinerWhoComesBehindOneConfirmedLaterNeedsNoRead(t *testing.T) {
 	for name, test := range map[string]struct {
-		events  []int // before the one confirmed later has come
-		refused bool  // the other has to read on
+		events  []int // that come before the one confirmed later is let in
+		refused bool  // the other one has to read on
 	}{
 		"all came":      {[]int{0, 1, 2}, false},
 		"twice":         {[]int{0, 1, 0, 1, 2}, false},
@@ -215,9 +215,9 @@ func TestJoinerWhoComesBehindOneConfirmedLaterNeedsNoRead(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			onStage(t, func(t *testing.T, st *stage) {
 				events := []roomlog.Event{st.append()}
-				early := st.joining() // from 2 on
+				early := st.joining() // gets seq 2 and later
 				events = append(events, st.appendMany(2)...)
-				late := st.joining() // from 4 on
+				late := st.joining() // gets seq 4 and later
 				events = append(events, st.append())
 				for _, i := range test.events {
 					st.publish(events[i])
@@ -243,12 +243,12 @@ func TestJoinerKeepsWhatWaitsForAReadOfMembersThatLeft(t *testing.T) {
 		st.hold()
 		events := st.appendMany(3)
 		st.publish(events[2]) // a hole: old reads
-		m := st.joining()     // from 4 on
+		m := st.joining()     // gets seq 4 and later
 		st.publish(st.append())
 		st.room().remove(old.session)
 		st.step()
 		st.release()
-		st.step() // nobody is there whom the read could serve
+		st.step() // no member is left to read for
 		st.joined(m)
 		st.got(m, "E1/4")
 	})
@@ -322,7 +322,8 @@ func TestMembersOfTwoLivesAreToldApartByTheLog(t *testing.T) {
 	})
 }
 
-// A read that began in the old life must not end who joined the new one meanwhile.
+// A read that began in the old epoch must not close a session that joined the new one
+// meanwhile.
 func TestReadFromBeforeAJoinDoesNotEndTheJoiner(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		old := st.join()
@@ -392,14 +393,14 @@ func TestTailKeepsTheNewestWithinItsBounds(t *testing.T) {
 	}
 }
 
-// Nobody else knows of an entry that was published while nothing came.
+// Nothing but the read would find an entry that was published while no event came.
 func TestAReadThatIsDueOutlivesTheMemberThatItWasFor(t *testing.T) {
 	for name, done := range map[string]bool{"it is under way": false, "it ends with nobody there": true} {
 		t.Run(name, func(t *testing.T) {
 			onStage(t, func(t *testing.T, st *stage) {
 				first := st.join()
 				second := st.joining()
-				st.append() // and not published
+				st.append() // not published
 				st.hold()
 				st.room().read()
 				st.step()

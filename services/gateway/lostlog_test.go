@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// Redis comes back with less than it had, as after a crash with appendfsync everysec.
+// In these tests Redis comes back with less than it had, as after a crash with appendfsync
+// everysec.
 
 func TestLogThatLostEntriesSendsMembersBack(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
@@ -37,7 +38,8 @@ func TestWhoComesBackToALogThatLostEntriesGetsNoneOfThem(t *testing.T) {
 	})
 }
 
-// The last member goes while the room still reads, so that nobody is here whom the answer ends.
+// The last member leaves while the room reads, so that the result of the read finds no member
+// to close.
 func TestWhoJoinsAReadOfALogThatLostEntriesGetsNoneOfThem(t *testing.T) {
 	for name, answered := range map[string]bool{"before its answer": false, "behind its answer": true} {
 		t.Run(name, func(t *testing.T) {
@@ -66,7 +68,7 @@ func TestWhoJoinsAReadOfALogThatLostEntriesGetsNoneOfThem(t *testing.T) {
 	}
 }
 
-// What is lost had made a hole, and waits behind it.
+// There was a hole before what is lost, so the lost entry waits for a read.
 func TestALogThatLostWhatWaitsSendsMembersBack(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.join()
@@ -78,7 +80,7 @@ func TestALogThatLostWhatWaitsSendsMembersBack(t *testing.T) {
 		synctest.Wait()
 		st.set(func() { st.fault, st.entries = nil, st.entries[:1] }) // it is back, without 2 and 3
 		before := st.reads
-		for range 50 { // not step, which would never end
+		for range 50 { // not step, which would never return
 			time.Sleep(readRetry)
 			synctest.Wait()
 			st.round()
@@ -90,7 +92,7 @@ func TestALogThatLostWhatWaitsSendsMembersBack(t *testing.T) {
 			t.Errorf("got %q", got)
 		}
 		if t.Failed() {
-			st.shard.rooms["room"].remove(m.session) // ends it
+			st.shard.rooms["room"].remove(m.session) // ends the reads
 		}
 	})
 }
@@ -98,7 +100,7 @@ func TestALogThatLostWhatWaitsSendsMembersBack(t *testing.T) {
 func TestAMemberAheadOfALogThatLostEntriesIsSentBack(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.join()
-		st.appendMany(3) // on their way
+		st.appendMany(3) // not published yet
 		m := st.join()   // JOINED says 3
 		st.set(func() { st.entries = st.entries[:1] })
 		st.room().read() // Resubscribed
@@ -108,14 +110,14 @@ func TestAMemberAheadOfALogThatLostEntriesIsSentBack(t *testing.T) {
 	})
 }
 
-// Nobody of the new life is here yet when the log tells of it; the entry that led to the read
-// is nobody's.
+// When the log tells of the new epoch, no member of that epoch is here yet, so the entry that
+// led to the read has nobody to go to.
 func TestTheEntryThatTellsOfANewLifeReachesWhoJoinsIt(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		old := st.join()
-		st.again("E2") // its last seat lapsed: no notice tells of that
+		st.again("E2") // the last seat of the old epoch lapsed, of which there is no notice
 		st.append()
-		m := st.joining() // takes its own seat over, which is published as 'r' alone
+		m := st.joining() // takes its own seat over, for which only a notice 'r' is published
 		st.publish(st.append())
 		st.got(old, "close 4442")
 		st.joined(m)

@@ -11,7 +11,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// The Go client as users have it: joins that are cut, drained and slow come back, and
+// Sessions of the Go client, as users have it, are cut, drained and slow. They come back, and
 // each member sees each message once and in order.
 func TestSessionsOfTheGoClientComeBackAcrossGateways(t *testing.T) {
 	both(t, shape{gateways: 3, rooms: 2, configure: unlimited}, func(t *testing.T, c *cluster) {

@@ -16,7 +16,7 @@ func TestOccupancyOfAJoinerIsTheLastOne(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 1 })
 		first := st.counting()
-		st.publish(number(1), number(2)) // another one joined before it was let in
+		st.publish(number(1), number(2)) // another session joined before this one was let in
 		st.joined(first)
 		st.got(first, string(wire.OccupancyFrame(2)))
 
@@ -53,7 +53,7 @@ func TestOccupancyOfAReadIsOlderThanWhatWasPublishedSince(t *testing.T) {
 	})
 }
 
-// In a new life of a room the number is told anew, though it is that of the old one.
+// In a new epoch of a room the number is told again, even if it is the same as in the old one.
 func TestOccupancyOfANewLifeIsTold(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 5 })

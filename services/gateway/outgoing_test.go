@@ -11,14 +11,13 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// say begins a message of a member, now.
+// say begins a message of a member, sent now.
 func (st *stage) say(m *member) *outMessage {
 	defer m.talking()
 	return m.outgoing.begin("said", st.shard.hub.clock(), m.sentUpTo())
 }
 
-// watch is the keeper at work for so long. It answers with when it ended the session,
-// 0 for never.
+// watch runs the keeper for d. It returns when the keeper ended the session, 0 if it did not.
 func (st *stage) watch(m *member, d time.Duration) time.Duration {
 	g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
 	k := newKeeper(g)
@@ -38,7 +37,8 @@ func (st *stage) watch(m *member, d time.Duration) time.Duration {
 	return 0
 }
 
-// gap makes a GAP of what was appended and not published: history has one entry behind it.
+// gap makes a GAP of the entries that were appended but not published: history has only one
+// entry after them.
 func (st *stage) gap() {
 	last := st.append()
 	st.set(func() { st.kept = 1 })
@@ -90,7 +90,7 @@ func TestMessageWithoutAnyAnswerClosesAfterTenSeconds(t *testing.T) {
 func TestEchoThatIsLateIsReadFromTheLog(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.join()
-		m.outgoing.appended(st.say(m), st.append().Seq) // and not published
+		m.outgoing.appended(st.say(m), st.append().Seq) // not published
 		if d := st.watch(m, echoLate+2*keeperTick); d != 0 {
 			t.Fatalf("ended after %v", d)
 		}
@@ -130,7 +130,7 @@ func TestMessagesWhoseEchoesAreInAGapGetAnError(t *testing.T) {
 	})
 }
 
-// The script's answer comes behind the echo, and behind a GAP.
+// The script's answer comes after the echo, and after a GAP.
 func TestAMessageIsNotEchoedAndRefused(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.join()
@@ -185,7 +185,8 @@ func TestSenderIsReadMoreSlowlyWhileManyMessagesAreOnTheirWay(t *testing.T) {
 	})
 }
 
-// The old life of a room had come far: that is no answer to who speaks in the new one.
+// The log of the room's old epoch was longer. That must not count as an answer to a message in
+// the new epoch.
 func TestMessageInTheNextLifeOfARoomIsNotTakenForAnswered(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.join()

@@ -17,8 +17,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway"
 )
 
-// parkedGateway is two gateways over TCP, and what waits until so many of its members are
-// parked.
+// parkedGateway makes two gateways over TCP. The returned function waits until exactly n of
+// their members are parked.
 func parkedGateway(t *testing.T) (*cluster, func(n int)) {
 	set := metrics.NewSet()
 	c := overTCP(t, shape{gateways: 2, configure: func(cfg *gateway.Config) { unlimited(cfg); cfg.Registry = set }})
@@ -37,7 +37,7 @@ func TestMembersWhoAreQuietAreParkedUntilTheySaySomething(t *testing.T) {
 	c, parked := parkedGateway(t)
 	roomID, a, b, _ := c.pair()
 	parked(2)
-	for i := range 200 { // while others talk, and where they have just been parked
+	for i := range 200 { // while others talk, and while they have just been parked
 		if i%2 == 0 {
 			time.Sleep(rand.N(200 * time.Microsecond))
 		}
@@ -59,10 +59,10 @@ func TestMembersWhoAreQuietAreParkedUntilTheySaySomething(t *testing.T) {
 		a.heard(text)
 		b.heard(text)
 	}
-	parked(1) // who talks keeps its goroutine
+	parked(1) // a member who talks keeps its goroutine
 	parked(2) // for a while
 	a.raw(encodeFrame(opText, []byte(`{"type":"MESSAGE","body":`)))
-	parked(1) // as does who is in the middle of a message
+	parked(1) // so does one in the middle of a message
 	a.raw(encodeFrame(final|opContinuation, []byte(`"two halves"}`)))
 	a.heard("two halves")
 	b.heard("two halves")
@@ -99,7 +99,7 @@ func TestParkedMembersEndAsOthersDo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			roomID := c.room(roomSpec{})
-			p := n.open(query("roomId", roomID, "identity", token)) // it has said nothing
+			p := n.open(query("roomId", roomID, "identity", token)) // it has sent nothing
 			p.expect(wire.TypeJoined)
 			parked(1)
 			end(roomID, p)
@@ -124,12 +124,12 @@ func TestMemberWhoTakesLongForItsReplayGoesOn(t *testing.T) {
 	p := c.nodes[0].open("/chat")
 	must(t, p.conn.(*net.TCPConn).SetReadBuffer(64<<10))
 	p.sendJoin(wire.ClientFrame{RoomID: roomID, After: &wire.Position{Epoch: room.Epoch, Seq: f.Seq}})
-	time.Sleep(4 * time.Second) // a slow network: longer than until who is quiet is parked
+	time.Sleep(4 * time.Second) // a slow network: longer than it takes until a quiet member is parked
 	p.expect(wire.TypeJoined)
 	for range 60 {
 		p.expect(wire.TypeMessage)
 	}
-	p.expect(wire.TypeMemberJoined) // its own, which stands in what it missed
+	p.expect(wire.TypeMemberJoined) // its own, which is part of what it missed
 	p.say("", "there at last")
 	p.heard("there at last")
 }

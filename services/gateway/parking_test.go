@@ -9,7 +9,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// quietMember is a member's session on a TCP connection, without anything around it.
+// quietMember makes a member's session on a TCP connection, without anything around it. The
+// returned function sends to it.
 func quietMember(t *testing.T) (*session, func(string)) {
 	sock, peer, _ := tcpSocket(t)
 	s := &session{g: &Gateway{metrics: newMetrics(nil)}, sock: sock, in: incoming{meter: newMeter(0, 0)}}
@@ -42,7 +43,7 @@ func TestNudgeEndsAReadAndNothingElse(t *testing.T) {
 	if _, err := s.read(p); !errors.Is(err, errQuiet) {
 		t.Fatal(err)
 	}
-	// The goroutine waits, until the keeper thinks that the member is quiet.
+	// The goroutine waits in a read until the keeper finds that the member is quiet.
 	s.talks.Store(true)
 	ended := make(chan error)
 	go func() {

@@ -35,8 +35,8 @@ const (
 // patience is how long a peer waits for what should come at once.
 const patience = 20 * time.Second
 
-// peer is a browser that the test moves by hand, down to its bytes. It answers pings
-// while it reads, and only then.
+// peer is a browser that the test controls down to its bytes. It answers pings only while it
+// reads.
 type peer struct {
 	t    testing.TB
 	conn net.Conn
@@ -51,8 +51,8 @@ type frame struct {
 	payload []byte
 }
 
-// try opens a WebSocket and sends extra together with the request. Where the upgrade
-// is refused, peer is nil.
+// try opens a WebSocket and sends extra together with the request. If the upgrade is refused,
+// the peer is nil.
 func (n *node) try(target string, header http.Header, extra []byte) (*peer, *http.Response) {
 	t := n.c.t
 	t.Helper()
@@ -94,7 +94,7 @@ func (n *node) open(target string) *peer {
 	return p
 }
 
-// query makes a target of pairs.
+// query makes the target of a request from pairs of names and values.
 func query(pairs ...string) string {
 	q := url.Values{}
 	for i := 0; i < len(pairs); i += 2 {
@@ -103,14 +103,15 @@ func query(pairs ...string) string {
 	return "/chat?" + q.Encode()
 }
 
-// walkIn joins with an identity, or as somebody new without one.
+// walkIn joins with an identity, or as a new user if it is empty.
 func (n *node) walkIn(roomID, identity string) (*peer, wire.ServerFrame) {
 	n.c.t.Helper()
 	p := n.open("/chat")
 	return p, p.join(wire.ClientFrame{RoomID: roomID, Identity: identity})
 }
 
-// pair is a room with a member on each of the first two gateways. joined is the second one's.
+// pair makes a room with a member on each of the first two gateways. joined is the JOINED of
+// the second.
 func (c *cluster) pair() (roomID string, first, second *peer, joined wire.ServerFrame) {
 	c.t.Helper()
 	roomID = c.room(roomSpec{})
@@ -132,7 +133,7 @@ func (p *peer) sendJoin(f wire.ClientFrame) {
 	p.json(f)
 }
 
-// encodeFrame makes one masked frame of a client; b0 is FIN, RSV and opcode.
+// encodeFrame makes one masked frame of a client. b0 holds FIN, RSV and the opcode.
 func encodeFrame(b0 byte, payload []byte) []byte {
 	b := []byte{b0}
 	switch n := len(payload); {
@@ -151,7 +152,7 @@ func encodeFrame(b0 byte, payload []byte) []byte {
 	return b
 }
 
-// raw writes bytes. That the gateway has closed is no failure: reading tells.
+// raw writes bytes. It is no failure if the gateway has closed: the next read will tell.
 func (p *peer) raw(b []byte) {
 	_ = p.conn.SetWriteDeadline(time.Now().Add(patience))
 	_, _ = p.conn.Write(b)
@@ -202,7 +203,8 @@ func (p *peer) readFrame(by time.Time) (f frame, err error) {
 	return f, err
 }
 
-// closed is the end of a connection as a peer sees it: 1006 where no close frame came.
+// closed is the end of a connection as a peer sees it. The code is 1006 if no close frame
+// came.
 type closed struct {
 	code   int
 	reason string
@@ -213,7 +215,7 @@ func (c *closed) Error() string {
 	return fmt.Sprintf("closed with %d %q (%v)", c.code, c.reason, c.err)
 }
 
-// receive reads the next data frame, answers pings, and answers a close frame.
+// receive reads the next data frame. It answers pings and close frames.
 func (p *peer) receive(by time.Time) ([]byte, error) {
 	for {
 		f, err := p.readFrame(by)
@@ -264,7 +266,7 @@ func (p *peer) next() wire.ServerFrame {
 	return f
 }
 
-// expect waits for the next frame, which is of a type.
+// expect waits for the next frame, which must be of this type.
 func (p *peer) expect(kind string) wire.ServerFrame {
 	p.t.Helper()
 	f := p.next()
@@ -294,7 +296,7 @@ func (p *peer) heard(body string) wire.ServerFrame {
 	return f
 }
 
-// end reads until the connection ends, and answers with the close code.
+// end reads until the connection ends, and returns the close code.
 func (p *peer) end() int {
 	p.t.Helper()
 	return p.endBy(time.Now().Add(patience))
@@ -314,7 +316,7 @@ func (p *peer) endBy(by time.Time) int {
 	}
 }
 
-// ends fails unless the very next thing is a close with this code.
+// ends fails unless the next thing that comes is a close with this code.
 func (p *peer) ends(code wire.CloseCode) {
 	p.t.Helper()
 	f, err := p.receiveFrame(time.Now().Add(patience))
@@ -348,10 +350,10 @@ func (p *peer) hangUp(code int) {
 	}
 }
 
-// cut breaks the connection off, as a network does.
+// cut breaks the connection, as a network does.
 func (p *peer) cut() { _ = p.conn.Close() }
 
-// quiet reads for a time, in which nothing but pings may come.
+// quiet reads for a while, in which only pings may come.
 func (p *peer) quiet(d time.Duration) {
 	p.t.Helper()
 	f, err := p.receiveFrame(time.Now().Add(d))
@@ -364,7 +366,8 @@ func (p *peer) quiet(d time.Duration) {
 	}
 }
 
-// sync makes sure that everything before it has come: it is answered in order.
+// sync makes sure that everything sent before has been handled, since frames are answered in
+// order.
 func (p *peer) sync() {
 	p.t.Helper()
 	p.text(`{"type":"PING"}`)
@@ -376,10 +379,10 @@ func show(f wire.ServerFrame) string {
 	return strings.TrimSpace(string(raw))
 }
 
-// deadline is when what should come at once is missing.
+// deadline returns when something that should come at once counts as missing.
 func deadline() time.Time { return time.Now().Add(patience) }
 
-// idle reads for a time, in which nothing may come but pings and frames of some types.
+// idle reads for a while, in which only pings and frames of some types may come.
 func (p *peer) idle(d time.Duration, but ...string) {
 	p.t.Helper()
 	by := time.Now().Add(d)

@@ -19,7 +19,7 @@ func (c *slowTape) Write(p []byte) (int, error) {
 	return c.tape.Write(p)
 }
 
-// backlog is entries of 1 MiB in all.
+// backlog makes entries of 1 MiB in all.
 func (st *stage) backlog() (events []roomlog.Event) {
 	for range 100 {
 		e := st.append()
@@ -37,8 +37,8 @@ func (st *stage) drain() {
 	}
 }
 
-// What waited while this process stood still is more than a member may leave waiting, and
-// is no reason to call one slow that reads.
+// What came while the process was stalled is more than may be queued for a member. A member
+// who reads must not be closed as a slow reader for that.
 func TestMembersWhoReadGetABacklogAPieceAtATime(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.joining()
@@ -87,7 +87,7 @@ func TestWhatWasSaidBeforeARoomsDeletionComesBeforeIt(t *testing.T) {
 	})
 }
 
-// Behind a standstill, takeovers come in heaps.
+// After a stall, many takeovers come at once.
 func TestTakeoversInABacklogDoNotHurryIt(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.joining()
@@ -115,7 +115,7 @@ func TestTakeoversInABacklogDoNotHurryIt(t *testing.T) {
 	})
 }
 
-// pacedTape takes so many bytes a second.
+// pacedTape takes this many bytes per second.
 type pacedTape struct {
 	tape
 	rate int
@@ -126,7 +126,7 @@ func (c *pacedTape) Write(p []byte) (int, error) {
 	return c.tape.Write(p)
 }
 
-// It takes each piece before the others have waited for too long, and less than is said.
+// The slow member takes each piece soon enough, but less than what is sent to the room.
 func TestAMemberWhoIsTooSlowDoesNotHoldTheOthersBack(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.kept, st.page = 1000, 32 })
@@ -138,7 +138,7 @@ func TestAMemberWhoIsTooSlowDoesNotHoldTheOthersBack(t *testing.T) {
 			e.Data = []byte(strings.Repeat("x", 2_000))
 			st.entries[e.Seq-1].Frame = e.Data
 			st.publish(e)
-			if ms > 100 { // this process stood still
+			if ms > 100 { // before that, this process was stalled
 				st.step()
 			}
 			time.Sleep(time.Millisecond)
@@ -152,7 +152,7 @@ func TestAMemberWhoIsTooSlowDoesNotHoldTheOthersBack(t *testing.T) {
 	})
 }
 
-// What waits in the room when its next life is found is not for those who stay.
+// What waits in the room when its new epoch is found is not for the members who stay.
 func TestMembersOfANewLifeGetNothingOfTheOldOnesBacklog(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		for range manyMembers {

@@ -29,7 +29,7 @@ func TestFloodGetsRateLimitedWithIDAndThen4429(t *testing.T) {
 		if echoes != 40 || limited != 1 {
 			t.Fatalf("%d echoes, %d refusals", echoes, limited)
 		}
-		p.quiet(4 * time.Second) // the flood is over, and the burst allowed again
+		p.quiet(4 * time.Second) // the flood is over, and a burst is allowed again
 		began := time.Now()
 		ended := make(chan struct{})
 		go func() {

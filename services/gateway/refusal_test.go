@@ -14,8 +14,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 )
 
-// refused fails unless a join on a new socket gets ERROR and the close code that goes
-// with it.
+// refused fails unless a join on a new socket gets ERROR and the matching close code.
 func (n *node) refused(f wire.ClientFrame, code wire.Code) {
 	n.c.t.Helper()
 	p := n.open("/chat")
@@ -101,7 +100,8 @@ func TestPermitsThatConfirmNothing(t *testing.T) {
 	})
 }
 
-// Who has nothing but a permit hears of the permit, and who names the room of the room.
+// A client that names only a permit is told about the permit. One that names the room is told
+// about the room.
 func TestPermitOfARoomThatIsGone(t *testing.T) {
 	both(t, shape{}, func(t *testing.T, c *cluster) {
 		n, roomID := c.nodes[0], c.room(roomSpec{})

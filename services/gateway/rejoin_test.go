@@ -13,7 +13,7 @@ import (
 
 func unlimited(cfg *gateway.Config) { cfg.MessageRate = 0 }
 
-// publish lets the application say n things, numbered.
+// publish publishes numbered messages of the application.
 func (c *cluster) publish(roomID string, from, to int) {
 	c.t.Helper()
 	for i := from; i <= to; i++ {
@@ -22,7 +22,7 @@ func (c *cluster) publish(roomID string, from, to int) {
 	}
 }
 
-// entries waits for exactly the entries with these seqs.
+// entries waits for exactly the entries from seq from to seq to.
 func (p *peer) entries(from, to int64) {
 	p.t.Helper()
 	for seq := from; seq <= to; seq++ {
@@ -32,7 +32,7 @@ func (p *peer) entries(from, to int64) {
 	}
 }
 
-// An id is remembered for longer than a busy room's history reaches back.
+// A message id is remembered for longer than the history of a busy room reaches back.
 func TestEchoOfARepeatedMessageThatHistoryHasLostIsThatOfTheFirst(t *testing.T) {
 	virtual(t, shape{}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})
@@ -51,8 +51,8 @@ func TestEchoOfARepeatedMessageThatHistoryHasLostIsThatOfTheFirst(t *testing.T) 
 	})
 }
 
-// Its append was carried out and nobody heard of it; history has gone on before the gateway
-// reads again.
+// The message was appended, but the gateway did not hear of that, and history no longer has it
+// when the gateway reads the log again.
 func TestEchoOfARepeatedMessageInAGap(t *testing.T) {
 	virtual(t, shape{}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})
@@ -215,8 +215,8 @@ func TestRejoinAheadOfTheLogIsNotRecovered(t *testing.T) {
 	})
 }
 
-// A replay of some MB to a reader of 64 KiB every 4 s takes minutes: longer than a
-// call, a lease, and a peer's silence may last.
+// A replay of some MB to a reader of 64 KiB every 4 s takes minutes. That is longer than a
+// call, a lease or a peer's silence may last.
 func TestLargeReplayToASlowReaderBringsEverythingInOrder(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})
@@ -242,7 +242,7 @@ func TestLargeReplayToASlowReaderBringsEverythingInOrder(t *testing.T) {
 				time.Sleep(8 * time.Second)
 			}
 			if seq == said/2 {
-				publish(2) // live meanwhile
+				publish(2) // these come live
 			}
 			if f := slow.next(); f.Seq != seq || f.Type != wire.TypeMessage {
 				t.Fatalf("got seq %d (%s), want %d", f.Seq, f.Type, seq)
@@ -448,7 +448,7 @@ func TestFoldOfTheLogIsTheRosterOfJoined(t *testing.T) {
 	})
 }
 
-// More members come back than have their turn at a time, and none of these reads on.
+// More members come back than can have a turn at a time, and none of them reads on.
 func TestReplaysOfSlowReadersKeepNobodyWaiting(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{Capacity: 100, Presence: "count"})
@@ -462,7 +462,7 @@ func TestReplaysOfSlowReadersKeepNobodyWaiting(t *testing.T) {
 		for range 70 {
 			c.nodes[0].open("/chat").sendJoin(wire.ClientFrame{RoomID: roomID, After: after})
 		}
-		time.Sleep(100 * time.Millisecond) // all are at it
+		time.Sleep(100 * time.Millisecond) // until all have begun
 		began := time.Now()
 		p := c.nodes[0].open("/chat")
 		if f := p.join(wire.ClientFrame{RoomID: roomID, After: after}); !f.Recovered || f.Seq != 30 {

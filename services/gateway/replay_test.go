@@ -15,8 +15,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway"
 )
 
-// replaying is a room of 201 entries and a member that has come back to all but the first,
-// which are too many to be sent at once.
+// replaying makes a room of 201 entries and a member that rejoins and missed all but the
+// first. They are too many to be sent at once.
 func (c *cluster) replaying() (roomID string, slow *peer) {
 	c.t.Helper()
 	roomID = c.room(roomSpec{})
@@ -33,7 +33,7 @@ func (c *cluster) replaying() (roomID string, slow *peer) {
 	return roomID, slow
 }
 
-// While a slow reader gets its replay, the room says more than history holds.
+// While a slow reader gets its replay, more is published to the room than history holds.
 func TestReplayThatHistoryOutranGoesOnBehindAGap(t *testing.T) {
 	virtual(t, shape{configure: unlimited}, func(t *testing.T, c *cluster) {
 		roomID, slow := c.replaying()
@@ -58,7 +58,7 @@ func TestReplayThatHistoryOutranGoesOnBehindAGap(t *testing.T) {
 	})
 }
 
-// lately is a room service behind whose first confirmed join something happens.
+// lately is a room service that calls then once, after it has confirmed a join of "late".
 type lately struct {
 	roomv1.RoomServiceClient
 	once *sync.Once

@@ -38,7 +38,7 @@ func TestMessagesWaitForOthersWhileTheirRoomRests(t *testing.T) {
 	})
 }
 
-// A second counts from when one went out, for which a room that rests waits.
+// The second counts from when an OCCUPANCY was sent, which a resting room does later.
 func TestOccupancyOfARoomThatRestsComesAtMostOnceASecond(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.occupied = 1 })

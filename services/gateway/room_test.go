@@ -113,7 +113,7 @@ func TestTakeoverOnAnotherGatewayReplacesWithoutALeaveOrAJoin(t *testing.T) {
 		c.occupied(roomID, 2)
 		again.say("", "still here")
 		again.heard("still here")
-		watcher.heard("still here") // and no MEMBER_LEFT or MEMBER_JOINED before it
+		watcher.heard("still here") // with no MEMBER_LEFT or MEMBER_JOINED before it
 		again.say("", "and here")
 		again.heard("and here")
 	})
@@ -259,7 +259,7 @@ func TestRoomMadeAgainIsAnotherRoomForSocketsOfItsOldLife(t *testing.T) {
 		fresh.heard("new life")
 		c.link("gateway-1", "redis").Cut()
 		c.link("gateway-1", "redis").Stall(false)
-		old.ends(wire.CloseRoomDeleted) // and nothing of the new life before it
+		old.ends(wire.CloseRoomDeleted) // and gets nothing of the new epoch before it
 		third, f := c.nodes[0].walkIn(roomID, "")
 		if f.Seq != 3 || len(f.Members) != 2 {
 			t.Fatalf("JOINED is %s", show(f))

@@ -7,11 +7,11 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// A session whose lease has ended sends nothing more, also of what waits for its writer. It
-// is closed a second before the lease ends, or behind it where the process stood still.
+// A session whose lease has ended sends nothing more, not even what is queued for its writer.
+// It is closed a second before the lease ends, or after that if the process was stalled.
 func TestWhatWaitsBehindAFenceIsNotSent(t *testing.T) {
 	for _, closedFirst := range []bool{false, true} {
-		for _, batch := range []int{1, 100} { // frames: what waits and a batch stay within the limit
+		for _, batch := range []int{1, 100} { // frames: the queue plus one batch stays within the limit
 			s, peer, _ := tcpSocket(t)
 			sent, waits := 0, func() int {
 				s.mu.Lock()
@@ -44,7 +44,7 @@ func TestWhatWaitsBehindAFenceIsNotSent(t *testing.T) {
 	}
 }
 
-// The kernel gives the descriptor of a connection that is over to the next one.
+// When a connection is over, the kernel gives its descriptor to the next one.
 func TestNothingIsSentToTheNextConnectionOfADescriptor(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

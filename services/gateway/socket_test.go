@@ -20,7 +20,7 @@ import (
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
-// tcpSocket is a socket over TCP and its peer's end.
+// tcpSocket makes a socket over TCP, and returns its peer's end too.
 func tcpSocket(t *testing.T) (*socket, net.Conn, *sync.WaitGroup) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -33,7 +33,7 @@ func tcpSocket(t *testing.T) (*socket, net.Conn, *sync.WaitGroup) {
 	return newTestSocket(t, nc, peer)
 }
 
-// connection is both ends of a new connection to a listener.
+// connection makes a new connection to a listener, and returns both ends.
 func connection(t *testing.T, l net.Listener) (dialed, accepted net.Conn) {
 	t.Helper()
 	dialed, err := net.Dial("tcp", l.Addr().String())
@@ -46,7 +46,7 @@ func connection(t *testing.T, l net.Listener) (dialed, accepted net.Conn) {
 	return dialed, accepted
 }
 
-// memSocket is a socket over memnet, for virtual time: nothing is written at once.
+// memSocket makes a socket over memnet, for virtual time. It writes nothing at once.
 func memSocket(t *testing.T) (*socket, net.Conn, *sync.WaitGroup) {
 	t.Helper()
 	n := memnet.New()
@@ -101,15 +101,15 @@ func nextFrame(r io.Reader) (op byte, payload []byte, err error) {
 	return head[0], payload, err
 }
 
-// numbered is frame i of a size.
+// numbered returns frame i, with this many bytes of payload.
 func numbered(i, size int) []byte {
 	p := bytes.Repeat([]byte{byte(i)}, size)
 	binary.BigEndian.PutUint32(p, uint32(i))
 	return appendFrame(nil, p)
 }
 
-// readNumbered reads frames in order until the close frame, and answers with their
-// number and the close code.
+// readNumbered reads frames in order until the close frame. It returns their number and the
+// close code.
 func readNumbered(t *testing.T, r io.Reader) (frames int, code wire.CloseCode) {
 	t.Helper()
 	for {
@@ -219,7 +219,7 @@ func TestControlFramesOfTheLibraryStandBetweenFrames(t *testing.T) {
 			_, _ = lib.Write(pong)
 		}
 		s.closeWith(wire.CloseNormal)
-		_, _ = lib.Write(pong) // not behind the close
+		_, _ = lib.Write(pong) // must not follow the close
 	}()
 	texts, pongs := 0, 0
 	for {
@@ -312,7 +312,7 @@ func TestStuckPeerIsGivenUpInTheEnd(t *testing.T) {
 		if s.closeCode() != wire.CloseSlowConsumer {
 			t.Fatalf("closed with %d", s.closeCode())
 		}
-		// The reader does not wait for ever either.
+		// The reader does not wait forever either.
 		if _, err := s.nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal(err)
 		}
@@ -357,8 +357,8 @@ func TestFramesUpToAndEndOfFrameKeepBoundaries(t *testing.T) {
 	}
 }
 
-// A JOINED of a thousand members is larger than what may wait; a ping in between is
-// none too many.
+// A JOINED of a thousand members is larger than the queue's limit. A ping that is sent
+// meanwhile must not exceed it.
 func TestLargeFirstFrameLeavesRoomForOthers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, peer, writers := memSocket(t)
@@ -457,7 +457,7 @@ func TestPeerThatBrokeOffBehindItsHandshakeIsGone(t *testing.T) {
 	}
 }
 
-// Nothing else is read of a member that comes back.
+// While a member gets its replay, nothing else is read from it.
 func TestWhoTakesAReplaySlowlyIsHeardOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, peer, _ := memSocket(t)

@@ -17,25 +17,25 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// stage is one local room without Redis: the test is the shard's goroutine, and what is
-// published and what the log holds are its to choose.
+// stage is one local room without Redis. The test takes the place of the shard's goroutine,
+// and decides what is published and what the log holds.
 type stage struct {
 	t       *testing.T
 	shard   *shard
 	writers sync.WaitGroup
 
-	mu sync.Mutex // guards what reads look at, which are goroutines of their own
+	mu sync.Mutex // guards what reads use, which run on goroutines of their own
 
-	// The log of the room's present life.
+	// The log of the room's current epoch.
 	epoch    string
 	entries  []roomlog.Entry // all of them, from seq 1 on
-	kept     int             // how many of the newest history still has; 0: all
-	page     int             // how many a read answers with at most; 0: all
+	kept     int             // how many of the newest entries history still has; 0: all
+	page     int             // how many entries a read returns at most; 0: all
 	occupied int
 	gone     bool // there is no room
 
 	held  bool          // reads wait for release
-	fault error         // what reads answer
+	fault error         // error of the reads
 	gate  chan struct{} // closed when held reads may go on
 	reads int
 }
@@ -54,7 +54,7 @@ func newStage(t *testing.T) *stage {
 	return st
 }
 
-// readLog answers as the log was when the read began.
+// readLog returns the log as it was when the read began.
 func (st *stage) readLog(ctx context.Context, _ string, first, last int64) (roomlog.Range, error) {
 	st.mu.Lock()
 	st.reads++
@@ -88,7 +88,7 @@ func (st *stage) readLog(ctx context.Context, _ string, first, last int64) (room
 	return found, err
 }
 
-// set changes something that reads look at, behind those that began.
+// set changes something that reads use, after the reads that have begun have seen it.
 func (st *stage) set(change func()) {
 	synctest.Wait()
 	st.mu.Lock()
@@ -106,7 +106,7 @@ func (st *stage) release() {
 	})
 }
 
-// step carries out what waits for the shard, as one batch.
+// step does what waits for the shard, round by round, until nothing is left.
 func (st *stage) step() {
 	synctest.Wait()
 	for st.round() {
@@ -115,7 +115,7 @@ func (st *stage) step() {
 	synctest.Wait()
 }
 
-// round carries out what waits for the shard now, and reports whether there was anything.
+// round does what waits for the shard now, and reports whether there was anything.
 func (st *stage) round() bool {
 	st.shard.work()
 	return len(st.shard.tasks) > 0
@@ -123,7 +123,7 @@ func (st *stage) round() bool {
 
 func (st *stage) room() *localRoom { return st.shard.rooms["room"] }
 
-// append puts an entry into the log, and answers with the event of it.
+// append adds an entry to the log and returns its event.
 func (st *stage) append() roomlog.Event {
 	seq := int64(len(st.entries) + 1)
 	f := []byte(fmt.Sprintf("%s/%d", st.epoch, seq))
@@ -138,7 +138,7 @@ func (st *stage) appendMany(n int) (events []roomlog.Event) {
 	return events
 }
 
-// anew puts other entries, from this seq to that, into a log that has lost those it had.
+// anew adds other entries with the seqs from…to to a log that has lost its own.
 func (st *stage) anew(from, to int64) (events []roomlog.Event) {
 	for seq := from; seq <= to; seq++ {
 		f := []byte(fmt.Sprintf("new/%d", seq))
@@ -156,17 +156,17 @@ func (st *stage) publish(events ...roomlog.Event) {
 	}
 }
 
-// again is a new life of the room.
+// again begins a new epoch of the room.
 func (st *stage) again(epoch string) { st.set(func() { st.epoch, st.entries = epoch, nil }) }
 
-// member is a session and what reached its peer.
+// member is a session and what was sent to its peer.
 type member struct {
 	*session
 	tape *tape
-	from int64 // the first seq for it
+	from int64 // the first seq that it gets
 }
 
-// joining begins a join, confirmed now.
+// joining begins a join that is confirmed now.
 func (st *stage) joining() *member {
 	st.shard.open("room")
 	tape := &tape{}
@@ -176,15 +176,15 @@ func (st *stage) joining() *member {
 	return m
 }
 
-// counting is joining, where presence is count.
+// counting is joining in a room whose presence is count.
 func (st *stage) counting() *member {
 	m := st.joining()
 	m.counted = true
 	return m
 }
 
-// joined ends it: as a session does, it reads on for as long as the room does not
-// remember what came since.
+// joined ends a join. Like a session, it reads on from the log while the room does not
+// remember everything since.
 func (st *stage) joined(m *member) {
 	defer st.shard.settled("room")
 	seq := m.joined.Seq
@@ -205,7 +205,7 @@ func (st *stage) join() *member {
 	return m
 }
 
-// got fails unless exactly these frames reached the member.
+// got fails unless exactly these frames were sent to the member.
 func (st *stage) got(m *member, want ...string) {
 	st.t.Helper()
 	st.step()
@@ -239,7 +239,7 @@ func (c *tape) Close() error                     { return nil }
 func (c *tape) SetReadDeadline(time.Time) error  { return nil }
 func (c *tape) SetWriteDeadline(time.Time) error { return nil }
 
-// frames are the texts written; the last may be "close" and a code.
+// frames returns the texts that were written. The last one may be "close" and a code.
 func (c *tape) frames() (texts []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

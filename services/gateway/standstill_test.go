@@ -12,7 +12,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// What came while the process stood still waits in the kernel, and is read first.
+// What came while the process was stalled waits in the kernel, and must be read first.
 func TestNobodyIsEndedByAClockThatWentOnWhileTheProcessStoodStill(t *testing.T) {
 	for name, test := range map[string]func(t *testing.T, st *stage, m *member, k *keeper){
 		"replaced": func(t *testing.T, st *stage, m *member, k *keeper) {
@@ -61,8 +61,8 @@ func TestNobodyIsEndedByAClockThatWentOnWhileTheProcessStoodStill(t *testing.T) 
 	}
 }
 
-// stall is a connection whose first write ends when the process goes on that stood still in
-// it: the deadline of that write is over.
+// stall is a connection on which the process is stalled during the first write. The deadline
+// of that write passes meanwhile.
 type stall struct {
 	*tape
 	writes int
@@ -88,8 +88,8 @@ func TestAProcessThatStoodStillDoesNotTakeItsPeerForSlow(t *testing.T) {
 	})
 }
 
-// resumed is a connection of a process that stood still: that the time to read is over is
-// found out before what came in it.
+// resumed is a connection of a process that was stalled. The read deadline is noticed before
+// what came during the stall.
 type resumed struct {
 	*tape
 	late bool

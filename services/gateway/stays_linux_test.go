@@ -74,7 +74,7 @@ func TestAnAnswerToAPingWakesNobody(t *testing.T) {
 
 func TestWhoFloodsWithAnswersIsWoken(t *testing.T) {
 	s, say := quietMember(t)
-	s.in.meter = newMeter(1, 0) // a burst of none
+	s.in.meter = newMeter(1, 0) // with a burst of 0
 	s.sock.parked = s
 	say(pongHeader + "mask")
 	if s.absorbPong() {

@@ -11,8 +11,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// Whatever is lost, doubled or late on the channel, and whoever comes and goes: every
-// member sees the log of its life from its JOINED on, in order, each entry once.
+// Whatever is lost, doubled or late on the channel, and whoever comes and goes: every member
+// sees the log of its epoch from its JOINED on, in order, each entry once.
 func TestMembersSeeTheWholeLogWhateverTheChannelDoes(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

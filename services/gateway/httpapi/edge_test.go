@@ -90,7 +90,7 @@ func TestAClientOverItsRateIsTurnedAway(t *testing.T) {
 			t.Fatalf("%d %s", a.status, a.body)
 		}
 	}
-	a := ask("7.7.7.7, 192.0.2.1") // what the client itself wrote changes nothing
+	a := ask("7.7.7.7, 192.0.2.1") // what the client itself sent changes nothing
 	a.expectProblem(t, 429, wire.RateLimited)
 	if a.header.Get("Retry-After") != "10" || a.header.Get("Access-Control-Allow-Origin") == "" {
 		t.Errorf("got %v", a.header)

@@ -35,7 +35,7 @@ type fakeRooms struct {
 	listed  *roomv1.ListRoomsRequest
 	reserve *roomv1.ReservePermitRequest
 	cancels int
-	rooms   []*roomv1.Room // of ListRooms
+	rooms   []*roomv1.Room // returned by ListRooms
 }
 
 var createTime = time.Date(2027, 1, 2, 3, 4, 5, 6_000_000, time.UTC)

@@ -43,7 +43,7 @@ func slow(t *testing.T, test func(t *testing.T, conn net.Conn)) {
 			if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 				t.Error(err)
 			}
-			time.Sleep(time.Second) // net/http lingers over connections that it ended
+			time.Sleep(time.Second) // net/http keeps connections that it ended open for a while
 		}()
 		test(t, conn)
 	})

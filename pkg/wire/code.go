@@ -11,8 +11,8 @@ import (
 	"google.golang.org/grpc/codes"
 )
 
-// Code names an error in every protocol: HTTP problem documents, ERROR frames,
-// gRPC's ErrorInfo.reason, and, through its close code, a WebSocket's end.
+// Code identifies an error in every protocol: in HTTP problem documents, in ERROR frames, in
+// gRPC's ErrorInfo.reason and, through its close code, at the end of a WebSocket.
 type Code string
 
 // The error codes.
@@ -29,13 +29,13 @@ const (
 	Internal        Code = "INTERNAL"
 )
 
-// Translation is what a Code is called in each protocol.
+// Translation says how a Code is expressed in each protocol.
 type Translation struct {
 	HTTP  int        // status
 	GRPC  codes.Code // status code; the Code itself travels as ErrorInfo.reason
-	Close CloseCode  // 0 where the error never ends a connection
+	Close CloseCode  // 0 if the error never ends a connection
 	Title string     // title of the problem document
-	Retry bool       // HTTP answers carry Retry-After
+	Retry bool       // the HTTP response carries Retry-After
 }
 
 var translations = map[Code]Translation{
@@ -51,13 +51,13 @@ var translations = map[Code]Translation{
 	Internal:        {HTTP: http.StatusInternalServerError, GRPC: codes.Internal, Close: CloseInternal, Title: "Internal error"},
 }
 
-// Codes are all codes.
+// Codes returns all codes.
 func Codes() []Code { return slices.Sorted(maps.Keys(translations)) }
 
-// Known reports whether c is a code of the table.
+// Known reports whether c is in the error table.
 func (c Code) Known() bool { _, ok := translations[c]; return ok }
 
-// Translate answers with c's names in each protocol; an unknown code is translated as INTERNAL.
+// Translate returns c's translation. An unknown code is translated as INTERNAL.
 func (c Code) Translate() Translation {
 	if t, ok := translations[c]; ok {
 		return t
@@ -65,11 +65,11 @@ func (c Code) Translate() Translation {
 	return translations[Internal]
 }
 
-// RetryAfter is what HTTP's Retry-After says on codes that carry it.
+// RetryAfter is the value of the Retry-After header, for codes that carry it.
 const RetryAfter = time.Second
 
-// Error is a refusal that reaches a user. Its detail is written for people and
-// names no internals.
+// Error is a refusal that reaches a user. Detail is written for people and names no
+// internals.
 type Error struct {
 	Code   Code
 	Detail string
@@ -82,14 +82,14 @@ func Errorf(code Code, format string, args ...any) *Error {
 
 func (e *Error) Error() string { return string(e.Code) + ": " + e.Detail }
 
-// Is makes errors with the same code equal to errors.Is.
+// Is lets errors.Is match two Errors with the same code.
 func (e *Error) Is(target error) bool {
 	t, ok := target.(*Error)
 	return ok && t.Code == e.Code
 }
 
-// AsError finds the refusal in err. What is not a refusal becomes INTERNAL with a
-// detail that tells nothing: the caller logs err itself.
+// AsError returns the *Error in err. If there is none, it returns INTERNAL with a detail that
+// reveals nothing, and the caller should log err.
 func AsError(err error) *Error {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e
@@ -97,15 +97,15 @@ func AsError(err error) *Error {
 	return &Error{Code: Internal, Detail: "something went wrong on our side"}
 }
 
-// CodeOf answers with the code of err, INTERNAL when it has none.
+// CodeOf returns the code of err, or INTERNAL if it has none.
 func CodeOf(err error) Code { return AsError(err).Code }
 
 // CloseCode is a WebSocket close status.
 type CloseCode uint16
 
-// The close codes of the service. After 1001, 1012 and 4500–4599 a client comes back by
-// itself, with a delay and `after` (Retryable); after any other it does not, before
-// something else has been done.
+// The close codes of the service. After 1001, 1012 and 4500–4599 a client connects again by
+// itself, with a delay and `after` (Retryable). After any other code it must do something
+// else first.
 const (
 	CloseNormal          CloseCode = 1000
 	CloseGoingAway       CloseCode = 1001
@@ -141,11 +141,11 @@ var closeNames = map[CloseCode]string{
 	CloseUnavailable: "UNAVAILABLE", CloseLeaseLost: "LEASE_LOST", CloseSlowConsumer: "SLOW_CONSUMER",
 }
 
-// CloseCodes are all close codes of the service.
+// CloseCodes returns all close codes of the service.
 func CloseCodes() []CloseCode { return slices.Sorted(maps.Keys(closeNames)) }
 
-// String answers with the code's name: the close reason on the wire and the
-// label in metrics.
+// String returns the code's name, which is the close reason on the wire and the label in
+// metrics.
 func (c CloseCode) String() string {
 	if name, ok := closeNames[c]; ok {
 		return name
@@ -153,7 +153,7 @@ func (c CloseCode) String() string {
 	return fmt.Sprintf("CLOSE_%d", uint16(c))
 }
 
-// Retryable reports whether a client comes back by itself after this code.
+// Retryable reports whether a client connects again by itself after this code.
 func (c CloseCode) Retryable() bool {
 	switch c {
 	case 1001, 1006, 1011, 1012, 1013:

@@ -1,15 +1,16 @@
-// Package wire is what passes between a client and a gateway.
+// Package wire defines what passes between a client and a gateway: frames, limits, and error
+// and close codes.
 //
-// A client opens a WebSocket and joins one room; then text frames go both ways,
-// one JSON object each, told apart by "type":
+// A client opens a WebSocket and joins one room. Then both sides send text frames. Each frame
+// is one JSON object, and its "type" says what it is:
 //
 //	client → server   JOIN  MESSAGE  LEAVE  PING
 //	server → client   JOINED  MESSAGE  MEMBER_JOINED  MEMBER_LEFT  OCCUPANCY
 //	                  GAP  ERROR  DRAINING  PONG
 //
-// A frame of a client has at most 16 KiB. MESSAGE, MEMBER_JOINED and MEMBER_LEFT
-// of a server are entries of the room's log: they carry seq, the same for every
-// member, without a hole. docs/protocol.md is the whole contract.
+// A client's frame has at most 16 KiB. The server's MESSAGE, MEMBER_JOINED and MEMBER_LEFT
+// frames are entries of the room's log: each carries a seq, which is the same for every
+// member, and the seqs have no hole. docs/protocol.md is the whole contract.
 package wire
 
 import (
@@ -23,7 +24,7 @@ import (
 	"unicode/utf8"
 )
 
-// The types of frames.
+// The frame types.
 const (
 	TypeJoin         = "JOIN"
 	TypeMessage      = "MESSAGE"
@@ -52,13 +53,14 @@ type Member struct {
 	Nickname string `json:"nickname,omitempty"`
 }
 
-// Position is a place in the log of one room's life.
+// Position is a place in the log of a room. Epoch identifies the room among all the rooms
+// that have had its id.
 type Position struct {
 	Epoch string `json:"epoch"`
 	Seq   int64  `json:"seq"`
 }
 
-// ClientFrame is any frame of a client; the type says which fields count.
+// ClientFrame is any frame that a client sends. Type says which fields are used.
 type ClientFrame struct {
 	Type     string          `json:"type"`
 	RoomID   string          `json:"roomId,omitempty"`
@@ -70,15 +72,15 @@ type ClientFrame struct {
 	Body     json.RawMessage `json:"body,omitempty"`
 }
 
-// ErrNotUTF8 is what ParseClientFrame answers to text that is not UTF-8: the one
-// malformed frame that ends a connection at once (1007).
+// ErrNotUTF8 is returned by ParseClientFrame for text that is not UTF-8: the one malformed
+// frame that ends a connection at once (1007).
 var ErrNotUTF8 = errors.New("text is not UTF-8")
 
-// ParseClientFrame reads a frame and checks what can be checked without knowing
-// the room. It answers ErrNotUTF8 or a BAD_REQUEST Error; the frame's id is filled
-// in where it could be read, so that the answer can name it. Fields that the type
-// does not have are ignored, whatever they hold, and so are names in another case.
-// Body refers to data.
+// ParseClientFrame decodes a frame and checks what can be checked without knowing the room.
+// It returns ErrNotUTF8 or a BAD_REQUEST Error. On error, f.ID is still set if the id could
+// be read, so that the ERROR frame can name it. Fields that the type does not have are
+// ignored, whatever they hold, and so are names with different capitalization. f.Body refers
+// to data.
 func ParseClientFrame(data []byte, f *ClientFrame) error {
 	*f = ClientFrame{}
 	if !utf8.Valid(data) {
@@ -105,8 +107,9 @@ func ParseClientFrame(data []byte, f *ClientFrame) error {
 	return f.check()
 }
 
-// misspelt reports whether an object may have a name that encoding/json, which ignores
-// case, takes for a field of every frame though it is spelled otherwise.
+// misspelt reports whether an object may have a name that differs from "type", "id" or "body"
+// only in case or by escapes. encoding/json ignores case, and would take such a name for the
+// field.
 func misspelt(object []byte) bool {
 	depth := 0
 	for i := 0; i < len(object); i++ {
@@ -138,7 +141,8 @@ func misspelt(object []byte) bool {
 	return false
 }
 
-// parseByName reads a frame by the exact names of its fields, which takes longer.
+// parseByName decodes a frame by the exact names of its fields. It is slower than decoding
+// into a struct.
 func (f *ClientFrame) parseByName(data []byte) error {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
@@ -187,7 +191,7 @@ func read(fields map[string]json.RawMessage, name string, to any) error {
 	return nil
 }
 
-// Known reports whether the frame is of a type that there is.
+// Known reports whether the frame's type exists.
 func (f *ClientFrame) Known() bool {
 	switch f.Type {
 	case TypeJoin, TypeMessage, TypeLeave, TypePing:
@@ -196,7 +200,7 @@ func (f *ClientFrame) Known() bool {
 	return false
 }
 
-// check checks what the type asks for.
+// check checks the fields that the frame's type requires.
 func (f *ClientFrame) check() error {
 	wrongID := CheckMessageID("id", f.ID)
 	if wrongID != nil && f.Type != TypeMessage {
@@ -239,7 +243,7 @@ func (f *ClientFrame) CheckJoin() error {
 	return nil
 }
 
-// ServerFrame is any frame of a server, as clients read it.
+// ServerFrame is any frame that a server sends, as clients decode it.
 type ServerFrame struct {
 	Type     string          `json:"type"`
 	Seq      int64           `json:"seq,omitempty"`
@@ -269,7 +273,7 @@ type ServerFrame struct {
 	ReconnectAfterMs int64  `json:"reconnectAfterMs,omitempty"`
 }
 
-// UnmarshalJSON reads a frame. "from" is a member in MESSAGE and a seq in GAP.
+// UnmarshalJSON decodes a frame. "from" is a member in MESSAGE and a seq in GAP.
 func (f *ServerFrame) UnmarshalJSON(data []byte) error {
 	type plain ServerFrame
 	aux := struct {
@@ -305,7 +309,7 @@ type Joined struct {
 	Recovered bool     `json:"recovered"`
 }
 
-// Encode answers with the frame's bytes.
+// Encode returns the frame's bytes.
 func (j Joined) Encode() []byte {
 	j.Type = TypeJoined
 	if j.Members == nil {
@@ -314,7 +318,7 @@ func (j Joined) Encode() []byte {
 	return mustMarshal(j)
 }
 
-// GapFrame says that the entries from…to will not come.
+// GapFrame returns a GAP, which says that the entries from…to will not come.
 func GapFrame(from, to int64) []byte {
 	return mustMarshal(struct {
 		Type string `json:"type"`
@@ -323,7 +327,8 @@ func GapFrame(from, to int64) []byte {
 	}{TypeGap, from, to})
 }
 
-// ErrorFrame tells of a refusal; id names the frame that it is about, where it had one.
+// ErrorFrame returns an ERROR. id is the id of the frame that it is about, or empty if that
+// frame had none.
 func ErrorFrame(err *Error, id string) []byte {
 	return mustMarshal(struct {
 		Type   string `json:"type"`
@@ -333,21 +338,21 @@ func ErrorFrame(err *Error, id string) []byte {
 	}{TypeError, err.Code, err.Detail, id})
 }
 
-// OccupancyFrame tells how many seats are occupied, where presence is count.
+// OccupancyFrame returns an OCCUPANCY, which is sent only in rooms whose presence is count.
 func OccupancyFrame(occupied int) []byte {
 	return []byte(`{"type":"OCCUPANCY","occupied":` + strconv.Itoa(occupied) + `}`)
 }
 
-// DrainingFrame asks the client to connect again after d.
+// DrainingFrame returns a DRAINING, which asks the client to connect again after d.
 func DrainingFrame(d time.Duration) []byte {
 	return []byte(`{"type":"DRAINING","reconnectAfterMs":` + strconv.FormatInt(d.Milliseconds(), 10) + `}`)
 }
 
-// PongFrame answers PING.
+// PongFrame returns a PONG, the reply to PING.
 func PongFrame() []byte { return []byte(`{"type":"PONG"}`) }
 
-// MessageTail is what stands behind time in a MESSAGE of the log: the part that
-// the sender's gateway knows. body must be valid JSON.
+// MessageTail returns the part of a MESSAGE that follows "time", which is the part that the
+// sender's gateway knows. from is the sender's encoded Member; body must be valid JSON.
 func MessageTail(from []byte, id string, body []byte) []byte {
 	tail := make([]byte, 0, len(from)+len(id)+len(body)+32)
 	tail = append(append(tail, `,"from":`...), from...)
@@ -357,7 +362,7 @@ func MessageTail(from []byte, id string, body []byte) []byte {
 	return append(append(append(tail, `,"body":`...), body...), '}')
 }
 
-// MessageFrame puts a MESSAGE together as the log does.
+// MessageFrame builds a complete MESSAGE in the way the log's script does.
 func MessageFrame(seq int64, at time.Time, tail []byte) []byte {
 	head := `{"type":"MESSAGE","seq":` + strconv.FormatInt(seq, 10) + `,"time":"` + FormatTime(at) + `"`
 	return append([]byte(head), tail...)
@@ -366,11 +371,11 @@ func MessageFrame(seq int64, at time.Time, tail []byte) []byte {
 // Quote encodes s as a JSON string.
 func Quote(s string) []byte { return mustMarshal(s) }
 
-// Encode answers with the member's JSON, as it stands in frames.
+// Encode returns the member's JSON as it is written in frames.
 func (m Member) Encode() []byte { return mustMarshal(m) }
 
-// Marshal encodes a value as frames hold it: HTML characters stay as they are, and count
-// one byte each.
+// Marshal encodes a value as JSON for a frame. HTML characters are not escaped, so each
+// counts as one byte.
 func Marshal(v any) ([]byte, error) {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
@@ -379,7 +384,7 @@ func Marshal(v any) ([]byte, error) {
 	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), err
 }
 
-// mustMarshal encodes values whose types cannot fail.
+// mustMarshal encodes values of types whose encoding cannot fail.
 func mustMarshal(v any) []byte {
 	b, err := Marshal(v)
 	if err != nil {

@@ -8,20 +8,20 @@ import (
 	"unicode/utf8"
 )
 
-// Whole reads a JSON number that is whole, also one that is written like 1.0 or 1e2.
-// Beyond 2^53 those two are refused, since they say less than they seem to.
+// Whole parses a JSON number that has an integer value. It also accepts forms such as 1.0 and
+// 1e2, but only up to 2^53, since a float64 is not exact beyond that.
 func Whole(value []byte) (n int64, ok bool) {
 	if n, err := strconv.ParseInt(string(value), 10, 64); err == nil {
 		return n, true
 	}
-	var number *float64 // which null leaves nil
+	var number *float64 // stays nil for null
 	if json.Unmarshal(value, &number) != nil || number == nil || *number != math.Trunc(*number) || math.Abs(*number) > 1<<53 {
 		return 0, false
 	}
 	return int64(*number), true
 }
 
-// whole is a number that encoding/json reads by Whole.
+// whole is an int64 that encoding/json decodes with Whole.
 type whole int64
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -34,9 +34,9 @@ func (w *whole) UnmarshalJSON(value []byte) error {
 	return nil
 }
 
-// HalfPair reports whether a JSON string has an escape for half of a surrogate pair,
-// which is no character. encoding/json would make U+FFFD of each, so that texts which
-// differ become the same.
+// HalfPair reports whether a JSON string has an escape for half of a surrogate pair, which is
+// not a character. encoding/json would replace each half with U+FFFD, so that different texts
+// become equal.
 func HalfPair(text []byte) bool {
 	for i := 0; i < len(text); i++ {
 		if text[i] != '\\' {
@@ -45,7 +45,7 @@ func HalfPair(text []byte) bool {
 		unit, isUnit := codeUnit(text[i:])
 		switch {
 		case !isUnit:
-			i++ // an escape of one character, a backslash perhaps
+			i++ // an escape of one character, perhaps a backslash
 		case !utf16.IsSurrogate(unit):
 			i += 5
 		default:
@@ -59,7 +59,7 @@ func HalfPair(text []byte) bool {
 	return false
 }
 
-// codeUnit reads an escape like \u00e9.
+// codeUnit parses an escape like \u00e9 at the start of text.
 func codeUnit(text []byte) (unit rune, ok bool) {
 	if len(text) < 6 || text[0] != '\\' || text[1] != 'u' {
 		return 0, false

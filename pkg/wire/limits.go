@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// Limits and periods of the contract.
+// Limits and periods of the contract (docs/protocol.md).
 const (
 	MaxIDLen            = 64      // characters of a room, session, gateway or request id
 	MaxTitleLen         = 100     // characters
@@ -15,16 +15,16 @@ const (
 	MaxUserIDLen        = 128     // bytes
 	MaxMessageIDLen     = 64      // characters
 	MaxCapacity         = 100_000 // seats
-	MaxFullPresence     = 1_000   // seats of a room whose joins and leaves are logged
-	DefaultFullUpTo     = 256     // seats: above, presence is count unless chosen
+	MaxFullPresence     = 1_000   // seats: largest room whose joins and leaves may be logged
+	DefaultFullUpTo     = 256     // seats: above this, presence is count by default
 	MaxTimeoutSeconds   = 86_400
-	DefaultEmptySeconds = 60        // of a room that nobody has entered yet
-	MaxPageSize         = 100       // rooms
-	DefaultPageSize     = 20        // rooms
-	DefaultFrameBytes   = 16 << 10  // of a client's frame
-	MaxQueuedBytes      = 256 << 10 // waiting to be sent to one session
-	HistoryEntries      = 1_000     // of a room's log
-	MaxMalformedFrames  = 10        // the last of which ends the connection
+	DefaultEmptySeconds = 60        // life of a room that nobody has entered yet
+	MaxPageSize         = 100       // rooms in a page
+	DefaultPageSize     = 20        // rooms in a page
+	DefaultFrameBytes   = 16 << 10  // size of a client's frame
+	MaxQueuedBytes      = 256 << 10 // bytes waiting to be sent to one session
+	HistoryEntries      = 1_000     // entries kept in a room's log
+	MaxMalformedFrames  = 10        // the last of these ends the connection
 
 	PermitTTL     = 15 * time.Second
 	Lease         = 15 * time.Second
@@ -32,13 +32,13 @@ const (
 	HistoryAge    = 10 * time.Minute
 	MessageIDAge  = 2 * time.Minute // how long a message id is remembered
 	JoinTimeout   = 10 * time.Second
-	SendTimeout   = 10 * time.Second // nothing taken for so long: slow consumer
-	EchoTimeout   = 10 * time.Second // a MESSAGE neither echoed nor refused
-	FloodPatience = 10 * time.Second // of messages or frames above their rate before 4429
+	SendTimeout   = 10 * time.Second // a client that takes no bytes for this long is a slow consumer
+	EchoTimeout   = 10 * time.Second // how long a MESSAGE may be neither echoed nor refused
+	FloodPatience = 10 * time.Second // how long a client may exceed its rate of messages or frames before 4429
 	PingEvery     = 25 * time.Second
 	PeerSilence   = 35 * time.Second
 
-	// SystemUser is the sender of what the application itself publishes.
+	// SystemUser is the sender of messages that the application itself publishes.
 	SystemUser = "system"
 )
 
@@ -59,7 +59,7 @@ func CheckID(field, s string) error {
 	return nil
 }
 
-// CheckText accepts UTF-8 of at most limit characters without control characters, line
+// CheckText accepts UTF-8 of at most limit characters. It refuses control characters, line
 // and paragraph separators, and direction marks.
 func CheckText(field, s string, limit int) error {
 	if !utf8.ValidString(s) {
@@ -74,8 +74,8 @@ func CheckText(field, s string, limit int) error {
 	return nil
 }
 
-// CheckMessageID accepts any UTF-8 of at most 64 characters: ids are the clients' own,
-// and nobody is shown them.
+// CheckMessageID accepts any UTF-8 of at most 64 characters. Clients choose these ids for
+// themselves, and they are not displayed to anybody.
 func CheckMessageID(field, s string) error {
 	if !utf8.ValidString(s) {
 		return Errorf(BadRequest, "%s is not UTF-8", field)
@@ -86,15 +86,15 @@ func CheckMessageID(field, s string) error {
 	return nil
 }
 
-// unprintable finds control characters and the separators and direction marks
-// that let one name pass for another or break out of its line.
+// unprintable reports whether r is a control character, or one of the separators and
+// direction marks that let one name pass for another or break out of its line.
 func unprintable(r rune) bool {
 	return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' ||
 		(r >= '\u202a' && r <= '\u202e') || (r >= '\u2066' && r <= '\u2069')
 }
 
-// CheckUserID accepts 1 to 128 bytes of UTF-8 without what CheckText refuses, except
-// "system".
+// CheckUserID accepts 1 to 128 bytes of UTF-8, without the characters that CheckText refuses.
+// "system" is reserved.
 func CheckUserID(s string) error {
 	if s == "" {
 		return Errorf(BadRequest, "userId is required")
@@ -108,7 +108,7 @@ func CheckUserID(s string) error {
 	return CheckText("userId", s, MaxUserIDLen)
 }
 
-// CheckRange accepts low ≤ n ≤ high.
+// CheckRange accepts n if low ≤ n ≤ high.
 func CheckRange(field string, n, low, high int) error {
 	if n < low || n > high {
 		return Errorf(BadRequest, "%s is %d, outside %d to %d", field, n, low, high)
@@ -116,13 +116,13 @@ func CheckRange(field string, n, low, high int) error {
 	return nil
 }
 
-// Permits are "<roomId>.<secret>", so that a permit alone says where to ask for it.
+// A permit is "<roomId>.<secret>", so the permit alone says which room it is for.
 
-// JoinPermit makes a permit of a room's id and a secret.
+// JoinPermit builds a permit from a room's id and a secret.
 func JoinPermit(roomID, secret string) string { return roomID + "." + secret }
 
-// SplitPermit answers with the room's id and the secret in a permit, or PERMIT_EXPIRED
-// when it cannot be one.
+// SplitPermit returns the room's id and the secret of a permit. It returns a PERMIT_EXPIRED
+// error if the text cannot be a permit.
 func SplitPermit(permit string) (roomID, secret string, err error) {
 	roomID, secret, ok := strings.Cut(permit, ".")
 	if !ok || CheckID("room", roomID) != nil || CheckID("secret", secret) != nil {
@@ -131,5 +131,5 @@ func SplitPermit(permit string) (roomID, secret string, err error) {
 	return roomID, secret, nil
 }
 
-// FormatTime writes t as frames and HTTP answers do: RFC 3339 in UTC, milliseconds.
+// FormatTime formats t as frames and HTTP responses do: RFC 3339 in UTC with milliseconds.
 func FormatTime(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }

@@ -17,8 +17,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 )
 
-// go-redis writes a line to stderr for each failed dial, hundreds a second in an
-// outage; every such failure reaches its caller as an error too.
+// go-redis writes a line to stderr for each failed dial: hundreds a second in an outage. Each
+// such failure also reaches a caller as an error.
 func init() { redis.SetLogger(debugLogger{}) }
 
 type debugLogger struct{}
@@ -29,12 +29,13 @@ func (debugLogger) Printf(ctx context.Context, format string, v ...any) {
 	}
 }
 
-// Redis is what the project needs of a *redis.Client, which is always behind it. That
-// type itself does not show. It holds a weak.Pointer of itself, for which the compiler
-// makes its 700 methods twice over in each package whose types lead to it: 0.7 s, and
-// the last packages of make run wait for each other. redis.Options and redis.PubSub
-// lead to it too. So none of the three stands in what those packages use of this one:
-// signatures, and the fields and methods of types, also those that are not exported.
+// Redis is the part of *redis.Client that the project uses. The value is always a
+// *redis.Client, but other packages must not see that type. It holds a weak.Pointer to
+// itself, and because of that the compiler generates its 700 methods twice in each package
+// whose types lead to it. This costs 0.7 s, and the last packages of make run wait for each
+// other. redis.Options and redis.PubSub lead to redis.Client too. So none of the three may
+// appear in what those packages use of this one: signatures, and the fields and methods of
+// types, also those that are not exported.
 type Redis interface {
 	pipeline.Redis
 	Ping(ctx context.Context) *redis.StatusCmd
@@ -45,12 +46,12 @@ type Redis interface {
 	Close() error
 }
 
-// Connect makes a client for a redis:// or rediss:// URL. Commands are not retried
-// by the client: who calls knows which may be.
+// Connect returns a client for a redis:// or rediss:// URL. The client does not retry
+// commands: the caller knows which ones may be retried.
 func Connect(url string) (Redis, error) {
 	opts, err := redis.ParseURL(url)
 	if bad, ok := errors.AsType[*neturl.Error](err); ok {
-		err = bad.Err // and not the URL, which may hold a password
+		err = bad.Err // not the URL, which may contain a password
 	}
 	if err == nil {
 		err = checkOptions(opts)
@@ -61,8 +62,8 @@ func Connect(url string) (Redis, error) {
 	return redis.NewClient(Tune(opts)), nil
 }
 
-// checkOptions refuses what can only fail later, or be taken for something else: a negative
-// database is not selected at all.
+// checkOptions refuses options that would fail only later, or would be misunderstood:
+// go-redis ignores a negative database number.
 func checkOptions(opts *redis.Options) error {
 	if opts.DB < 0 {
 		return fmt.Errorf("database %d does not exist", opts.DB)
@@ -77,22 +78,23 @@ func checkOptions(opts *redis.Options) error {
 	return err
 }
 
-// Tune sets what the project needs of a connection: short time limits, so that a
-// silent Redis is noticed within the lease, and no retries behind our back.
+// Tune sets the connection options that the project needs: short time limits, so that a
+// silent Redis is noticed within the lease, and no automatic retries.
 func Tune(opts *redis.Options) *redis.Options {
-	opts.Protocol = 2 // each answer of version 3 is looked through for push messages first
+	opts.Protocol = 2 // go-redis searches each reply of version 3 for push messages first
 	opts.MaxRetries = -1
 	opts.DialTimeout = 2 * time.Second
 	opts.DialerRetries = 1
 	opts.ReadTimeout = 3 * time.Second
 	opts.WriteTimeout = 3 * time.Second
 	opts.PoolTimeout = 3 * time.Second
-	// When a network goes half-open, each idle connection would cost somebody those 3 s,
-	// one after the other: tens of seconds after a moment in which many were in use.
+	// When a network goes half-open, each idle connection would cost some caller those 3 s,
+	// one connection after the other. After a moment in which many connections were in use,
+	// that would take tens of seconds.
 	opts.ConnMaxIdleTime = time.Second
 	opts.ContextTimeoutEnabled = true
-	// Every connection knows the script: were it found unknown in the middle of a batch,
-	// while somebody else loads it, messages could overtake each other.
+	// Load the script on every connection. If Redis did not know it in the middle of a batch
+	// while another client loads it, messages could overtake each other.
 	opts.OnConnect = func(ctx context.Context, c *redis.Conn) error { return messageScript.Load(ctx, c) }
 	if opts.Dialer == nil {
 		opts.Dialer = dialer(opts)
@@ -102,10 +104,10 @@ func Tune(opts *redis.Options) *redis.Options {
 	return opts
 }
 
-// Agree records the layout in Redis, or compares it with what the first process of
-// the cluster recorded: processes that disagree would count the same room twice.
-// It refuses a Redis that does not know what the scripts ask of it, and warns where
-// Redis may evict keys, since an evicted key is a lost seat.
+// Agree records the layout in Redis, or compares it with the one that the first process of
+// the cluster recorded: processes that disagree would count the same room twice. It refuses a
+// Redis that cannot run the scripts. It warns if Redis may evict keys, since an evicted key
+// is a lost seat.
 func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 	info, err := rdb.Info(ctx, "server").Result()
 	if version := field(info, "redis_version"); tooOld(version) {
@@ -127,16 +129,16 @@ func Agree(ctx context.Context, rdb Redis, layout Layout) error {
 	return nil
 }
 
-// keysVersion numbers the ways in which rooms have lain in Redis (keys.go, the scripts):
-// processes of two of them would count the same room twice.
+// keysVersion is the version of the way in which rooms are stored in Redis (keys.go and the
+// scripts). Processes of two different versions would count the same room twice.
 const keysVersion = "keys 2"
 
-// agree compares partitions and keysVersion with what the cluster has, or records them. They
-// stand in one field, of which the first version expects the number of partitions alone: so
-// that one refuses to start too.
+// agree compares the number of partitions and keysVersion with what the cluster recorded, or
+// records them. Both are in one field. The first version of Anteroom expects only the number
+// of partitions there, so it refuses to start too.
 func agree(ctx context.Context, rdb Redis, layout Layout) error {
 	got, err := rdb.HGet(ctx, ClusterKey, "partitions").Result()
-	if errors.Is(err, redis.Nil) { // not by HSETNX at once, which a full Redis refuses
+	if errors.Is(err, redis.Nil) { // HGET comes first because a full Redis refuses HSETNX
 		if err := record(ctx, rdb, layout); err != nil {
 			return Fault("--redis: record partitions", err)
 		}
@@ -156,27 +158,28 @@ func agree(ctx context.Context, rdb Redis, layout Layout) error {
 	return nil
 }
 
-// record writes what is not there yet.
+// record writes the field unless it exists.
 func record(ctx context.Context, rdb Redis, layout Layout) error {
 	return rdb.HSetNX(ctx, ClusterKey, "partitions", strconv.Itoa(layout.Partitions)+", "+keysVersion).Err()
 }
 
-// disagreement is about what ClusterKey records.
+// disagreement is the error for a ClusterKey that records something else.
 type disagreement string
 
 func (d disagreement) Error() string { return string(d) }
 
-// leastRedis is the oldest major version of Redis that is tried.
+// leastRedis is the oldest major version of Redis that is tested.
 const leastRedis = 7
 
-// tooOld knows nothing of versions that do not begin with a number.
+// tooOld reports whether a version is older than leastRedis. It reports false if the version
+// does not begin with a number.
 func tooOld(version string) bool {
 	major, _, _ := strings.Cut(version, ".")
 	n, err := strconv.Atoi(major)
 	return err == nil && n < leastRedis
 }
 
-// field is the value of a field in what INFO answers, "" where it is not there.
+// field returns the value of a field in the reply to INFO, or "" if the field is missing.
 func field(info, name string) string {
 	for line := range strings.Lines(info) {
 		if value, ok := strings.CutPrefix(line, name+":"); ok {

@@ -10,7 +10,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
-// dialer makes connections to Redis as go-redis does, but for their system calls.
+// dialer returns a function that connects to Redis as go-redis does, but returns a
+// rawtcp.Conn if it can.
 func dialer(opts *redis.Options) func(ctx context.Context, network, address string) (net.Conn, error) {
 	dial := redis.NewDialer(opts)
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -28,21 +29,21 @@ func dialer(opts *redis.Options) func(ctx context.Context, network, address stri
 // conn is a connection to Redis.
 type conn struct{ *rawtcp.Conn }
 
-// SyscallConn is what go-redis looks at a connection by, before each use: it may have ended,
-// or something have come that nobody asked for.
+// SyscallConn returns what go-redis checks a connection with before each use: the connection
+// may have ended, or unexpected data may have arrived.
 func (c conn) SyscallConn() (syscall.RawConn, error) {
 	raw, err := c.Conn.SyscallConn()
 	return idleFirst{raw, c}, err
 }
 
-// idleFirst saves go-redis its look, which is a system call that the scheduler is told of,
-// where there is nothing to find.
+// idleFirst spares go-redis its own check if the connection is idle. That check is a system
+// call that Go's scheduler is told of (see rawtcp).
 type idleFirst struct {
 	syscall.RawConn
 	conn conn
 }
 
-// Read lets go-redis look, unless the connection is idle.
+// Read runs go-redis' check unless the connection is idle.
 func (i idleFirst) Read(look func(fd uintptr) bool) error {
 	if i.conn.Idle() {
 		return nil

@@ -1,20 +1,20 @@
-// Package roomlog is a room's one ordered log in Redis: append and publish in one
-// step, read a range, subscribe.
+// Package roomlog keeps a room's ordered log in Redis. It appends and publishes in one step,
+// reads ranges, and subscribes.
 //
-// An entry of the log is a frame ready to be sent to browsers. It is built once
-// for the whole cluster: its sender knows what stands behind "time", a script in
-// Redis puts type, seq and time in front, adds it to the room's stream and
-// publishes it on the room's channel; every gateway forwards the bytes.
+// An entry of the log is a frame ready to be sent to browsers. It is built once for the whole
+// cluster. The sender provides the part that follows "time". A script in Redis puts type, seq
+// and time in front of it, adds the frame to the room's stream and publishes it on the room's
+// channel. Every gateway forwards the bytes unchanged.
 //
-// The log keeps the last 1,000 entries of a room, at most 10 minutes old. What is
-// published can be lost on its way, what stands in the stream is the truth: a
-// reader that finds a hole between two seqs reads the range.
+// The log keeps the last 1,000 entries of a room, at most 10 minutes old. A published entry
+// can be lost on its way, so the stream is authoritative: a reader that finds a hole between
+// two seqs reads that range from the stream.
 //
-// On the channel, a short header stands in front of the frame:
+// On the channel, a short header precedes the frame:
 //
 //	<kind> SP <epoch> SP <seq> SP <data>
 //
-// Kinds with a seq are entries; the others are notices that stand in no log.
+// Kinds with a seq are entries. The others are notices, which are in no log and have seq 0.
 package roomlog
 
 import (
@@ -23,7 +23,7 @@ import (
 	"strconv"
 )
 
-// The numbers of partitions: of a new cluster, and the most that there may be.
+// The number of partitions of a new cluster, and the largest number allowed.
 const (
 	DefaultPartitions = 64
 	MaxPartitions     = 4096
@@ -32,14 +32,15 @@ const (
 // ClusterKey is a hash that records what all processes of a cluster must agree on.
 const ClusterKey = "ar:cluster"
 
-// Layout says where rooms lie: every room belongs to one of Partitions partitions,
-// and all keys of a room carry the partition's hash tag, so that one script can
-// touch them, the partition's index and its due queue on Redis Cluster too.
+// Layout says how rooms are spread over Redis' keys. Every room belongs to one of Partitions
+// partitions. All keys of a room, and the partition's index and due queue, carry the
+// partition's hash tag, so that one script may touch them all, even by the rules of Redis
+// Cluster.
 type Layout struct {
 	Partitions int
 }
 
-// Check finds what no cluster has, in terms of the setting.
+// Check reports an error if the layout is not valid. The error names the setting.
 func (l Layout) Check() error {
 	if l.Partitions < 1 || l.Partitions > MaxPartitions {
 		return fmt.Errorf("--partitions is %d, outside 1 to %d", l.Partitions, MaxPartitions)
@@ -47,7 +48,7 @@ func (l Layout) Check() error {
 	return nil
 }
 
-// Partition is the partition of a room, 0 to Partitions-1.
+// Partition returns the partition of a room, 0 to Partitions-1.
 func (l Layout) Partition(roomID string) int {
 	h := fnv.New32a()
 	h.Write([]byte(roomID))
@@ -56,26 +57,25 @@ func (l Layout) Partition(roomID string) int {
 
 func tag(partition int) string { return "ar:{p" + strconv.Itoa(partition) + "}:" }
 
-// RoomsKey is the sorted set of a partition's rooms by create time in µs.
+// RoomsKey is a sorted set: the partition's rooms by creation time in µs.
 func RoomsKey(partition int) string { return tag(partition) + "rooms" }
 
-// DueKey is the sorted set of a partition's rooms by the ms at which the reaper is to visit
-// them, at the latest: a permit may lapse, or an empty room end, or it is time to look the
-// room through.
+// DueKey is a sorted set: the partition's rooms by the time, in ms, at which the reaper must
+// visit them at the latest, because a permit may lapse, an empty room may end, or the room
+// must be looked through.
 func DueKey(partition int) string { return tag(partition) + "due" }
 
-// LeasesKey is the sorted set of a partition's leases (Lease) by the ms at which they
-// end. They stand together, so that one command renews all that a gateway has there, and
-// one look finds those that have ended.
+// LeasesKey is a sorted set: the partition's leases (Lease) by the time, in ms, at which they
+// end. All leases of a partition share one set, so that one command renews all leases that a
+// gateway has there, and one query finds those that have ended.
 func LeasesKey(partition int) string { return tag(partition) + "leases" }
 
-// Lease is the name of a session's lease among those of its room's partition. Room ids have
-// no spaces.
+// Lease returns the name of a session's lease in LeasesKey. Room ids have no spaces.
 func Lease(roomID, session string) string { return roomID + " " + session }
 
-// SpentKey is the sorted set of a partition's sessions that ended lately, by the ms at
-// which they did; of why, where they were replaced or removed; and of requests that were
-// carried out. It is not a room's: their ids are remembered when the room is gone.
+// SpentKey is a sorted set, by time in ms. It holds the partition's sessions that ended
+// lately, whether they were replaced or removed, and the requests that were carried out. It
+// belongs to the partition because these ids must be remembered after their room is gone.
 func SpentKey(partition int) string { return tag(partition) + "spent" }
 
 // Keys are the names of one room's keys.
@@ -84,7 +84,7 @@ type Keys struct {
 	partition int
 }
 
-// Keys answers with the key names of a room.
+// Keys returns the key names of a room.
 func (l Layout) Keys(roomID string) Keys {
 	p := l.Partition(roomID)
 	return Keys{prefix: tag(p) + "r:" + roomID + ":", partition: p}
@@ -96,13 +96,13 @@ func (k Keys) Channel() string { return k.prefix + "events" }
 // Room is a hash: the room's settings, epoch, and the seq of its last entry.
 func (k Keys) Room() string { return k.prefix + "room" }
 
-// Permits is a sorted set: user by the ms at which the reserved seat lapses.
+// Permits is a sorted set: user by the time, in ms, at which the reserved seat lapses.
 func (k Keys) Permits() string { return k.prefix + "permits" }
 
 // Tokens is a hash: user to the secret of the user's permit.
 func (k Keys) Tokens() string { return k.prefix + "tokens" }
 
-// Permit is a string that lapses by itself: the permit with this secret.
+// Permit is a string: the permit with this secret. Redis expires it when the permit lapses.
 func (k Keys) Permit(secret string) string { return k.prefix + "permit:" + secret }
 
 // Seats is a hash: user to the session that sits in the user's seat.
@@ -117,12 +117,12 @@ func (k Keys) Leases() string { return LeasesKey(k.partition) }
 // Log is the stream: id "<seq>-<ms>", field f the frame.
 func (k Keys) Log() string { return k.prefix + "log" }
 
-// MessageIDs are two hashes of message ids used lately, each for every other
-// period of two minutes.
+// MessageIDs are two hashes of message ids used lately. They take turns, each for a period of
+// two minutes.
 func (k Keys) MessageIDs() [2]string { return [2]string{k.prefix + "ids:0", k.prefix + "ids:1"} }
 
-// All answers with every key of the room and its partition that the permit rules
-// touch, in the order that the scripts number them.
+// All returns every key of the room and its partition that the permit rules touch, in the
+// order in which the scripts number them.
 func (k Keys) All() []string {
 	ids := k.MessageIDs()
 	return []string{

@@ -17,12 +17,12 @@ import (
 )
 
 var (
-	// ClockLua stands in front of every script.
+	// ClockLua is the beginning of every script.
 	//
 	//go:embed lua/clock.lua
 	ClockLua string
-	// EntryLua defines entry(), which appends to a room's log; scripts that do so
-	// begin with ClockLua and it.
+	// EntryLua defines entry(), which appends to a room's log. A script that calls it begins
+	// with ClockLua and EntryLua.
 	//
 	//go:embed lua/entry.lua
 	EntryLua string
@@ -35,20 +35,20 @@ var (
 	readScript    = redis.NewScript(ClockLua + readLua)
 )
 
-// Kind tells what is published on a room's channel.
+// Kind says what is published on a room's channel.
 type Kind byte
 
-// The kinds of entries and notices, with what their data is.
+// The kinds of entries and notices, each with the content of its data.
 const (
 	KindMessage Kind = 'm' // entry: a MESSAGE frame
 	KindJoined  Kind = 'j' // entry: a MEMBER_JOINED frame
 	KindLeft    Kind = 'l' // entry: a MEMBER_LEFT frame
 
-	KindReplaced  Kind = 'r' // notice: the session whose seat was taken over
-	KindRemoved   Kind = 'x' // notice: the session taken out of the room
-	KindGivenUp   Kind = 'g' // notice: the session whose seat somebody else gave up
+	KindReplaced  Kind = 'r' // notice: id of the session whose seat was taken over
+	KindRemoved   Kind = 'x' // notice: id of the session that was taken out of the room
+	KindGivenUp   Kind = 'g' // notice: id of the session whose seat was given up by a caller other than its gateway
 	KindDeleted   Kind = 'd' // notice: the room was deleted; no data
-	KindOccupancy Kind = 'o' // notice: occupied seats, where presence is count
+	KindOccupancy Kind = 'o' // notice: number of occupied seats, if presence is count
 )
 
 // Entry is one position of the log.
@@ -57,15 +57,15 @@ type Entry struct {
 	Frame []byte // the JSON that members receive
 }
 
-// Event is what came over a room's channel.
+// Event is an entry or a notice received on a room's channel.
 type Event struct {
 	Kind  Kind
 	Epoch string
-	Seq   int64  // of entries; 0 for notices
-	Data  []byte // by kind; shared between readers, never to be changed
+	Seq   int64  // of an entry; 0 for notices
+	Data  []byte // see Kind; shared between readers, so it must not be changed
 }
 
-// ParseEvent reads what was published on a channel.
+// ParseEvent parses a message published on a room's channel.
 func ParseEvent(payload string) (Event, error) {
 	kind, rest, ok1 := strings.Cut(payload, " ")
 	epoch, rest, ok2 := strings.Cut(rest, " ")
@@ -77,19 +77,20 @@ func ParseEvent(payload string) (Event, error) {
 	return Event{Kind: Kind(kind[0]), Epoch: epoch, Seq: seq, Data: []byte(data)}, nil
 }
 
-// Range is what a read of the log found.
+// Range is the result of reading the log.
 type Range struct {
 	Epoch    string
 	Last     int64   // seq of the room's newest entry
 	Occupied int     // seats occupied at the moment of the read
-	Entries  []Entry // without a hole; they begin later than asked where history does
-	More     bool    // the entries end earlier than asked, since the page was full
+	Entries  []Entry // without a hole; they begin later than requested if history does
+	More     bool    // the entries end earlier than requested because the page was full
 }
 
-// Read answers with the entries first…last of a room (to the newest when last is 0)
-// as far as history reaches, and at most so many bytes of frames: the entry that reaches
-// them is the last one, so that there is one at least; 0 is no limit. ROOM_NOT_FOUND where
-// there is no room, UNAVAILABLE where Redis is out of reach.
+// Read returns the entries first…last of a room's log (up to the newest if last is 0), as far
+// as history reaches. bytes limits the total size of the frames; 0 means no limit. The entry
+// that reaches the limit is still returned, so the limit never makes the result empty. Read
+// fails with ROOM_NOT_FOUND if there is no such room, and with UNAVAILABLE if Redis is out of
+// reach.
 func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string, first, last int64, bytes int) (Range, error) {
 	k := layout.Keys(roomID)
 	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Sessions()}, first, last, bytes).Slice()
@@ -115,9 +116,9 @@ func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string,
 	return r, nil
 }
 
-// Fault translates what go-redis answers: UNAVAILABLE where nothing can be known
-// because Redis is out of reach or not ready, and the error itself, wrapped with the
-// operation, where the fault is ours.
+// Fault translates an error of go-redis. If Redis is out of reach or not ready, so that
+// nothing is known, the result is UNAVAILABLE. Otherwise the fault is ours, and the result is
+// the error itself, wrapped with the operation.
 func Fault(op string, err error) error {
 	if err == nil {
 		return nil
@@ -138,8 +139,8 @@ func unreachable(err error) bool {
 	}
 	var answered redis.Error
 	if !errors.As(err, &answered) {
-		// go-redis' own: it could not talk to the server, unless that is what it says of an
-		// answer which our scripts do not give.
+		// An error of go-redis itself means that it could not talk to the server. The
+		// exception is "unexpected type": a reply of a type that our scripts never return.
 		return !strings.HasPrefix(err.Error(), "redis: unexpected type")
 	}
 	for _, state := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY", "NOREPLICAS", "ERR max number of clients"} {

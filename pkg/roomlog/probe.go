@@ -10,19 +10,20 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 )
 
-// How a subscriber finds out that its connection brings nothing any more, or leads to
-// another Redis than the one that is written to; and what Redis' clock shows, on the way.
+// This file is how a subscriber finds out that its connection no longer delivers anything, or
+// leads to another Redis than the one that is written to. The probes also tell the time by
+// Redis' clock.
 
 const (
 	probeEvery    = time.Second
-	probePatience = 3 * time.Second // without a probe coming back, the connection is given up within one more
+	probePatience = 3 * time.Second // silence after which the connection is given up, within one more second
 )
 
-// told is what Redis' clock showed, and when that was heard.
+// told is a time read from Redis' clock, and the local time at which it arrived.
 type told struct{ clock, at time.Time }
 
-// probed notes that a probe came back. Where one before it did not, other things may have
-// been lost with it, of which nothing else would tell.
+// probed records that a probe came back. It returns an error if the probe before it did not:
+// other messages may have been lost with it, and nothing else would reveal that.
 func (s *Subscriber) probed(payload string) error {
 	number, err := strconv.ParseUint(payload, 10, 64)
 	if err != nil {
@@ -43,8 +44,8 @@ func (s *Subscriber) probed(payload string) error {
 	return nil
 }
 
-// watch publishes probes and gives the connection up when none comes back, or when ctx
-// ends, which Receive does not notice.
+// watch publishes probes. It closes the connection when none comes back, when another Redis
+// answers, or when ctx ends, which Receive does not notice.
 func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 	tick := time.NewTicker(probeEvery)
 	defer tick.Stop()
@@ -61,7 +62,8 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 		}
 		now := time.Now()
 		s.mu.Lock()
-		// Behind a time in which this process stood still, what came in it is only being read.
+		// After this process has stood still, messages that arrived meanwhile are only now
+		// being read: count the silence from now, but not twice in a row.
 		if stood = now.Sub(looked) > 2*probeEvery && !stood; stood {
 			s.heard = now
 		}
@@ -73,10 +75,11 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 			_ = ps.Close() // ends Receive
 			return
 		}
-		// Another Redis has taken over. The one that is subscribed to may live on as its
-		// replica, and bring all that is published from now on: but the log of the new one
-		// lacks what had not come to it yet, and goes on with seqs that members have seen.
-		// It has to answer twice: old connections of the pool may yet lead to the other one.
+		// Check whether another Redis has taken over. The one that we are subscribed to may
+		// live on as its replica and deliver everything that is published from now on. But
+		// the log of the new one lacks the entries that had not been replicated, and
+		// continues with seqs that members have already seen. The new one must answer twice,
+		// because old connections of the pool may still lead to the other one.
 		switch now := s.sendProbe(ctx); {
 		case node == "":
 			node = now
@@ -92,9 +95,9 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 	}
 }
 
-// sendProbe publishes a probe, and asks for the time on the way. A probe that cannot be
-// published is one that does not come back. It answers with what identifies the Redis
-// that it was sent to, "" where that is not known.
+// sendProbe publishes a probe and asks for Redis' time in the same round trip. If the probe
+// cannot be published, it simply does not come back. sendProbe returns the run id of the
+// Redis that it was sent to, or "" if that is not known.
 func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 	ctx, cancel := context.WithTimeout(ctx, probeEvery)
 	defer cancel()
@@ -109,7 +112,7 @@ func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 	pipeline.Exec(ctx, pipe)
 	if probe.Err() != nil {
 		s.mu.Lock()
-		s.sent-- // it may not have been published: the next one bears its number again
+		s.sent-- // it may not have been published: the next probe reuses its number
 		s.mu.Unlock()
 	}
 	if clock.Err() == nil && !clock.Val().IsZero() {
@@ -118,11 +121,11 @@ func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 	return field(info.Val(), "run_id")
 }
 
-// RedisTime is the time by Redis' clock: behind by as long as the last answer was on its
-// way, and not ahead of it. Where that clock was set since, or another Redis has taken
-// over, or this machine was suspended, it is wrong by as much until the next probe, a
-// second later. It reports false before the first answer, which comes about when the
-// subscription does.
+// RedisTime returns the time by Redis' clock. The result is late by the time that the last
+// reply was on its way, and never early. If Redis' clock was set since, another Redis has
+// taken over, or this machine was suspended, the result is wrong by that difference until the
+// next probe, a second later. RedisTime reports false before the first reply, which arrives
+// at about the time of the subscription.
 func (s *Subscriber) RedisTime() (time.Time, bool) {
 	t := s.told.Load()
 	if t == nil {

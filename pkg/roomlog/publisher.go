@@ -15,52 +15,51 @@ import (
 // Message is one MESSAGE on its way into a room's log.
 type Message struct {
 	RoomID  string
-	Epoch   string // of the session's room; empty for the application's own messages
-	Session string // in whose name; empty for the application's own messages
+	Epoch   string // epoch of the session's room; empty for the application's own messages
+	Session string // the session that sends it; empty for the application's own messages
 	User    string
-	ID      string    // of the sender; empty: a retry would be delivered again
+	ID      string    // chosen by the sender; if empty, a retry is delivered again
 	Tail    []byte    // wire.MessageTail
-	By      time.Time // until when it may wait for others, to be appended in one round trip; zero: not at all
+	By      time.Time // it may wait until then for others to share its round trip; zero: it does not wait
 
-	// Done is called once, from a goroutine of the runner, or by Publish itself where
-	// the message is refused at once: it must not block.
+	// Done is called once, from a goroutine of the runner, or by Publish itself if the
+	// message is refused at once. It must not block.
 	Done func(Result)
 }
 
-// Result is what became of a message. Err is UNAVAILABLE when it is not known whether
-// the message stands in the log, ErrNoSeat when its session has no live lease in the
-// room, and ROOM_NOT_FOUND when there is no room.
+// Result is the outcome of a message. Err is UNAVAILABLE if it is not known whether the
+// message is in the log, ErrNoSeat if its session has no live lease in the room, and
+// ROOM_NOT_FOUND if there is no room.
 type Result struct {
-	Seq       int64     // its position in the log; that of the first with its id
-	Duplicate bool      // its id was used before: nothing was appended
-	Time      time.Time // when the first with its id was appended, where this is a duplicate
+	Seq       int64     // position in the log; for a duplicate, that of the first message with this id
+	Duplicate bool      // the id was used before, so nothing was appended
+	Time      time.Time // for a duplicate: when the first message with this id was appended
 	Err       error
 }
 
-// ErrNoSeat says that a session holds no seat of the room (any more).
+// ErrNoSeat means that a session holds no seat of the room, or no longer does.
 var ErrNoSeat = errors.New("the session holds no seat")
 
-// Publisher appends messages to the logs of rooms, in the order in which they were
-// given.
+// Publisher appends messages to the logs of rooms, in the order in which it was given them.
 type Publisher struct {
 	scripts *pipeline.Runner
 	layout  Layout
 }
 
-// NewPublisher makes a publisher; the caller closes the runner.
+// NewPublisher returns a publisher that uses scripts. The caller must close scripts.
 func NewPublisher(scripts *pipeline.Runner, layout Layout) *Publisher {
 	return &Publisher{scripts: scripts, layout: layout}
 }
 
-// Publish queues a message and returns at once; m.Done tells what became of it.
+// Publish queues a message and returns at once. m.Done receives the result.
 func (p *Publisher) Publish(m *Message) {
 	c := p.call(m)
 	c.Done = func(cmd *redis.Cmd) { m.Done(result(m.RoomID, cmd)) }
 	p.scripts.Go(c)
 }
 
-// PublishWait is Publish for a caller that waits. The message may be appended though
-// the context ended first, but not if that was before it was sent to Redis.
+// PublishWait is like Publish but waits for the result. If ctx ends first, the message may
+// still be appended, unless ctx ended before the message was sent to Redis.
 func (p *Publisher) PublishWait(ctx context.Context, m Message) (Result, error) {
 	r := result(m.RoomID, p.scripts.Wait(ctx, p.call(&m)))
 	return r, r.Err
@@ -71,7 +70,7 @@ func (p *Publisher) call(m *Message) *pipeline.Call {
 	ids := k.MessageIDs()
 	id := m.ID
 	if id != "" {
-		id = m.User + "\n" + m.ID // user ids hold no control characters
+		id = m.User + "\n" + m.ID // user ids have no control characters
 	}
 	lease := ""
 	if m.Session != "" {

@@ -11,13 +11,13 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Reader gets what is published in the rooms that a Subscriber follows. Its methods
-// are called from one goroutine and must not block.
+// Reader receives what is published in the rooms that a Subscriber follows. Its methods are
+// called from one goroutine and must not block.
 type Reader interface {
-	// Event brings one entry or notice.
+	// Event delivers one entry or notice.
 	Event(roomID string, e Event)
-	// Resubscribed says that the room is followed again after a break: what was
-	// published meanwhile is lost and has to be read from the log.
+	// Resubscribed reports that the room is followed again after a break. What was published
+	// meanwhile is lost and must be read from the log.
 	Resubscribed(roomID string)
 }
 
@@ -26,52 +26,53 @@ const (
 	reconnectMax = time.Second
 )
 
-// Subscriber follows the channels of the rooms that this process has members in, over
-// one connection to Redis. It does not trust that connection, nor go-redis' own health
-// check, which notices neither a server that accepts and answers nothing nor one that
-// answers but no longer gets what is published. It publishes a numbered probe to itself
-// every second; when none has come back for 3 s, or one comes and not the one before it,
-// it connects anew.
+// Subscriber follows the channels of the rooms that this process has members in, over one
+// connection to Redis. It trusts neither that connection nor go-redis' own health check. The
+// check does not notice a server that accepts connections but never answers, nor one that
+// answers but no longer receives what is published. So the Subscriber publishes a numbered
+// probe to itself every second. It connects again when no probe has come back for 3 s, or
+// when a probe comes back but the one before it did not.
 type Subscriber struct {
 	rdb    Redis
 	layout Layout
 	reader Reader
-	probe  string // the channel of our own probes
+	probe  string // channel of our own probes
 	change chan struct{}
-	ready  chan struct{} // the channel of our probes is subscribed to
+	ready  chan struct{} // signalled when the probe channel has been subscribed to
 
 	mu       sync.Mutex
-	channels map[string]*channel // by name: those wanted, and those whose answers are due
-	changed  map[string]struct{} // names of those to be reconciled
-	sent     uint64              // the number of the newest probe
-	came     uint64              // that of the last one which came back, or cannot have come
+	channels map[string]*channel // by name; those that are wanted or have an unanswered SUBSCRIBE
+	changed  map[string]struct{} // names of the channels to be reconciled
+	sent     uint64              // number of the newest probe
+	came     uint64              // number of the newest probe that came back, or that was sent before we subscribed
 	heard    time.Time           // when a probe last came back
-	lost     time.Time           // when the subscription was, and none has come back since
+	lost     time.Time           // when the subscription was lost; zero once a probe has come back
 
 	told atomic.Pointer[told]
 }
 
-// channel is what we know of one subscription. It is live while it is wanted and
-// every SUBSCRIBE sent for it was answered.
+// channel is the state of one subscription. It is live while it is wanted and every SUBSCRIBE
+// that was sent for it has been answered.
 type channel struct {
 	roomID  string
 	wanted  bool
-	asked   bool          // the last thing sent for it was SUBSCRIBE
-	unheard int           // SUBSCRIBEs sent on this connection and not answered
-	was     bool          // live on an earlier connection
+	asked   bool          // the last command sent for it was SUBSCRIBE
+	unheard int           // SUBSCRIBEs sent on this connection and not answered yet
+	was     bool          // it has been live before
 	live    chan struct{} // closed while live
 	isLive  bool
 }
 
-// subscription is what the helpers of a connection need of its *redis.PubSub, which does
-// not show (see Redis).
+// subscription is the part of *redis.PubSub that the helpers of a connection use. That type
+// itself must not appear in signatures (see Redis).
 type subscription interface {
 	Subscribe(ctx context.Context, channels ...string) error
 	Unsubscribe(ctx context.Context, channels ...string) error
 	Close() error
 }
 
-// NewSubscriber makes a subscriber; Run makes it work. rdb is a *redis.Client.
+// NewSubscriber returns a Subscriber that does nothing until Run is called. rdb must be a
+// *redis.Client.
 func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
 	return &Subscriber{
 		rdb: rdb, layout: layout, reader: reader,
@@ -83,8 +84,8 @@ func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
 	}
 }
 
-// Follow follows a room. The channel is closed once Redis has confirmed that: whatever is
-// published from then on reaches the reader. It does not block.
+// Follow subscribes to a room without blocking. The returned channel is closed once Redis has
+// confirmed the subscription: what is published from then on reaches the reader.
 func (s *Subscriber) Follow(roomID string) <-chan struct{} {
 	name := s.layout.Keys(roomID).Channel()
 	s.mu.Lock()
@@ -106,8 +107,8 @@ func (s *Subscriber) Follow(roomID string) <-chan struct{} {
 	return live
 }
 
-// Unfollow stops following a room, however often Follow was called: the caller counts its
-// members. It does not block.
+// Unfollow stops following a room, however often Follow was called for it: the caller must
+// count the room's members. It does not block.
 func (s *Subscriber) Unfollow(roomID string) {
 	name := s.layout.Keys(roomID).Channel()
 	s.mu.Lock()
@@ -128,7 +129,7 @@ func signal(c chan<- struct{}) {
 	}
 }
 
-// Run follows the rooms until ctx ends.
+// Run keeps the subscriptions until ctx ends.
 func (s *Subscriber) Run(ctx context.Context) {
 	var delay time.Duration
 	for ctx.Err() == nil {
@@ -151,8 +152,9 @@ func (s *Subscriber) Run(ctx context.Context) {
 	}
 }
 
-// delayAfter is how long to wait before the next connection: twice as long as the last
-// time, unless the connection lived longer than that. Members hear nothing meanwhile.
+// delayAfter returns how long to wait before connecting again: twice as long as last time, or
+// the minimum if the connection lived longer than that. Members hear nothing meanwhile, so
+// the delay must be short.
 func delayAfter(last, lived time.Duration) time.Duration {
 	if lived > 2*last {
 		return reconnectMin
@@ -178,7 +180,8 @@ func (s *Subscriber) connection(ctx context.Context) error {
 	others.Go(func() { s.reconcile(ctx, ps) })
 	others.Go(func() { s.watch(ctx, ps) })
 	for {
-		// No timeout: one that fires within a frame would lose what follows.
+		// No timeout: if it fired in the middle of a reply, the rest of that reply would be
+		// lost.
 		msg, err := ps.Receive(ctx)
 		if err != nil {
 			return err
@@ -196,7 +199,8 @@ func (s *Subscriber) connection(ctx context.Context) error {
 	}
 }
 
-// reconcile sends what is missing between the channels wanted and those subscribed.
+// reconcile sends the SUBSCRIBEs and UNSUBSCRIBEs that turn the current subscriptions into
+// the wanted ones, whenever something has changed.
 func (s *Subscriber) reconcile(ctx context.Context, ps subscription) {
 	for {
 		select {
@@ -255,7 +259,7 @@ func (c *channel) unlive() {
 func (s *Subscriber) confirmed(name string) {
 	s.mu.Lock()
 	if name == s.probe {
-		s.came = s.sent // a probe on its way may have come too early
+		s.came = s.sent // earlier probes may have been published before this subscription
 		signal(s.ready)
 	}
 	c := s.channels[name]
@@ -272,7 +276,8 @@ func (s *Subscriber) confirmed(name string) {
 	case !c.wanted && !c.asked:
 		delete(s.channels, name)
 	case c.asked:
-		// A SUBSCRIBE answered twice was sent by a connection made behind our back.
+		// If a SUBSCRIBE is answered twice, go-redis has connected again by itself and sent
+		// it again.
 		again = c.was || c.isLive
 		c.was = true
 		if !c.isLive {
@@ -286,7 +291,7 @@ func (s *Subscriber) confirmed(name string) {
 	}
 }
 
-// forget marks every channel as not subscribed, since its connection has ended.
+// forget marks every channel as not subscribed, because the connection has ended.
 func (s *Subscriber) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -301,7 +306,8 @@ func (s *Subscriber) forget() {
 	}
 }
 
-// message passes on what was published. Its error says that the connection loses some.
+// message passes a published message on to the reader. An error means that the connection
+// loses messages.
 func (s *Subscriber) message(m *redis.Message) error {
 	if m.Channel == s.probe {
 		return s.probed(m.Payload)

@@ -12,10 +12,11 @@ const (
 	watchTimeout = 3 * time.Second
 )
 
-// Watch looks until ctx ends whether Redis still has what Agree found. Where Redis has lost
-// its data it is recorded anew, before a process of another layout can; where it says
-// something else, Watch answers with that: the process must end. It also tells the log when
-// Redis takes no writes, and why, which calls that fail do not: there are too many of them.
+// Watch checks every second, until ctx ends, that Redis still holds what Agree found. If
+// Redis has lost its data, Watch records the layout again before a process with another
+// layout can. If Redis holds something else, Watch returns an error, and the process must
+// end. Watch also logs when Redis refuses writes, and why. The calls that fail do not log
+// this, because there are too many of them.
 func Watch(ctx context.Context, rdb Redis, layout Layout) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
@@ -42,7 +43,8 @@ func Watch(ctx context.Context, rdb Redis, layout Layout) error {
 	}
 }
 
-// look compares what ClusterKey records, and writes what changes nothing.
+// look compares what ClusterKey records with this process's layout, and makes a write that
+// changes nothing to see whether Redis takes writes.
 func look(ctx context.Context, rdb Redis, layout Layout) error {
 	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()

@@ -1,6 +1,7 @@
--- Stands in front of every script: call, and the time, which is Redis' own, in ms: now,
--- and NOW as text. Redis' Lua prints numbers by way of floating point, for about a
--- microsecond each, so scripts give calls text where they can. MS prints other times.
+-- Begins every script. Defines call, and the time by Redis' clock in ms, as a number (now)
+-- and as text (NOW). Redis' Lua converts numbers to text through floating point, at about a
+-- microsecond each, so scripts pass text to calls where they can. MS is the format for other
+-- times.
 local call = redis.call
 local MS = '%.0f'
 local clock = call('TIME')

@@ -1,8 +1,9 @@
--- Shared by every script that appends to a room's log; clock.lua stands in front.
+-- Shared by every script that appends to a room's log. Needs clock.lua before it.
 
--- rfc3339(s, ms): the time of s seconds and of ms, three digits, as frames write it. Days to
--- a date by H. Hinnant's civil-from-days, since scripts have no os.date. x - x % 1 is the
--- whole part of x, which string.format takes by itself.
+-- rfc3339(s, ms): formats a time as frames have it. s is in seconds; ms is the milliseconds,
+-- as three digits. The date is computed from the days by H. Hinnant's civil-from-days, since
+-- scripts have no os.date. x - x % 1 is the integer part of x; string.format truncates by
+-- itself.
 local function rfc3339(s, ms)
   local z = (s - s % 86400) / 86400 + 719468
   local doe = z % 146097
@@ -11,19 +12,19 @@ local function rfc3339(s, ms)
   local doy = doe - (365 * yoe + (yoe - yoe % 4) / 4 - (yoe - yoe % 100) / 100)
   local mp = (5 * doy + 2) / 153
   mp = mp - mp % 1
-  local days = (153 * mp + 2) / 5 -- of the months before
+  local days = (153 * mp + 2) / 5 -- days in the months before this one
   local month = mp < 10 and mp + 3 or mp - 9
   local year = yoe + (z - doe) / 146097 * 400 + (month <= 2 and 1 or 0)
   return string.format('%04d-%02d-%02dT%02d:%02d:%02d.%sZ', year, month, doy - (days - days % 1) + 1,
     s % 86400 / 3600, s % 3600 / 60, s % 60, ms)
 end
 
--- The time of the script, as frames write it, once it was asked for.
+-- The script's time as frames have it; set when it is first needed.
 local stamp
 
--- entry(room, log, channel, epoch, kind, type, tail): appends one entry and publishes it;
--- answers with its seq, as text, or nil where there is no such room. tail is the frame's JSON
--- behind "time".
+-- entry(room, log, channel, epoch, kind, type, tail): appends one entry and publishes it.
+-- Returns its seq as text, or nil if there is no such room. tail is the part of the frame's
+-- JSON that follows "time".
 local function entry(room, log, channel, epoch, kind, type, tail)
   local seq = string.format('%d', call('HINCRBY', room, 'seq', '1'))
   if seq == '1' and call('HEXISTS', room, 'epoch') == 0 then
@@ -33,7 +34,8 @@ local function entry(room, log, channel, epoch, kind, type, tail)
   stamp = stamp or rfc3339(clock[1], millis)
   local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. stamp .. '"' .. tail
   call('XADD', log, 'MAXLEN', '~', '1000', seq .. '-' .. NOW, 'f', frame)
-  -- An hour past the longest time that a room may be empty; the reaper's visits renew it.
+  -- 25 hours: one more than the longest time that a room may be empty. The reaper's visits
+  -- renew it.
   if seq == '1' then call('EXPIRE', log, '90000') end
   call('PUBLISH', channel, kind .. ' ' .. epoch .. ' ' .. seq .. ' ' .. frame)
   return seq

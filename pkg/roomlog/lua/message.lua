@@ -1,13 +1,14 @@
--- Appends a message of a session, or of the application, to a room's log; entry.lua stands
--- in front.
+-- Appends a message of a session, or of the application, to a room's log. Needs entry.lua
+-- before it.
 -- KEYS: 1 room  2 log  3 leases of the partition  4, 5 message ids of even and odd periods
 -- ARGV: 1 channel
 --       2 epoch of the session's room ('' for the application: the room's own)
 --       3 name of the session's lease ('' for the application, which needs no seat)
---       4 user and message id, joined ('' where the message has no id)
+--       4 user and message id, joined ('' if the message has no id)
 --       5 tail of the frame
--- Answers {0, seq} appended; {1, seq, ms} its id was used in the last two minutes, by
--- that entry, at that time; {2} the session has no live lease here; {3} no such room.
+-- Returns: {0, seq} appended; {1, seq, ms} the id was used in the last two minutes, by the
+-- entry with that seq, at that time; {2} the session has no live lease here; {3} no such
+-- room.
 local epoch = ARGV[2]
 if ARGV[3] ~= '' then
   local lease = call('ZSCORE', KEYS[3], ARGV[3])
@@ -31,14 +32,14 @@ if id ~= '' then
 end
 
 local seq = entry(KEYS[1], KEYS[2], ARGV[1], epoch, 'm', 'MESSAGE', ARGV[5])
-if not seq then -- the room was deleted by hand, of which the leases know nothing
+if not seq then -- the room's key was deleted by hand, but not its leases
   call('ZREM', KEYS[3], ARGV[3])
   return {2}
 end
 if ids then
   call('HSET', ids, id, seq .. ':' .. NOW)
-  -- Gone when the period comes round to this key again. Mostly that has been said, and to
-  -- look costs less than to say it again.
+  -- Expire the hash before the period comes that uses this key again. Usually the expiry is
+  -- already set, and checking that is cheaper than setting it again.
   local gone = (period + 2) * 120000
   if call('PEXPIRETIME', ids) ~= gone then call('PEXPIREAT', ids, string.format(MS, gone)) end
 end

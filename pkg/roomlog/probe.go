@@ -116,20 +116,25 @@ func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 		s.mu.Unlock()
 	}
 	if clock.Err() == nil && !clock.Val().IsZero() {
-		s.told.Store(&told{clock.Val(), time.Now()})
+		if s.told.Swap(&told{clock.Val(), time.Now()}) == nil {
+			close(s.clockKnown)
+		}
 	}
 	return field(info.Val(), "run_id")
 }
 
-// RedisTime returns the time by Redis' clock. The result is late by the time that the last
-// reply was on its way, and never early. If Redis' clock was set since, another Redis has
-// taken over, or this machine was suspended, the result is wrong by that difference until the
-// next probe, a second later. RedisTime reports false before the first reply, which arrives
-// at about the time of the subscription.
-func (s *Subscriber) RedisTime() (time.Time, bool) {
+// ClockKnown returns a channel that is closed once RedisTime is known. That takes a round trip
+// after Redis has confirmed the first subscription, so a room may be followed before it.
+func (s *Subscriber) ClockKnown() <-chan struct{} { return s.clockKnown }
+
+// RedisTime returns the time by Redis' clock, the zero time before ClockKnown. The result is
+// late by the time that the last reply was on its way, and never early. If Redis' clock was
+// set since, another Redis has taken over, or this machine was suspended, the result is wrong
+// by that difference until the next probe, a second later.
+func (s *Subscriber) RedisTime() time.Time {
 	t := s.told.Load()
 	if t == nil {
-		return time.Time{}, false
+		return time.Time{}
 	}
-	return t.clock.Add(time.Since(t.at)), true
+	return t.clock.Add(time.Since(t.at))
 }

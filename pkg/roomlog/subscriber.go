@@ -48,7 +48,8 @@ type Subscriber struct {
 	heard    time.Time           // when a probe last came back
 	lost     time.Time           // when the subscription was lost; zero once a probe has come back
 
-	told atomic.Pointer[told]
+	told       atomic.Pointer[told]
+	clockKnown chan struct{} // closed once told is set
 }
 
 // channel is the state of one subscription. It is live while it is wanted and every SUBSCRIBE
@@ -81,6 +82,8 @@ func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
 		ready:    make(chan struct{}, 1),
 		channels: make(map[string]*channel),
 		changed:  make(map[string]struct{}),
+
+		clockKnown: make(chan struct{}),
 	}
 }
 

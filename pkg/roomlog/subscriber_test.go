@@ -98,6 +98,21 @@ func TestWhatIsPublishedAfterSubscribeReturnsReachesTheReader(t *testing.T) {
 	})
 }
 
+func TestRedisTimeIsLateByTheReplysWayAndNeverEarly(t *testing.T) {
+	each(t, func(f *fixture) {
+		s, _ := f.subscriber(f.rdb)
+		next(f, s.ClockKnown())
+		before, err := f.rdb.Time(f.ctx).Result()
+		f.must(err)
+		got := s.RedisTime()
+		after, err := f.rdb.Time(f.ctx).Result()
+		f.must(err)
+		if got.Before(before.Add(-patience)) || got.After(after) {
+			f.Fatalf("it is %v, between %v and %v by Redis", got, before, after)
+		}
+	})
+}
+
 func TestSubscribeFailsWithItsContextAndCanBeUndone(t *testing.T) {
 	t.Parallel()
 	server := redistest.Server(t)

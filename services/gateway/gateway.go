@@ -27,7 +27,6 @@ import (
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
@@ -146,16 +145,6 @@ func (g *Gateway) Close() {
 	g.stop()
 	g.parking.close()
 	g.background.Wait()
-}
-
-// redisTime returns the time by Redis' clock, plus ahead. It returns nil if that clock is not
-// known.
-func (g *Gateway) redisTime(ahead time.Duration) *timestamppb.Timestamp {
-	now, ok := g.hub.subs.RedisTime()
-	if !ok {
-		return nil
-	}
-	return timestamppb.New(now.Add(ahead))
 }
 
 // pause waits for d. It reports false if ctx ends first.

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
@@ -149,14 +151,17 @@ func (s *session) whoJoins(f *wire.ClientFrame) (applicant, error) {
 	return applicant{user: id.UserID, nickname: f.Nickname, made: made}, err
 }
 
-// follow waits until the room is followed, and then checks that the peer is still there.
+// follow waits until the room is followed and Redis' clock is known, which confirm needs for
+// its deadline. Then it checks that the peer is still there.
 func (s *session) follow(followed <-chan struct{}) error {
 	timeout := time.NewTimer(followTimeout)
 	defer timeout.Stop()
-	select {
-	case <-followed:
-	case <-timeout.C:
-		return wire.Errorf(wire.Unavailable, "the room's channel is out of reach")
+	for _, ready := range []<-chan struct{}{followed, s.g.hub.subs.ClockKnown()} {
+		select {
+		case <-ready:
+		case <-timeout.C:
+			return wire.Errorf(wire.Unavailable, "the room's channel is out of reach")
+		}
 	}
 	// This process or Redis may have been stalled for so long that the user has joined
 	// elsewhere. That session would lose its seat to a join that nobody waits for.
@@ -169,14 +174,14 @@ func (s *session) follow(followed <-chan struct{}) error {
 // confirm takes the seat. If ConfirmJoin fails and may still have taken it, confirm gives it
 // up.
 func (s *session) confirm(f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJoinResponse, error) {
-	deadline := s.g.redisTime(confirmTimeout) // no later than ctx ends
+	deadline := s.g.hub.subs.RedisTime().Add(confirmTimeout) // no later than ctx ends
 	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
 	defer cancel()
 	began := s.g.hub.clock()
 	resp, err := s.g.cfg.Rooms.ConfirmJoin(ctx, &roomv1.ConfirmJoinRequest{
 		RoomId: f.RoomID, Permit: f.Permit, UserId: who.user, Nickname: who.nickname,
 		SessionId: s.id, GatewayId: s.g.cfg.ID, OwnSeatOnly: f.Permit == "" && !s.g.cfg.WalkIn,
-		Deadline: deadline,
+		Deadline: timestamppb.New(deadline),
 	})
 	if err != nil {
 		// A call that took this long may have been retried. Its first attempt may still be

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/time/rate"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -258,7 +259,7 @@ func (k *keeper) call(ctx context.Context, sessions []*session) (*roomv1.RenewLe
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	req := &roomv1.RenewLeasesRequest{
-		GatewayId: k.g.cfg.ID, SentTime: k.g.redisTime(0), Sessions: make([]*roomv1.SessionRef, len(sessions)),
+		GatewayId: k.g.cfg.ID, SentTime: timestamppb.New(k.g.hub.subs.RedisTime()), Sessions: make([]*roomv1.SessionRef, len(sessions)),
 	}
 	for i, s := range sessions {
 		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, Epoch: s.joined.Epoch}

@@ -56,17 +56,17 @@ type batch struct {
 // offset says which bytes of a batch are an entry, or a GAP for several entries. It is needed
 // for members that joined in the middle of a batch and have some of the entries already.
 type offset struct {
-	first, seq int64
-	from, to   int
+	first, last int64
+	from, to    int
 }
 
-// put appends a frame for the entries from first to seq to the batch.
-func (r *localRoom) put(first, seq int64, frame []byte) {
+// put appends a frame for the entries from first to last to the batch.
+func (r *localRoom) put(first, last int64, frame []byte) {
 	r.touch()
 	from := len(r.frames)
 	r.frames = appendFrame(r.frames, frame)
-	r.offsets = append(r.offsets, offset{first, seq, from, len(r.frames)})
-	r.last = seq
+	r.offsets = append(r.offsets, offset{first, last, from, len(r.frames)})
+	r.last = last
 }
 
 func (r *localRoom) touch() {
@@ -137,14 +137,14 @@ func (r *localRoom) sendBatch(m *session) bool {
 	switch {
 	case r.mixed && m.joined.Epoch != r.epoch:
 		return true // the batch is of the other epoch
-	case len(r.offsets) > 0 && m.since >= r.offsets[0].first:
-		frames = r.since(m.since)
+	case len(r.offsets) > 0 && m.hasUpTo >= r.offsets[0].first:
+		frames = r.framesAfter(m.hasUpTo)
 	}
 	return len(frames) == 0 || m.sock.send(frames)
 }
 
-// since returns the batch's frames without the entries up to seq.
-func (b *batch) since(seq int64) []byte {
+// framesAfter returns the batch's frames without the entries up to seq.
+func (b *batch) framesAfter(seq int64) []byte {
 	var frames []byte
 	end := 0
 	for _, o := range b.offsets {
@@ -152,8 +152,8 @@ func (b *batch) since(seq int64) []byte {
 		switch {
 		case o.first > seq:
 			frames = append(frames, b.frames[o.from:o.to]...)
-		case o.seq > seq:
-			frames = appendFrame(frames, wire.GapFrame(seq+1, o.seq))
+		case o.last > seq:
+			frames = appendFrame(frames, wire.GapFrame(seq+1, o.last))
 		}
 		end = o.to
 	}

@@ -117,7 +117,7 @@ func (r *localRoom) newest() int64 {
 	}
 	for _, m := range r.members {
 		if m.joined.Epoch == r.epoch {
-			newest = max(newest, m.since)
+			newest = max(newest, m.hasUpTo)
 		}
 	}
 	return newest
@@ -203,8 +203,8 @@ func (r *localRoom) adopt(epoch string) {
 			continue
 		}
 		r.occupancy.counted = m.counted
-		if r.last < 0 || m.since < r.last {
-			r.last = m.since
+		if r.last < 0 || m.hasUpTo < r.last {
+			r.last = m.hasUpTo
 		}
 	}
 	r.last = max(r.last, 0)
@@ -247,8 +247,8 @@ func (r *localRoom) gap(seq int64) {
 	from := r.last + 1
 	r.put(from, seq, wire.GapFrame(from, seq))
 	for _, m := range r.members {
-		if m.since < seq && m.joined.Epoch == r.epoch {
-			m.skip(max(from, m.since+1), seq)
+		if m.hasUpTo < seq && m.joined.Epoch == r.epoch {
+			m.skip(max(from, m.hasUpTo+1), seq)
 		}
 	}
 	r.recent = tail{} // it must not have a hole

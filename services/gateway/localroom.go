@@ -60,7 +60,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 			return true
 		}
 	}
-	m.since = seq
+	m.hasUpTo = seq
 	switch {
 	case len(r.members) == 0:
 		r.addFirst(m)
@@ -86,7 +86,7 @@ func (r *localRoom) add(m *session, seq int64) bool {
 		if !m.fenceIfLapsed(r.shard.hub.clock()) {
 			m.sock.send(missed)
 		}
-		m.since = r.last
+		m.hasUpTo = r.last
 	}
 	// If seq is ahead of r.last, m already has the next entries: they are skipped for it.
 	r.include(m)
@@ -113,10 +113,10 @@ func (r *localRoom) addFirst(m *session) {
 		r.occupancy.forget()
 	}
 	r.occupancy.begin(m)
-	if r.epoch == m.joined.Epoch && m.since < r.last && (len(entries) == 0 || entries[0].Seq > m.since+1) {
+	if r.epoch == m.joined.Epoch && m.hasUpTo < r.last && (len(entries) == 0 || entries[0].Seq > m.hasUpTo+1) {
 		again = true // earlier members were further on, by entries that are not remembered
 	}
-	r.epoch, r.last = m.joined.Epoch, m.since
+	r.epoch, r.last = m.joined.Epoch, m.hasUpTo
 	r.reading, r.again, r.mixed = readNone, false, false
 	r.storeSentUpTo()
 	r.batch = batch{} // of members that are gone

@@ -3,9 +3,9 @@ package gateway
 import "time"
 
 const (
-	// churnMost is how many times a socket must have come or gone before it is worthwhile to
+	// leastChurn is how many times a socket must have come or gone before it is worthwhile to
 	// collect the garbage of their joins, which takes 40 ms of CPU for 5,000 members.
-	churnMost = 1_000
+	leastChurn = 1_000
 	// churnCalm is how long no socket may have come or gone before a collection.
 	churnCalm = 2 * time.Second
 )
@@ -26,7 +26,7 @@ func (m *memory) note(now time.Duration) {
 
 // due reports whether to collect now. If so, it starts counting again.
 func (m *memory) due(now time.Duration) bool {
-	if m.churn < churnMost || now-m.at < churnCalm {
+	if m.churn < leastChurn || now-m.at < churnCalm {
 		return false
 	}
 	m.churn = 0

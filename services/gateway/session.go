@@ -24,7 +24,7 @@ type session struct {
 	// Deliveries and every tick of the keeper read these fields. They are grouped because there
 	// are many sessions, and reading scattered memory is slow.
 	sock         *socket
-	since        int64        // owned by the shard: entries up to this seq are not sent to this member
+	hasUpTo      int64        // owned by the shard: entries up to this seq are not sent to this member
 	heardAt      atomic.Int64 // clock when the peer was last heard from
 	leaseUntil   atomic.Int64 // clock when the lease ends; 0 before the join
 	lapsed       atomic.Bool  // the lease has ended: nothing is sent or accepted any more

@@ -39,7 +39,7 @@ type socket struct {
 	writer bool           // a goroutine is writing
 	code   wire.CloseCode // of the close, 0 for none; set even if the connection was over before
 	fd     int            // nc's descriptor, valid while nc is open; noFD if it has none; set once
-	replay int            // bytes that sendAll waits for: they are allowed on top of the limit
+	extra  int            // bytes that sendAll waits for: they are allowed on top of the limit
 
 	queue      []byte        // whole frames that wait, without what the writer is writing
 	writing    int           // bytes that the writer is writing
@@ -111,7 +111,7 @@ func (s *socket) sendLocked(frames []byte) bool {
 	if s.phase != phaseOpen {
 		return false
 	}
-	limit := wire.MaxQueuedBytes + s.replay
+	limit := wire.MaxQueuedBytes + s.extra
 	if s.writer {
 		if len(s.queue)+s.writing+len(frames) > limit {
 			s.closeLocked(wire.CloseSlowConsumer)
@@ -215,7 +215,7 @@ func (s *socket) sendAll(frames []byte, taken func()) bool {
 	for len(frames) > 0 {
 		n := framesUpTo(frames, pieceSize)
 		s.mu.Lock()
-		s.replay = n
+		s.extra = n
 		if !s.sendLocked(frames[:n]) {
 			s.mu.Unlock()
 			return false
@@ -223,7 +223,7 @@ func (s *socket) sendAll(frames []byte, taken func()) bool {
 		s.mu.Unlock()
 		s.awaitWriter()
 		s.mu.Lock()
-		s.replay = 0
+		s.extra = 0
 		s.mu.Unlock()
 		taken()
 		frames = frames[n:]

@@ -12,15 +12,16 @@
  *     await room.send('Hello');                                // resolves with its echo
  *     await room.leave();
  *
- * A page of another origin imports it by its full address and gives `baseUrl`; the
- * server's ALLOWED_ORIGINS names that origin.
+ * A page of another origin imports the module by its full URL and passes `baseUrl`;
+ * the server's ALLOWED_ORIGINS must include that origin.
  *
- * A RoomConnection comes back by itself after close codes 4500–4599, 1001,
- * 1006, 1011, 1012 and 1013, with a random delay below 0.5 s that doubles to
- * 20 s, and continues the log where it stopped. After any other code it ends
- * with a `closed` event and leaves the next step to the application. A message
- * that was under way then fails with UNCONFIRMED: it may have been delivered, and
- * a later connection that joins with `after` gets it if it was.
+ * A RoomConnection reconnects by itself after close codes 4500–4599, 1001, 1006,
+ * 1011, 1012 and 1013, and continues the log where it stopped. The delay is random:
+ * at first at most 0.5 s, and the maximum doubles with each attempt up to 20 s.
+ * After any other code the connection ends with a `closed` event, and the
+ * application decides what to do next. A message that was in flight at the end
+ * fails with UNCONFIRMED: it may have been delivered. If it was, a later connection
+ * that joins with `after` receives it.
  *
  * @module anteroom
  */
@@ -31,16 +32,16 @@ import { messageId } from './client/outbox.js';
 export { AnteroomError, RoomConnection, messageId };
 
 const TIMEOUT_MS = 10_000;
-// An identity this close to its end is made anew before it is used.
+// An identity with less time than this until it expires is replaced before it is used.
 const EXPIRY_MARGIN_MS = 60_000;
-// A timer of more than 24.8 days fires at once: who is told to wait for long would ask
-// without a pause.
+// A longer delay is cut to this: a timer of more than 24.8 days fires at once, so the
+// caller would retry without a pause.
 const RETRY_AFTER_MAX_SECONDS = 86_400;
 
 /**
  * @typedef {object} Room
  * @property {string} roomId
- * @property {string} epoch a new one each time a room of this id is made
+ * @property {string} epoch a new one each time a room with this id is created
  * @property {string} title
  * @property {number} capacity seats
  * @property {number} reserved seats held by permits
@@ -55,16 +56,17 @@ const RETRY_AFTER_MAX_SECONDS = 86_400;
  * @property {string} roomId
  * @property {string} userId
  * @property {string} expireTime RFC 3339
- * @property {number} ttlSeconds how long it holds the seat
- * @property {string} url the path of a WebSocket that joins at once
+ * @property {number} ttlSeconds how long the permit holds the seat
+ * @property {string} url path of a WebSocket that joins with this permit when it opens
  */
 
 /**
- * The service and who we are to it. Every method that calls the service
- * rejects with an AnteroomError; UNAVAILABLE also stands for "no answer".
+ * A client of the service that acts as one user. When a call to the service fails,
+ * the method rejects with an AnteroomError; its code is UNAVAILABLE also if the
+ * server did not answer.
  */
 export class Anteroom {
-  /** Bytes that a frame may have, 16 KiB unless given. */
+  /** The largest frame that the server accepts, in bytes; 16 KiB by default. */
   maxFrameBytes;
   #base;
   #storage;
@@ -73,8 +75,8 @@ export class Anteroom {
 
   /**
    * @param {object} [options]
-   * @param {string} [options.baseUrl] origin of the service, a path does not count; the page's own unless given
-   * @param {Storage} [options.storage] where the anonymous identity is kept; sessionStorage unless given
+   * @param {string} [options.baseUrl] origin of the service (a path is ignored); the page's own origin by default
+   * @param {Storage} [options.storage] where the identity is kept; sessionStorage by default
    * @param {string} [options.storageKey]
    * @param {number} [options.maxFrameBytes] the server's MAX_FRAME_BYTES
    */
@@ -91,7 +93,8 @@ export class Anteroom {
   }
 
   /**
-   * The identity of this tab, made when there is none or it is about to expire.
+   * Returns the identity of this tab. Gets a new one from the server if there is none
+   * or it is about to expire.
    * @returns {Promise<{userId: string, identity: string}>}
    */
   async identity() {
@@ -102,18 +105,18 @@ export class Anteroom {
   }
 
   /**
-   * Uses an identity from elsewhere: a JWT that the server was set up to trust.
+   * Uses an identity that was issued elsewhere: a JWT that the server is configured to trust.
    * @param {{userId: string, identity: string, expireTime?: string}} identity
    */
   keepIdentity({ userId, identity, expireTime }) {
     const until = expireTime ? Date.parse(expireTime) - EXPIRY_MARGIN_MS : Infinity;
-    // A new identity that seems expired means that this machine's clock is off:
-    // then only the server can say when it is.
+    // If a new identity seems to have expired already, this machine's clock is wrong.
+    // It is then used until the server refuses it.
     const renewAt = until > Date.now() && Number.isFinite(until) ? until : null;
     this.#storage.setItem(this.#key, JSON.stringify({ userId, identity, renewAt }));
   }
 
-  /** Drops the identity: the next call is somebody new. */
+  /** Drops the identity. The next call that needs one is made as a new user. */
   forgetIdentity() {
     this.#storage.removeItem(this.#key);
   }
@@ -136,8 +139,8 @@ export class Anteroom {
   }
 
   /**
-   * A page of the rooms, newest first.
-   * @param {{pageSize?: number, pageToken?: string}} [page] pageSize 1–100, 20 unless given
+   * Returns a page of the list of rooms, newest first.
+   * @param {{pageSize?: number, pageToken?: string}} [page] pageSize 1–100, 20 by default
    * @returns {Promise<{rooms: Room[], nextPageToken: string}>}
    */
   async listRooms({ pageSize, pageToken } = {}) {
@@ -149,7 +152,8 @@ export class Anteroom {
   }
 
   /**
-   * Reserves a seat; for a user who has one already, that same seat.
+   * Reserves a seat. A user who already holds a seat or a permit of the room gets a
+   * permit for that same seat.
    * @param {string} roomId
    * @returns {Promise<Permit>} rejects with ROOM_FULL, ROOM_NOT_FOUND
    */
@@ -158,7 +162,7 @@ export class Anteroom {
   }
 
   /**
-   * Gives a reserved seat back. One that is used or gone already is no error.
+   * Gives a reserved seat back. It is not an error if the permit was used or has lapsed.
    * @param {Permit} permit
    * @returns {Promise<void>}
    */
@@ -168,20 +172,22 @@ export class Anteroom {
   }
 
   /**
-   * Joins a room and stays in it until `leave()` or until it may not come back.
+   * Joins a room and stays in it, reconnecting when needed, until `leave()` is called or
+   * the connection ends with a code after which it must not come back.
    * @param {string} roomId
    * @param {object} [options]
    * @param {string} [options.nickname] at most 40 characters
-   * @param {string} [options.permit] from `reserve`; without one any free seat is taken, if there is one
+   * @param {string} [options.permit] from `reserve`; without it, the join takes the user's
+   *   own seat or else any free one
    * @param {{epoch: string, seq: number}} [options.after] `position` of an
    *   earlier connection, to get what was missed since
-   * @returns {RoomConnection} connecting; its events tell the rest
+   * @returns {RoomConnection} not yet joined; its events report what happens
    */
   join(roomId, options) {
     return new RoomConnection(this, roomId, options);
   }
 
-  /** The address of the WebSocket. */
+  /** The URL of the WebSocket. */
   socketUrl() {
     const url = new URL('/chat', this.#base);
     url.protocol = url.protocol === 'https:' ? 'wss:' : 'ws:';
@@ -243,16 +249,19 @@ export class Anteroom {
     const json = parsed(answer);
     if (!response.ok) throw problem(response, json);
     if (response.status === 204) return undefined;
-    // A portal's or a proxy's own page.
+    // The page of a captive portal or a proxy.
     if (typeof json !== 'object' || json === null) throw new AnteroomError('UNAVAILABLE', 'the answer is no JSON object');
     return json;
   }
 }
 
-/** An id in a path. The service gives none that would name another address. */
+/**
+ * Escapes an id as one segment of a path. It refuses ids that would name another path
+ * or cannot be escaped; the service never makes such ids.
+ */
 function segment(id) {
   if (typeof id !== 'string' || ['', '.', '..'].includes(id) || /\p{Surrogate}/u.test(id)) {
-    // Not every value can stand in a text.
+    // Some values, such as symbols, cannot be put into a string.
     const named = typeof id === 'string' ? `"${id}"` : `a value of type ${typeof id}`;
     throw new AnteroomError('BAD_REQUEST', `${named} is no id`);
   }
@@ -271,7 +280,7 @@ function parsed(text) {
   }
 }
 
-// A proxy's own answers carry no code.
+// For the answers of a proxy, which have no `code`.
 const CODES_BY_STATUS = { 400: 'BAD_REQUEST', 401: 'UNAUTHENTICATED', 403: 'FORBIDDEN', 429: 'RATE_LIMITED', 502: 'UNAVAILABLE', 503: 'UNAVAILABLE', 504: 'UNAVAILABLE' };
 
 function problem(response, answer) {
@@ -284,7 +293,7 @@ function problem(response, answer) {
   });
 }
 
-/** sessionStorage, and memory for what the browser does not take: it is off, or full. */
+/** Uses sessionStorage, and memory for values that it does not take: it may be disabled or full. */
 function browserStorage() {
   const values = new Map();
   const attempt = (use) => {
@@ -300,7 +309,7 @@ function browserStorage() {
       values.set(key, value);
       attempt((kept) => {
         kept.setItem(key, value);
-        values.delete(key); // a later change of the tab's storage counts
+        values.delete(key); // so that getItem reads what sessionStorage has now
       });
     },
     removeItem(key) {

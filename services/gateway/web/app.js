@@ -15,7 +15,7 @@ function roomHash(roomId) {
   return `#/room/${encodeURIComponent(roomId)}`;
 }
 
-/** `#/room/<id>` is that room, everything else the lobby. */
+/** Returns the id in `#/room/<id>`; undefined for everything else, which is the lobby. */
 function roomIdOf(hash) {
   const [, id] = /^#\/room\/([^/]+)$/.exec(hash) ?? [];
   try {
@@ -38,7 +38,7 @@ function route() {
   } else {
     document.title = 'Anteroom';
     lobby.show();
-    // Not on arrival: a page that is opened starts at its top.
+    // Not when the page has just been opened: reading then starts at its top.
     if (moved) byId('entry-heading').focus();
   }
   moved = true;

@@ -27,7 +27,7 @@ func testGaps(t *testing.T, s *scripted) {
 	c := inRoom(s)
 	c.put(wire.GapFrame(5, 7), says(8, "u_bob", "eight"))
 	s.want("gap 5-7", "message 8 eight")
-	// Who came and went meanwhile, a rejoin tells.
+	// A rejoin tells who came and went in the gap.
 	s.dialsAfter(2500 * time.Millisecond)
 	next := s.socket()
 	next.after("e", 8)
@@ -52,13 +52,13 @@ func testNotRecovered(t *testing.T, s *scripted) {
 	c.takes("waits", "m1")
 	c.put(echo(10, me, "waits", "m1"))
 	s.want("message 10 waits own", "sent m1 10")
-	// JOINED has the roster behind the gap already: there is none to refresh.
+	// The roster of JOINED already includes what is in the gap, so nothing is refreshed.
 	if opened := eval[int](s, "harness.dialed()"); s.advance(10*time.Second) != opened {
 		t.Error("joined again for nothing")
 	}
 }
 
-// A thousand members of a room that only counts would else rejoin for nothing.
+// Otherwise a thousand members of a room with presence "count" would rejoin for nothing.
 func testGapWithoutRoster(t *testing.T, s *scripted) {
 	c := s.join("{}")
 	c.put(wire.Joined{RoomID: c.join.RoomID, Epoch: "e", Seq: 3, UserID: me, Capacity: 2000, Occupied: 1500}.Encode())

@@ -22,7 +22,7 @@ func testResend(t *testing.T, s *scripted) {
 	s.send("text", "m5") // there is no connection
 	s.dialsAfter(firstDelay)
 	c = s.socket()
-	// The log has m2, whose echo was lost, and m3, which another page of the user sent again.
+	// In the log are m2, whose echo was lost, and m3, which another page of the user sent again.
 	c.joined("e", 7, true)
 	c.put(echo(6, me, "text", "m2"))
 	s.want("joined 7 again", "message 6 text own", "sent m2 6")
@@ -30,7 +30,7 @@ func testResend(t *testing.T, s *scripted) {
 	s.want("message 7 text own", "sent m3 7")
 	c.takes("text", "m4")
 	c.takes("text", "m5")
-	// m4 had arrived long ago: its answer is the entry that the application knows.
+	// m4 arrived long ago: it is answered with an entry that the application knows already.
 	c.put(echo(4, me, "text", "m4"), echo(8, me, "text", "m5"))
 	s.want("sent m4 4", "message 8 text own", "sent m5 8")
 	s.send("text", "m6")
@@ -127,7 +127,7 @@ func testEndWithUnanswered(t *testing.T, s *scripted) {
 	s.want("closed 4440 REPLACED", "failed m3 UNCONFIRMED")
 }
 
-// The service promises an answer or a close; who knows what else answers.
+// The service promises an answer or a close, but a proxy or another server may not keep that.
 func testNoAnswerAtAll(t *testing.T, s *scripted) {
 	c := inRoom(s)
 	const atOnce = 32
@@ -135,7 +135,7 @@ func testNoAnswerAtAll(t *testing.T, s *scripted) {
 	c.takes("text", "m")
 	c.put(echo(5, me, "text", "m"))
 	s.want("message 5 text own", "sent m 5")
-	s.advance(time.Second) // which starts no time for the others
+	s.advance(time.Second) // m is answered: its retry window does not count for the others
 	for i := range atOnce + 1 {
 		s.send("text", fmt.Sprint("m", i))
 	}
@@ -144,7 +144,7 @@ func testNoAnswerAtAll(t *testing.T, s *scripted) {
 	}
 	for i := range 10 {
 		s.advance(10 * time.Second)
-		c.put(says(int64(6+i), "u_bob", "here")) // and heard before the clock goes on
+		c.put(says(int64(6+i), "u_bob", "here")) // so that the link is not taken for broken
 		s.want(fmt.Sprintf("message %d here", 6+i))
 	}
 	s.advance(10 * time.Second)
@@ -172,7 +172,7 @@ func testRefusedForNow(t *testing.T, s *scripted) {
 		s.want(fmt.Sprintf("message %d text own", 5+i), fmt.Sprintf("sent %s %d", id, 5+i))
 		s.advance(75 * time.Millisecond) // the pace after a refusal
 	}
-	s.advance(10 * time.Second) // which is forgotten then
+	s.advance(10 * time.Second) // after this time the pace is forgotten
 	for i := range 3 {
 		id := fmt.Sprint("m", 2+i)
 		s.send("text", id)
@@ -196,7 +196,7 @@ func testPace(t *testing.T, s *scripted) {
 	for _, ms := range []int{75, 150, 300, 600, 1200, 2400, 4800, 5000, 5000} {
 		c.put(refusal(wire.RateLimited, "m1"))
 		s.want("error RATE_LIMITED m1 retrying")
-		// An echo, of another message, does not bring the pace back.
+		// The echo of another message does not reset the pace.
 		s.send("text", "m2")
 		s.writesAfter(time.Second) // m1
 		c.takes("text", "m1")
@@ -206,7 +206,7 @@ func testPace(t *testing.T, s *scripted) {
 	}
 	answered("m1")
 	s.advance(10 * time.Second)
-	for i, ms := range []int{2500, 1250} { // half as long each 10 s
+	for i, ms := range []int{2500, 1250} { // halved every 10 s
 		first, second := fmt.Sprint("first ", i), fmt.Sprint("second ", i)
 		s.send("text", first)
 		s.send("text", second)
@@ -219,7 +219,7 @@ func testPace(t *testing.T, s *scripted) {
 	}
 }
 
-// One message at a time asks whether an outage is over.
+// During an outage one message at a time is sent, to find out whether it is over.
 func testProbe(t *testing.T, s *scripted) {
 	c := inRoom(s)
 	for i := range 3 {
@@ -255,7 +255,7 @@ func testErrorBehindEcho(t *testing.T, s *scripted) {
 	c.put(echo(5, me, "text", "m1"), refusal(wire.RateLimited, "m1"), says(6, "u_bob", "next"))
 	s.want("joined 4 again", "message 5 text own", "sent m1 5", "message 6 next")
 	s.send("text", "m2")
-	c.takes("text", "m2") // and nothing is held back
+	c.takes("text", "m2") // the ERROR holds nothing back
 }
 
 func testOneID(t *testing.T, s *scripted) {

@@ -12,8 +12,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/browsertest"
 )
 
-// The tests of anteroom.js share a tab, since a browser takes seconds to start. In its
-// pages only the test moves the time.
+// The tests of anteroom.js share a tab because a browser takes seconds to start. Time in
+// its pages moves only when the test advances it.
 func TestAnteroomJS(t *testing.T) {
 	site := serve(browsertest.Tab(browsertest.Start(t), t, "the client"), t)
 	for name, test := range map[string]func(*testing.T, *scripted){
@@ -67,9 +67,9 @@ func TestAnteroomJS(t *testing.T) {
 	}
 }
 
-const firstDelay = 250 * time.Millisecond // half of 0.5 s, as chance is one half
+const firstDelay = 250 * time.Millisecond // half of 0.5 s: Math.random returns 0.5
 
-// inRoom is a page that has read the room's log up to seq 4.
+// inRoom joins the page to the room, whose log it reads up to seq 4.
 func inRoom(s *scripted) *socket {
 	s.t.Helper()
 	c := s.join("{}")
@@ -79,7 +79,7 @@ func inRoom(s *scripted) *socket {
 	return c
 }
 
-// comesBack waits for the reconnection of a page that was in the room.
+// comesBack waits until a page that was in the room has reconnected.
 func comesBack(s *scripted) *socket {
 	s.t.Helper()
 	s.want("reconnecting 250")
@@ -128,7 +128,7 @@ func testRefusedJoins(t *testing.T, s *scripted) {
 		c.close(close)
 		s.want(fmt.Sprintf("closed %d %s so it is unjoined", close, code))
 	}
-	// What an ERROR said earlier is no reason for another end.
+	// The detail of an earlier ERROR is not reported as the reason of a later end.
 	c := inRoom(s)
 	c.put(refusal(wire.BadRequest, ""))
 	s.want("error BAD_REQUEST")
@@ -198,7 +198,7 @@ func testIdentityRefused(t *testing.T, s *scripted) {
 }
 
 func testPortal(t *testing.T, s *scripted) {
-	s.refuse <- 200 // with no JSON
+	s.refuse <- 200 // without JSON
 	const ask = "import('/anteroom.js').then(({ Anteroom }) => new Anteroom().identity()).catch(({ name, code }) => `${name} ${code}`)"
 	if got := eval[string](s, ask); got != "AnteroomError UNAVAILABLE" {
 		t.Errorf("got %s", got)
@@ -284,7 +284,7 @@ func testHurryByWord(t *testing.T, s *scripted) {
 	s.socket().close(4503)
 	s.want("reconnecting 4000")
 	s.advance(3700 * time.Millisecond)
-	s.run("harness.hurry()") // would come later
+	s.run("harness.hurry()") // changes nothing: its delay would end later
 	s.dialsAfter(300 * time.Millisecond)
 	c = s.socket()
 	c.joined("e", 4, true)
@@ -336,7 +336,7 @@ func testDrainingAsAnother(t *testing.T, s *scripted) {
 		next := s.socket()
 		if full {
 			next.close(4409)
-			s.want("reconnecting 750") // the old seat has to be free first
+			s.want("reconnecting 750") // the old seat must be free first
 			s.dialsAfter(500*time.Millisecond + firstDelay)
 			next = s.socket()
 		}
@@ -367,7 +367,7 @@ func testBrokenDuringDial(t *testing.T, s *scripted) {
 	release := s.hold()
 	c.put(wire.DrainingFrame(3*time.Second), says(5, "u_bob", "bye"))
 	s.want("message 5 bye")
-	s.advance(3 * time.Second) // the call for an identity is on its way
+	s.advance(3 * time.Second) // the call for an identity has started
 	c.close(1012)
 	s.want("reconnecting 250")
 	s.refuse <- 503
@@ -425,7 +425,7 @@ func testOtherNetwork(t *testing.T, s *scripted) {
 	comesBack(s)
 }
 
-// What a page is told when the browser keeps it, and when it shows it again.
+// The events that a page gets when the browser keeps it, and when it shows it again.
 const (
 	pageHide = "dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))"
 	pageShow = "dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))"
@@ -433,7 +433,7 @@ const (
 
 func testPageKept(t *testing.T, s *scripted) {
 	c := inRoom(s)
-	s.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: false }))") // as any page is, at first
+	s.run("dispatchEvent(new PageTransitionEvent('pageshow', { persisted: false }))") // as on any page's first load
 	s.run(pageHide)
 	c.gone()
 	if c.closed != websocket.StatusNormalClosure {
@@ -441,7 +441,7 @@ func testPageKept(t *testing.T, s *scripted) {
 	}
 	s.want("reconnecting 0")
 	opened := eval[int](s, "harness.dialed()")
-	s.run("dispatchEvent(new Event('online'))") // which is not for a page that nobody sees
+	s.run("dispatchEvent(new Event('online'))") // must not reconnect a page that is not shown
 	if n := s.advance(time.Hour); n != opened {
 		t.Fatalf("%d sockets were opened meanwhile", n-opened)
 	}
@@ -471,10 +471,10 @@ func testPageKeptWhileTold(t *testing.T, s *scripted) {
 	s.want("reconnecting 0")
 	s.advance(time.Second)
 	s.run(pageShow)
-	s.want("reconnecting 6500") // what is left of 7 s, and half of 1 s
+	s.want("reconnecting 6500") // the remaining 6 of 7 s, and half of 1 s
 	s.dialsAfter(6500 * time.Millisecond)
 	c := s.socket()
-	s.run(pageHide) // before it is joined
+	s.run(pageHide) // before the join is confirmed
 	c.gone()
 	s.want("reconnecting 0")
 	s.run(pageShow)

@@ -15,7 +15,7 @@ func TestCloseCodesAreNamedAsOnTheWire(t *testing.T) {
 	for _, entry := range regexp.MustCompile(`(?m)^  (\d{4}): '([A-Z_]+)',$`).FindAllStringSubmatch(source, -1) {
 		names[entry[1]] = entry[2]
 	}
-	// The server gives 1000 no reason, and never closes with the others.
+	// The name of 1000 is our own, and the server never closes with the others.
 	for code, name := range map[string]string{"1000": "LEFT", "1006": "LOST", "1011": "INTERNAL", "1013": "TRY_AGAIN_LATER"} {
 		if names[code] != name {
 			t.Errorf("codes.js calls %s %q, want %q", code, names[code], name)

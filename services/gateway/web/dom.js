@@ -1,6 +1,6 @@
-/** Small pieces of DOM work. Text from outside only ever becomes text nodes. */
+/** Small DOM functions. Text from outside only ever becomes text nodes. */
 
-/** @returns {HTMLElement} the element of that id, which index.html has */
+/** @returns {HTMLElement} the element of index.html with that id */
 export const byId = (id) => document.getElementById(id);
 
 /**
@@ -21,8 +21,8 @@ export function setText(node, text) {
 }
 
 /**
- * Makes the children of `list` those of `items`, in their order, keeping
- * elements that are there already (and the focus within them).
+ * Makes the children of `list` match `items`, in their order. Elements that exist
+ * already are kept, and so is the focus within them.
  * @template T
  * @param {HTMLElement} list
  * @param {Iterable<T>} items
@@ -31,7 +31,8 @@ export function setText(node, text) {
 export function reconcile(list, items, { key, make, update }) {
   const wanted = new Map(Array.from(items, (item) => [key(item), item]));
   const old = new Map(Array.from(list.children, (node) => [node.dataset.key, node]));
-  // Before anything is placed: a node that is moved up in its stead loses the focus.
+  // Removed before anything is placed: otherwise nodes would be moved up, and a node that
+  // is moved loses the focus.
   for (const [name, node] of old) if (!wanted.has(name)) node.remove();
   let place = list.firstElementChild;
   for (const [name, item] of wanted) {
@@ -55,26 +56,27 @@ export function timeElement(time) {
   return element('time', { datetime: time, title: words && date.toLocaleString() }, words);
 }
 
-// The server takes names of spaces and of marks without a width: nobody could read,
-// or click, those.
+// The server accepts names that consist of spaces and characters without a width. Nobody
+// could read or click those.
 const seen = (name) => /[^\s\p{Cc}\p{Cf}\p{Default_Ignorable_Code_Point}\u2800]/u.test(name ?? '');
 
-/** What a user is called: the nickname, or a guest told apart by the end of the id. */
+/** The name to show for a user: the nickname, or "Guest" with the end of the user id. */
 export function nameOf({ userId, nickname }) {
   return seen(nickname) ? nickname : `Guest ${userId.slice(-4)}`;
 }
 
-/** What a room is called: its title, or else its id. */
+/** The name to show for a room: its title, or else its id. */
 export function titleOf({ roomId, title }) {
   return seen(title) ? title : roomId;
 }
 
-// What the server refuses in names: control characters, separators and direction marks.
+// Characters that the server refuses in names: control characters, line separators and
+// direction marks.
 const UNPRINTABLE = /[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]/gu;
 
 /**
- * Lets a field hold what the server takes as a name. Its limits count characters, where
- * maxlength would count an emoji as two.
+ * Keeps the content of a field to what the server accepts as a name. The server's limit
+ * counts characters; maxlength would count an emoji as two.
  * @param {HTMLInputElement} field
  * @param {number} most
  */
@@ -83,7 +85,7 @@ export function holdName(field, most) {
     const name = [...field.value.replace(UNPRINTABLE, '')].slice(0, most).join('');
     if (field.value !== name) field.value = name;
   };
-  // An input method composes a word in the field: to change that would break it off.
+  // Changing the field while an input method composes a word in it would abort that.
   field.addEventListener('input', (event) => event.isComposing || hold());
   field.addEventListener('compositionend', hold);
 }
@@ -102,6 +104,6 @@ export function saveNickname(nickname) {
   try {
     sessionStorage.setItem(NICKNAME, nickname.trim());
   } catch {
-    // Storage is off: the field itself still holds it until the page goes.
+    // Storage is disabled: the field itself keeps the nickname as long as the page is open.
   }
 }

@@ -19,30 +19,30 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/web"
 )
 
-// soon is far longer than anything takes that a test waits for.
+// soon is a timeout that is far longer than anything that a test waits for.
 const soon = 10 * time.Second
 
-// site is where pages are opened, one after the other: from one origin, since for
-// another a browser starts another process.
+// site opens pages in a tab, one after the other. They share an origin, because a browser
+// starts another process for another origin.
 type site struct {
 	tab  context.Context
 	url  string
 	n    int                      // pages opened so far
-	page atomic.Pointer[scripted] // whose gateway answers
+	page atomic.Pointer[scripted] // the current page, whose gateway answers
 }
 
-// scripted is a page with the browser client in it, and the gateway that the page
-// talks to: a test says what that answers.
+// scripted is a page with the browser client in it, and the fake gateway that the page
+// talks to. The test decides what the gateway answers.
 type scripted struct {
 	t         *testing.T
 	tab       context.Context
-	room      string             // of this page alone: an earlier page's socket may come late
-	sockets   chan *socket       // those that have sent JOIN
+	room      string             // a room of this page only: an earlier page's socket may come late
+	sockets   chan *socket       // sockets that have sent JOIN
 	refuse    chan int           // statuses of the next calls for an identity
-	silent    atomic.Bool        // whether the room cannot be asked about
-	created   chan string        // rooms, as the page asked for them
-	cancelled chan string        // permits
-	held      chan chan struct{} // what the next calls that change something wait for
+	silent    atomic.Bool        // whether GET of the room is answered with 503
+	created   chan string        // request bodies of the rooms that the page created
+	cancelled chan string        // permits that the page cancelled
+	held      chan chan struct{} // one for each coming call that changes something; it waits until closed
 }
 
 // me is the user in the page.
@@ -107,12 +107,12 @@ func (s *scripted) identities(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// listed is the lobby: two rooms of one title, and one without.
+// listed is the list of rooms in the lobby: two with the same title, and one without.
 const listed = `{"rooms":[{"roomId":"tea-1","title":"Tea","capacity":3,"reserved":1,"occupied":1},
 	{"roomId":"tea-2","title":"Tea","capacity":2,"reserved":0,"occupied":2},
 	{"roomId":"untitled","title":"","capacity":1,"reserved":0,"occupied":0}]}`
 
-// get answers with a room that has a title if its id says so.
+// get answers GET of a room. Only the room with the id "titled" has a title.
 func (s *scripted) get(w http.ResponseWriter, r *http.Request) {
 	if s.silent.Load() {
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -139,7 +139,7 @@ func (s *scripted) reserve(w http.ResponseWriter, r *http.Request) {
 	w.Write(fmt.Appendf(nil, `{"permit":"P","roomId":%q,"userId":%q}`, r.PathValue("room"), me))
 }
 
-// hold lets the next call that changes something wait until release.
+// hold makes the next call that changes something wait until release is called.
 func (s *scripted) hold() (release func()) {
 	held := make(chan struct{})
 	s.held <- held
@@ -174,7 +174,7 @@ func (s *scripted) chat(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// join lets the page join the room, and answers with the socket that sent JOIN.
+// join makes the page join the room, and returns the socket that sent JOIN.
 func (s *scripted) join(options string) *socket {
 	s.t.Helper()
 	s.run("harness.join(%s)", options)
@@ -193,8 +193,8 @@ func (s *scripted) socket() *socket {
 	}
 }
 
-// want waits for the next events that the application is told, in order and without
-// any other between.
+// want waits for the next events that the application gets. They must come in this order,
+// without any other in between.
 func (s *scripted) want(lines ...string) {
 	s.t.Helper()
 	for _, line := range lines {
@@ -204,7 +204,7 @@ func (s *scripted) want(lines ...string) {
 	}
 }
 
-// advance moves the time, and answers with how many sockets were ever opened.
+// advance moves the page's time forward, and returns how many sockets it has opened in all.
 func (s *scripted) advance(d time.Duration) int {
 	s.t.Helper()
 	return eval[int](s, fmt.Sprintf("harness.advance(%d)", d.Milliseconds()))
@@ -237,7 +237,7 @@ func (s *scripted) send(body, id string) {
 	s.run("harness.send(%q, %q)", body, id)
 }
 
-// chance is what Math.random answers from now on.
+// chance sets what Math.random returns from now on.
 func (s *scripted) chance(value float64) {
 	s.t.Helper()
 	s.run("harness.setChance(%v)", value)
@@ -257,7 +257,7 @@ func (s *scripted) do(step chromedp.Action[chromedp.Void]) {
 	}
 }
 
-// eval answers with what a script comes to, also after a while.
+// eval returns the result of a script. If that is a promise, eval waits for it.
 func eval[T any](s *scripted, script string) T {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.tab, soon)
@@ -274,7 +274,7 @@ type socket struct {
 	t      *testing.T
 	conn   *websocket.Conn
 	join   wire.ClientFrame
-	frames chan wire.ClientFrame // those behind JOIN; closed when the connection ends
+	frames chan wire.ClientFrame // frames after JOIN; closed when the connection ends
 	closed websocket.StatusCode  // how it ended, once frames is closed
 }
 
@@ -291,7 +291,7 @@ func (c *socket) read(f *wire.ClientFrame) bool {
 	return true
 }
 
-// put sends frames.
+// put sends frames to the page.
 func (c *socket) put(frames ...[]byte) {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), soon)
@@ -303,7 +303,7 @@ func (c *socket) put(frames ...[]byte) {
 	}
 }
 
-// takes waits for a MESSAGE, the very next frame.
+// takes waits for the next frame, which must be this MESSAGE.
 func (c *socket) takes(body, id string) {
 	c.t.Helper()
 	f := c.next()
@@ -339,7 +339,7 @@ func (c *socket) gone() {
 	}
 }
 
-// close closes with a code; 1006 is to break.
+// close closes with a code; for 1006 it breaks the connection.
 func (c *socket) close(code int) {
 	if code == 1006 {
 		_ = c.conn.CloseNow()
@@ -348,7 +348,7 @@ func (c *socket) close(code int) {
 	_ = c.conn.Close(websocket.StatusCode(code), "")
 }
 
-// after fails unless the JOIN asked for what comes behind a place in the log.
+// after fails unless the JOIN asked for what comes after this position in the log.
 func (c *socket) after(epoch string, seq int64) {
 	c.t.Helper()
 	if c.join.After == nil || *c.join.After != (wire.Position{Epoch: epoch, Seq: seq}) {
@@ -356,7 +356,7 @@ func (c *socket) after(epoch string, seq int64) {
 	}
 }
 
-// joined answers JOIN: the page's user and members are in the room.
+// joined answers JOIN; in the room are the page's user and members.
 func (c *socket) joined(epoch string, seq int64, recovered bool, members ...string) {
 	c.t.Helper()
 	c.joinedAs(me, epoch, seq, recovered, members...)
@@ -376,7 +376,7 @@ func (c *socket) joinedAs(userID, epoch string, seq int64, recovered bool, membe
 
 var at = time.Date(2026, 1, 2, 15, 4, 5, 0, time.UTC)
 
-// says is an entry of the log; echo is one that was sent with an id.
+// says returns a MESSAGE of the log; echo returns one that was sent with an id.
 func says(seq int64, from, body string) []byte { return echo(seq, from, body, "") }
 
 func echo(seq int64, from, body, id string) []byte {

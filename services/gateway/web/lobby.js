@@ -7,7 +7,7 @@ const POLL_MS = 2_000;
 const PAGE = 20;
 const PAGE_MAX = 100;
 
-/** The list of rooms, kept live by polling, and the form that opens one. */
+/** The list of rooms, which is kept current by polling, and the form that creates one. */
 export class Lobby {
   #anteroom;
   #enter;
@@ -15,7 +15,7 @@ export class Lobby {
   #wanted = PAGE;
   #timer = null;
   #failures = 0;
-  // Polls overlap when "more" is asked for; only the newest may draw.
+  // Polls overlap when the user asks for more; only the newest may draw.
   #poll = 0;
 
   /**
@@ -76,7 +76,7 @@ export class Lobby {
     do {
       const pageSize = Math.min(PAGE_MAX, this.#wanted - rooms.size);
       const page = await this.#anteroom.listRooms({ pageSize, pageToken });
-      // Rooms that come and go between two pages can show up on both.
+      // If rooms come or go between two requests, a room can be on both pages.
       for (const room of page.rooms) rooms.set(room.roomId, room);
       pageToken = page.nextPageToken;
     } while (pageToken && rooms.size < this.#wanted);
@@ -92,7 +92,7 @@ export class Lobby {
   async #create(form) {
     const problem = byId('create-error');
     const button = byId('create');
-    // An invalid field that is folded away could not be pointed at.
+    // The browser cannot point at an invalid field that is folded away.
     if (!form.elements.roomId.validity.valid) form.querySelector('details').open = true;
     if (!form.reportValidity()) return;
     setText(problem, '');
@@ -101,7 +101,7 @@ export class Lobby {
       const { roomId } = await this.#anteroom.createRoom(roomOf(form));
       form.elements.title.value = '';
       form.elements.roomId.value = '';
-      // Who went into another room meanwhile stays there.
+      // A user who has entered another room in the meantime stays there.
       if (this.#shown) this.#enter(roomId);
     } catch (error) {
       setText(problem, createFailure(error));
@@ -126,7 +126,7 @@ function makeCard({ roomId }) {
   const link = element('a', {
     class: 'enter',
     href: `#/room/${encodeURIComponent(roomId)}`,
-    // Titles alone would sound alike.
+    // For a screen reader, since titles can be the same.
     'aria-describedby': `${badge.id} ${seats.id}`,
   });
   const head = element('div', { class: 'room-card-head' }, link, badge);

@@ -1,11 +1,11 @@
 import { byId, element, nameOf, timeElement } from './dom.js';
 import { departure, sendFailure } from './words.js';
 
-// Older lines leave the page: a talk of days must not slow it down.
+// Older lines are removed, so that a conversation of days does not slow the page down.
 const MAX_LINES = 500;
 const NEAR_BOTTOM_PX = 48;
 
-/** The conversation: messages, quiet lines for who comes and goes, and gaps. */
+/** The conversation: messages, quiet lines about joins and leaves, and gaps. */
 export class Messages {
   #list = byId('messages');
   #newest = byId('newest');
@@ -19,7 +19,7 @@ export class Messages {
       this.#following = this.#atBottom();
       if (this.#following) this.#newest.hidden = true;
     });
-    // A notice or the telephone's keyboard takes room from the list.
+    // A notice or a telephone's keyboard can make the list smaller.
     new ResizeObserver(() => this.#following && this.#toBottom()).observe(this.#list);
   }
 
@@ -30,7 +30,7 @@ export class Messages {
     this.#following = true;
   }
 
-  /** A message that is on its way. */
+  /** Shows a message that is being sent. */
   pend(id, body) {
     const line = messageLine({ body, own: true });
     line.classList.add('pending');
@@ -41,11 +41,11 @@ export class Messages {
     this.#toBottom();
   }
 
-  /** A MESSAGE from the room, perhaps the echo of a pending one. */
+  /** Shows a MESSAGE from the room, which may be the echo of a pending one. */
   message(frame) {
     const waiting = frame.own && this.#pending.get(frame.id);
     if (!waiting) {
-      if (frame.own) this.#failed(frame.id)?.remove(); // it did arrive
+      if (frame.own) this.#failed(frame.id)?.remove(); // it did arrive after all
       this.#insert(messageLine(frame));
       return;
     }
@@ -53,13 +53,13 @@ export class Messages {
     waiting.classList.remove('pending');
     waiting.dataset.seq = String(frame.seq);
     waiting.querySelector('.when').replaceChildren(timeElement(frame.time));
-    // Echoes come in the order of the log, which need not be the order sent.
+    // Echoes come in the order of the log, which may differ from the order of sending.
     const next = this.#firstPending();
     if (next && next.compareDocumentPosition(waiting) & Node.DOCUMENT_POSITION_FOLLOWING) next.before(waiting);
     waiting.classList.toggle('same', sameAuthor(waiting.previousElementSibling, waiting));
   }
 
-  /** A pending message failed; `again` sends it once more, and tells whether it could. */
+  /** Marks a pending message as failed. `again` sends it once more and returns whether it could. */
   fail(id, error, again) {
     const line = this.#pending.get(id);
     if (!line) return;

@@ -14,7 +14,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/browsertest"
 )
 
-// The tests of the page share a tab, as those of anteroom.js do.
+// The tests of the page share a tab, like those of anteroom.js.
 func TestPage(t *testing.T) {
 	site := serve(browsertest.Tab(browsertest.Start(t), t, "the visitor"), t)
 	for name, test := range map[string]func(*testing.T, *scripted){
@@ -45,10 +45,10 @@ func (s *site) open(t *testing.T) *scripted {
 	return p
 }
 
-// enter goes to the page's room.
+// enter makes the page go to its room.
 func (s *scripted) enter() { s.t.Helper(); s.run("location.hash = '#/room/%s'", s.room) }
 
-// inside is a page whose join was confirmed.
+// inside enters the room and confirms the join.
 func (s *scripted) inside() *socket {
 	s.t.Helper()
 	s.enter()
@@ -58,7 +58,7 @@ func (s *scripted) inside() *socket {
 	return c
 }
 
-// until waits for an expression to hold.
+// until waits until an expression is true.
 func (s *scripted) until(expression string) {
 	s.t.Helper()
 	eval[bool](s, fmt.Sprintf(`new Promise((resolve) => {
@@ -67,7 +67,7 @@ func (s *scripted) until(expression string) {
 	})`, expression))
 }
 
-// is fails unless an expression holds.
+// is fails unless an expression is true now.
 func (s *scripted) is(expression string) {
 	s.t.Helper()
 	if !eval[bool](s, "Boolean("+expression+")") {
@@ -115,7 +115,7 @@ func testLateAnswers(t *testing.T, s *scripted) {
 
 func testLatePermit(t *testing.T, s *scripted) {
 	const answers = "performance.getEntriesByType('resource').filter(({ name }) => name.endsWith('/permits')).length"
-	// What is held is the permits, not an identity.
+	// With an identity in storage, hold applies to the calls for permits.
 	s.run("sessionStorage.setItem('anteroom.identity', JSON.stringify({ userId: '%s', identity: 'token', renewAt: null }))", me)
 	visit := func() (release func()) {
 		release = s.hold()
@@ -136,7 +136,7 @@ func testLatePermit(t *testing.T, s *scripted) {
 	}
 }
 
-// made fails unless the page asked for this room.
+// made fails unless the page asked to create this room.
 func (s *scripted) made(want string) {
 	s.t.Helper()
 	select {
@@ -197,7 +197,7 @@ func testOtherOrigin(t *testing.T, s *scripted) {
 	client := eval[string](s, "location.origin") + "/anteroom.js"
 	other := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
-		// Nothing may be loaded there that does not allow it.
+		// The page may load only what allows that explicitly.
 		w.Header().Set("Cross-Origin-Embedder-Policy", "require-corp")
 		w.Write([]byte(`<!DOCTYPE html><link rel="icon" href="data:,">`))
 	}))
@@ -222,7 +222,8 @@ func testFocus(t *testing.T, s *scripted) {
 		focused("message-input")
 		c.close(code)
 		focused("notice-title")
-		// Read as the focus comes there, and not a second time as an alert.
+		// A screen reader reads the notice when it gets the focus, and must not read it a
+		// second time as an alert.
 		s.is("$('#notice').role === null && document.activeElement.getAttribute('aria-describedby') === 'notice-text'")
 		release := s.hold()
 		s.run("$('#notice-again').focus(); $('#notice-again').click()")

@@ -1,10 +1,10 @@
 const MAX_MS = 20_000;
 
 /**
- * How long to wait before asking again.
+ * Returns how long to wait before the next poll.
  * @param {number} usualMs
- * @param {number} failures in a row; each doubles the time, to 20 s
- * @param {{retryAfterSeconds?: number}} [error] the last one, which may ask for more
+ * @param {number} failures consecutive failures; each doubles the time, up to 20 s
+ * @param {{retryAfterSeconds?: number}} [error] the last failure, which may ask for a longer wait
  * @returns {number} milliseconds
  */
 export function pollDelay(usualMs, failures, error) {

@@ -5,40 +5,40 @@ import { pollDelay } from './poll.js';
 import { drawSeats } from './seats.js';
 import { ending } from './words.js';
 
-// Reservations are not in the room's log; they are asked for now and then.
+// Reservations are not in the room's log, so they are polled at this interval.
 const ROOM_POLL_MS = 4_000;
 const MAX_NAMES = 200;
 
-/** One room, from asking for a seat to giving it up. */
+/** The view of one room, from reserving a seat to giving it up. */
 export class RoomView {
   #anteroom;
   #exited;
   #messages = new Messages();
   #connection = null;
   #roomId = null;
-  // Where the last connection stopped, for one that follows in the same view.
+  // Where the last connection stopped, for the next connection to the same room.
   #after;
-  // Counts the visits, so that a late answer does not meet the next room.
+  // Counts the visits, so that a late answer is not used for the next room.
   #visit = 0;
   #reserved = 0;
-  // Whether the room may still be there to ask about.
+  // Whether to poll the room: false outside a room, and after an ending with no way back.
   #polling = false;
   #pollTimer = null;
   #pollFailures = 0;
-  // Whether the last poll had no answer.
+  // Whether the last poll got no answer.
   #silent = false;
   #countdown = null;
 
   /**
    * @param {import('./anteroom.js').Anteroom} anteroom
-   * @param {() => void} exited called when the member left by the button
+   * @param {() => void} exited called after the member left with the button
    */
   constructor(anteroom, exited) {
     this.#anteroom = anteroom;
     this.#exited = exited;
     byId('leave').addEventListener('click', () => this.#leave());
     byId('notice-again').addEventListener('click', () => {
-      // The button is about to go, and would take the focus along.
+      // The button is about to disappear, and the focus would be lost with it.
       byId('room-name').focus();
       this.#takeSeat();
     });
@@ -66,7 +66,7 @@ export class RoomView {
     this.#takeSeat();
   }
 
-  /** Goes out of the room, if in one; the seat is given up behind the scenes. */
+  /** Leaves the room, if in one, without waiting until the seat is given up. */
   exit() {
     this.#visit++;
     this.#polling = false;
@@ -85,7 +85,10 @@ export class RoomView {
     if (visit === this.#visit) this.#exited();
   }
 
-  /** Reserves, then joins; one lapsed permit or identity is made good in silence. */
+  /**
+   * Reserves a seat and joins. With `again`, one permit or identity that lapsed is
+   * replaced without telling the user.
+   */
   async #takeSeat({ again = true } = {}) {
     const visit = ++this.#visit;
     const roomId = this.#roomId;
@@ -99,7 +102,7 @@ export class RoomView {
     try {
       const permit = await this.#anteroom.reserve(roomId);
       if (visit === this.#visit) this.#join(permit, again);
-      // A later visit to the same room was given this very permit.
+      // A later visit to the same room has got the same permit, which must not be cancelled.
       else if (roomId !== this.#roomId) await this.#anteroom.cancel(permit);
     } catch (error) {
       if (visit === this.#visit) this.#showEnding(error.code, error.detail);
@@ -131,7 +134,7 @@ export class RoomView {
     byId('room').dataset.joined = '';
     this.#showMembers();
     byId('message-input').disabled = byId('send').disabled = false;
-    // Only from where enter() put it: nobody is torn away from what they do.
+    // Only if the focus is still where enter() put it: the user may be busy elsewhere.
     if (document.activeElement === byId('room-name')) byId('message-input').focus({ preventScroll: true });
     this.#pollRoom();
   }
@@ -147,10 +150,10 @@ export class RoomView {
     const body = input.value.trim();
     if (body === '' || !this.#send(body)) return;
     input.value = '';
-    input.focus(); // the button may have it
+    input.focus(); // the button may have the focus
   }
 
-  /** @returns {boolean} false without a connection: then nothing was done */
+  /** @returns {boolean} false if there is no connection and nothing was done */
   #send(body) {
     const connection = this.#connection;
     if (!connection || connection.state === 'closed') return false;
@@ -174,11 +177,12 @@ export class RoomView {
       this.#showTitle(titleOf(room));
       this.#showSeats(room);
     } catch (error) {
-      // What is wrong, the connection tells, and better.
+      // Not shown: the connection's own events say better what is wrong.
       failure = error;
     }
     if (visit !== this.#visit) return;
-    // Only behind a silence: where HTTP answers and WebSockets do not, the backoff stays.
+    // Only after a poll without an answer: if HTTP works and WebSockets do not, the
+    // connection's backoff must stay.
     const answered = failure === undefined || failure.code === 'ROOM_NOT_FOUND';
     if (this.#silent && answered) this.#connection?.hurry();
     this.#silent = failure?.code === 'UNAVAILABLE';
@@ -187,7 +191,7 @@ export class RoomView {
     this.#pollTimer = setTimeout(() => this.#pollRoom(), pollDelay(ROOM_POLL_MS, this.#pollFailures, failure));
   }
 
-  /** @param {{capacity: number, occupied: number}} [polled] used while there is nothing newer */
+  /** @param {{capacity: number, occupied: number}} [polled] used while the connection has nothing newer */
   #showSeats(polled) {
     const live = this.#connection?.state === 'open' && this.#connection.capacity > 0;
     const { capacity, occupied } = live || !polled ? this.#connection ?? {} : polled;
@@ -215,7 +219,7 @@ export class RoomView {
     setText(hint, members.has(userId) ? more : 'This room counts its members without naming them.');
   }
 
-  /** Before the first answer, and once the room is gone. */
+  /** Empties the view: before the first answer, and once the room is gone. */
   #showNobody() {
     byId('members').replaceChildren();
     byId('members-hint').hidden = true;
@@ -227,7 +231,7 @@ export class RoomView {
     setText(byId('room-name'), title);
     const untitled = title === this.#roomId;
     byId('room-name').classList.toggle('untitled', untitled);
-    byId('room-code').hidden = untitled; // once is enough
+    byId('room-code').hidden = untitled; // the id is shown as the name already
     document.title = `${title} · Anteroom`;
   }
 
@@ -243,7 +247,10 @@ export class RoomView {
     }
   }
 
-  /** Apart from the words, which are read aloud: a new number each second is not. */
+  /**
+   * Shows the countdown in an element of its own: screen readers read the words aloud, and
+   * must not read a new number each second.
+   */
   #showCountdown(delayMs) {
     clearInterval(this.#countdown);
     const until = Date.now() + delayMs;
@@ -270,7 +277,7 @@ export class RoomView {
     byId('leave').disabled = true;
     byId('notice').dataset.code = code;
     byId('notice').hidden = false;
-    // Not the button: who is typing would press it with the next space.
+    // Not the button: a user who is typing would press it with the next space.
     byId('notice-title').focus();
   }
 }
@@ -281,7 +288,7 @@ function showMember(node, member, own) {
   node.dataset.userId = member.userId;
   setText(node.querySelector('.avatar'), [...name][0].toUpperCase());
   setText(node.querySelector('.name'), name);
-  node.querySelector('.name').title = name; // a long one is cut off
+  node.querySelector('.name').title = name; // a long name is cut off on the page
   setText(node.querySelector('.you'), own ? 'you' : '');
 }
 
@@ -290,7 +297,7 @@ async function copyLink(button) {
     await navigator.clipboard.writeText(location.href);
     setText(button, 'Copied');
   } catch {
-    // Without https there is no clipboard; the address bar has the same link.
+    // Without https there is no clipboard API. The address bar has the same link.
     setText(button, 'Copy it from the address bar');
   }
   setTimeout(() => setText(button, 'Copy link'), 2_000);

@@ -1,6 +1,6 @@
 import { setText, element } from './dom.js';
 
-// More chairs than this are no longer counted at a glance.
+// Nobody can count more chairs than this at a glance; a bar is drawn instead.
 const MAX_CHAIRS = 48;
 const MANY_CHAIRS = 16;
 const SVG = 'http://www.w3.org/2000/svg';
@@ -8,8 +8,8 @@ const SVG = 'http://www.w3.org/2000/svg';
 const number = new Intl.NumberFormat();
 
 /**
- * Draws the seats of a room: a chair each, or a bar in big rooms. Call it
- * again with other numbers to update the drawing in place.
+ * Draws the seats of a room: one chair for each seat, or a bar for big rooms. Call
+ * it again with other numbers to update the drawing in place.
  * @param {HTMLElement} box
  * @param {{capacity: number, reserved: number, occupied: number}} room
  */
@@ -26,7 +26,7 @@ export function drawSeats(box, { capacity, reserved, occupied }) {
   setText(box.lastElementChild, words);
 }
 
-/** “3 of 8 seats occupied, 1 reserved” */
+/** @returns {string} such as “3 of 8 seats occupied, 1 reserved” */
 function countWords({ capacity, reserved, occupied }) {
   const seats = capacity === 1 ? 'seat' : 'seats';
   const held = `${number.format(occupied)} of ${number.format(capacity)} ${seats} occupied`;
@@ -60,7 +60,7 @@ function makeBar() {
 
 function fillBar(bar, { capacity, reserved, occupied }) {
   const [taken, held] = bar.children;
-  // A single seat of 100,000 shall still be seen.
+  // A single seat of 100,000 must still be visible.
   const width = (seats) => (seats === 0 ? 0 : Math.max(4, (1000 * seats) / capacity));
   taken.setAttribute('x', '0');
   taken.setAttribute('width', String(width(occupied)));

@@ -1,9 +1,9 @@
 // Package web serves the demo page and the browser client, anteroom.js, from
-// the binary itself. There is no build step: what stands here is what browsers
-// get. Pages of other origins may import the client.
+// the binary itself. There is no build step: browsers get these files as they
+// are. Pages of other origins may import the client.
 //
 //	/                 the page (lobby; #/room/<id> opens a room)
-//	/anteroom.js      the browser client, with /client/*.js behind it
+//	/anteroom.js      the browser client, which imports /client/*.js
 //	/app.js …         the page's own modules, style and icon
 package web
 
@@ -23,8 +23,8 @@ import (
 //go:embed index.html style.css favicon.svg *.js client/*.js
 var files embed.FS
 
-// contentTypes is a table of our own because mime.TypeByExtension answers from
-// the machine's files, and a module with the wrong type is not run.
+// contentTypes is a table of our own because mime.TypeByExtension depends on files
+// of the machine, and browsers do not run a module that has the wrong type.
 var contentTypes = map[string]string{
 	".html": "text/html; charset=utf-8",
 	".css":  "text/css; charset=utf-8",
@@ -32,8 +32,8 @@ var contentTypes = map[string]string{
 	".svg":  "image/svg+xml",
 }
 
-// contentSecurityPolicy lets nothing inline and no other host in. WebSockets
-// are named by scheme, since 'self' does not cover ws: in every browser.
+// contentSecurityPolicy forbids inline code and content from other hosts. It allows
+// WebSockets by scheme because 'self' does not cover ws: in every browser.
 const contentSecurityPolicy = "default-src 'self'; connect-src 'self' ws: wss:; " +
 	"object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
@@ -43,13 +43,13 @@ type asset struct {
 	etag        string
 }
 
-// Handler serves the page at "/" and its files beside it, for GET and HEAD;
-// any other path is 404. Browsers revalidate each file by its ETag, so a new
-// binary is seen at the next load.
+// Handler returns a handler that serves the page at "/" and its files beside it, for
+// GET and HEAD. Any other path is 404. Browsers revalidate each file by its ETag, so
+// the next page load gets the files of a new binary.
 func Handler() http.Handler {
 	assets, err := load(files)
 	if err != nil {
-		panic(err) // the embedded files are wrong, which the package's test would have found
+		panic(err) // the embedded files are wrong, which the tests of this package detect
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		setSecurityHeaders(w.Header())
@@ -103,7 +103,7 @@ func servedAt(name string) string {
 	return "/" + name
 }
 
-// isClient tells the browser client from the page's own files.
+// isClient reports whether the path is part of the browser client and not of the page.
 func isClient(path string) bool {
 	return path == "/anteroom.js" || strings.HasPrefix(path, "/client/")
 }

@@ -84,7 +84,7 @@ func TestUnchangedFilesAreNotSentAgain(t *testing.T) {
 	}
 }
 
-// The policy would block it silently, in browsers only.
+// The content security policy would block inline code silently, and only in browsers.
 func TestPageHasNothingInline(t *testing.T) {
 	page := request(http.MethodGet, "/").Body.String()
 	inline := regexp.MustCompile(`(?i)<style|\sstyle=|\son[a-z]+=|<script(?:[^>]*)>\s*[^<\s]|(?:src|href)="(?:https?:)?//`)
@@ -100,7 +100,7 @@ func TestEveryImportIsServed(t *testing.T) {
 	}
 }
 
-// One module without the header, and the whole client is not run there.
+// If one module lacked the header, browsers would not run the client on other origins.
 func TestOtherOriginsMayImportTheClientAlone(t *testing.T) {
 	client := modulesOf(t, "/anteroom.js")
 	for file := range modulesOf(t, "/app.js") {
@@ -117,7 +117,7 @@ func TestOtherOriginsMayImportTheClientAlone(t *testing.T) {
 	}
 }
 
-// modulesOf is a module and all that it imports.
+// modulesOf returns the paths of a module and of all that it imports.
 func modulesOf(t *testing.T, file string) map[string]bool {
 	t.Helper()
 	imports := regexp.MustCompile(`(?m)^(?:import|export) .* from '\.([^']+)';`)

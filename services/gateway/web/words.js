@@ -1,4 +1,4 @@
-/** What went wrong, in words for the person in front of the page. */
+/** What went wrong, in words for the user of the page. */
 
 const RETRY = 'Try again';
 
@@ -23,7 +23,7 @@ const UNKNOWN = ['The connection ended', 'The server closed it.', RETRY];
 
 /**
  * @param {string} code an error code or the name of a close code
- * @param {string} [detail] what the server said; shown where our words are general
+ * @param {string} [detail] what the server said; shown if our own words are vague
  * @returns {{title: string, text: string, again: ?string}} `again` names the button, null for none
  */
 export function ending(code, detail) {
@@ -32,7 +32,7 @@ export function ending(code, detail) {
   return { title, text: vague && detail ? `${text} (${detail})` : text, again };
 }
 
-/** Why a room could not be made. */
+/** Why a room could not be created. */
 export function createFailure({ code, detail }) {
   switch (code) {
     case 'ROOM_EXISTS':
@@ -58,7 +58,7 @@ export function sendFailure({ code, detail }) {
   }
 }
 
-/** How somebody left, behind the name. */
+/** How a member left, to follow the name. */
 export function departure(reason) {
   return { LOST: 'lost the connection', REMOVED: 'was removed' }[reason] ?? 'left';
 }

@@ -1,11 +1,11 @@
 /**
- * Errors and close codes, as the protocol's tables have them.
+ * Errors and close codes, as in the protocol's tables.
  */
 
 /**
- * Names of the close codes that a room connection can end with: those that the server
- * gives as reason, and names of our own for 1000 and for what browsers and proxies
- * close with (1006, 1011, 1013).
+ * Names of the close codes that a room connection can end with. Most are the names that
+ * the server sends as the close reason. The names of 1000 and of the codes that only
+ * browsers and proxies use (1006, 1011, 1013) are our own.
  */
 const CLOSE_NAMES = {
   1000: 'LEFT',
@@ -61,7 +61,7 @@ const CLOSE_WORDS = {
 const MAY_RETURN = new Set([1001, 1006, 1011, 1012, 1013]);
 
 /**
- * Whether a client comes back by itself after a close with this code.
+ * Returns whether a client reconnects by itself after a close with this code.
  * @param {number} code WebSocket close code
  * @returns {boolean}
  */
@@ -70,7 +70,7 @@ export function mayReturn(code) {
 }
 
 /**
- * The name of a close code; `CLOSE_<code>` for one that has none.
+ * Returns the name of a close code; `CLOSE_<code>` for an unknown one.
  * @param {number} code
  * @returns {string}
  */
@@ -83,7 +83,7 @@ const CLOSE_CODES = Object.fromEntries(
 );
 
 /**
- * The close code that goes with an error's code; 4500 for one that has none.
+ * Returns the close code that belongs to an error code; 4500 if it has none.
  * @param {string} name
  * @returns {number}
  */
@@ -92,7 +92,7 @@ export function closeCode(name) {
 }
 
 /**
- * Why a connection ended, as a sentence.
+ * Says in a sentence why a connection ended.
  * @param {number} code
  * @returns {string}
  */
@@ -101,8 +101,8 @@ export function closeWords(code) {
 }
 
 /**
- * The time to wait before attempt number `attempt` (from 0): full jitter, so
- * that clients which lost a server at the same instant spread themselves out.
+ * Returns the delay before attempt number `attempt` (from 0), with full jitter, so
+ * that clients that lost a server at the same instant do not all come back at once.
  * @param {number} attempt
  * @returns {number} milliseconds, 0 to 500 at first, doubling to at most 20,000
  */
@@ -111,16 +111,17 @@ export function fullJitter(attempt) {
 }
 
 /**
- * What every call and promise of the client fails with.
+ * The error with which the client's calls and promises reject.
  *
  * `code` is one of the protocol's (BAD_REQUEST, UNAUTHENTICATED, FORBIDDEN,
  * ROOM_NOT_FOUND, ROOM_EXISTS, ROOM_FULL, PERMIT_EXPIRED, RATE_LIMITED,
  * UNAVAILABLE, INTERNAL) or one of the client's own:
  * - `CLOSED`: the connection ended for good before a message was sent; the
  *   close code's name is in `detail`
- * - `UNCONFIRMED`: a message was sent and may have been delivered, and sending
- *   it again could double it: the connection ended for good before the echo, the
- *   server failed over it, or no answer came for too long
+ * - `UNCONFIRMED`: a message was sent and may have been delivered, and sending it
+ *   again could deliver it twice: the connection ended for good before the echo, the
+ *   server answered INTERNAL, no answer came in time, or after a reconnection the
+ *   room or the user was a new one, for which the message's id means nothing
  */
 export class AnteroomError extends Error {
   /**

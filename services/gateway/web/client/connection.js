@@ -3,39 +3,42 @@ import { KEEP_SEAT, Link } from './link.js';
 import { Outbox, messageId } from './outbox.js';
 import { RoomLog } from './roomlog.js';
 
-// A connection that held this long was sound; shorter ones keep backing off.
+// After a connection that lasted this long the delays start over; after a shorter one
+// they go on growing.
 const SOUND_MS = 10_000;
 const LEAVE_DEADLINE_MS = 3_000;
-// How long the server may take to free a seat that was given up by a close.
+// How long the server may take to free a seat that a close gave up.
 const GIVE_UP_SECONDS = 0.5;
-// After a hole in the log every member wants a fresh roster: not all at once.
+// After a gap in the log every member needs a new roster. Their rejoins are spread over
+// this time.
 const REFRESH_SPREAD_MS = 5_000;
 // A timer of more than 24.8 days fires at once.
 const DRAIN_MAX_MS = 86_400_000;
 
 /**
- * A seat in a room, kept through broken connections and server restarts. Made
- * by `Anteroom.join`.
+ * A seat in a room that outlasts broken connections and server restarts.
+ * `Anteroom.join` creates it.
  *
- * It is an EventTarget; each event is a CustomEvent with this `detail`:
+ * It is an EventTarget. Each event is a CustomEvent with this `detail`:
  *
  * | event          | detail |
  * |----------------|--------|
  * | `state`        | `{state, reason, delayMs?}`: `connecting`, `open`, `reconnecting` (the next attempt comes in `delayMs`) or `closed`; `reason` is a sentence |
- * | `joined`       | the JOINED frame and `rejoin` (not the first on this connection), `renewed` (the room was made anew since) |
- * | `message`      | the MESSAGE frame and `own` |
- * | `memberjoined` | the MEMBER_JOINED frame and `replayed` |
- * | `memberleft`   | the MEMBER_LEFT frame and `replayed` |
- * | `occupancy`    | `{occupied, capacity}` whenever it was told |
- * | `gap`          | `{from, to}`: entries that will never come |
- * | `error`        | `{code, detail, id?, retrying}`: an ERROR frame, unless its message was answered before; `retrying` when that is sent again by itself |
- * | `closed`       | `{code, name, reason, detail?, joined}`: the end, no event follows; `joined` tells whether a seat was ever had |
+ * | `joined`       | the JOINED frame with `rejoin` (this connection had joined before) and `renewed` (the room was created anew since then) |
+ * | `message`      | the MESSAGE frame with `own` (this user sent it) |
+ * | `memberjoined` | the MEMBER_JOINED frame with `replayed` |
+ * | `memberleft`   | the MEMBER_LEFT frame with `replayed` |
+ * | `occupancy`    | `{occupied, capacity}`, each time the server reports the occupancy |
+ * | `gap`          | `{from, to}`: the seqs of entries that will never come |
+ * | `error`        | `{code, detail, id?, retrying}`: an ERROR frame, unless it is about a message that was answered already; `retrying` tells whether that message is sent again automatically |
+ * | `closed`       | `{code, name, reason, detail?, joined}`: the last event; `joined` tells whether this connection ever had a seat |
  *
- * Entries come once each, in the order of `seq`. `replayed` marks those missed
- * while away that the roster counts already.
+ * Each entry is reported once, in the order of `seq`. `replayed` marks an entry that was
+ * missed while disconnected and that the roster already includes.
  *
- * A page that is left and kept by the browser (its back/forward cache) gives the seat up;
- * shown again, it joins again with what was missed.
+ * When the user leaves the page and the browser keeps it (in its back/forward cache),
+ * the connection gives the seat up. When the page is shown again, the connection joins
+ * again and gets what was missed.
  */
 export class RoomConnection extends EventTarget {
   #client;
@@ -46,8 +49,8 @@ export class RoomConnection extends EventTarget {
   #log;
   #outbox;
 
-  // At most one of each: the link that is read, the one that is to follow it,
-  // and the one that was read until the follower sent its JOIN.
+  // At most one of each: the link that is read, its successor, which has not joined yet,
+  // and its predecessor, which was read until the successor sent JOIN.
   #link = null;
   #opening = null;
   #retired = null;
@@ -57,17 +60,18 @@ export class RoomConnection extends EventTarget {
   #attempt = 0;
   #dialing = 0;
   #moveAt = 0;
-  // What the server asked to wait for; only our own delay may be cut short.
+  // No attempt is made before this time, since the server asked for the delay. Only a
+  // delay of our own may be cut short.
   #earliest = 0;
   #joinedAt = 0;
   #refusal = null;
   #leaving = null;
-  // The name of what closed it.
+  // The `name` of the `closed` event.
   #end = null;
   #me = null;
-  // Whose echoes are ours: more than one user where an identity lapsed meanwhile.
+  // The users that this connection has been: more than one if an identity expired.
   #userIds = new Set();
-  // Whether the ids of messages sent before still protect from doubles.
+  // Whether the server would recognise the ids of messages that were sent before.
   #idsKnown = true;
   #onOnline = () => {
     this.#link?.check();
@@ -77,7 +81,8 @@ export class RoomConnection extends EventTarget {
   #onPageShow = (event) => { if (event.persisted) this.#pageBack(); };
 
   /**
-   * @param {object} client what `Anteroom` gives: identity(), keepIdentity(), forgetIdentity(), socketUrl(), cancel()
+   * @param {object} client an `Anteroom`; used are identity(), keepIdentity(), forgetIdentity(), socketUrl(), cancel()
+   *   and maxFrameBytes
    * @param {string} roomId
    * @param {{nickname?: string, permit?: string, after?: {epoch: string, seq: number}}} options
    */
@@ -92,7 +97,7 @@ export class RoomConnection extends EventTarget {
     globalThis.addEventListener?.('online', this.#onOnline);
     globalThis.addEventListener?.('pagehide', this.#onPageHide);
     globalThis.addEventListener?.('pageshow', this.#onPageShow);
-    // Listeners are added after the constructor returns, so nothing is told before.
+    // Callers add their listeners after the constructor returns, so no event comes before that.
     queueMicrotask(() => {
       if (this.#state === 'closed') return;
       this.#tell('connecting', 'Joining the room.');
@@ -107,25 +112,30 @@ export class RoomConnection extends EventTarget {
   get capacity() { return this.#log.capacity; }
   /** Seats that are occupied. */
   get occupied() { return this.#log.occupied; }
-  /** @returns {Map<string, {userId: string, nickname?: string}>} empty in rooms that only count */
+  /** @returns {Map<string, {userId: string, nickname?: string}>} empty if the room's presence is `count` */
   get members() { return this.#log.members; }
-  /** The own user's id, once joined. */
+  /** This user's id; undefined before the first `joined`. */
   get userId() { return this.#me?.userId; }
   get sessionId() { return this.#me?.sessionId; }
-  /** `{epoch, seq}` of the last entry, for `after` of a later join; undefined before the first. */
+  /**
+   * `{epoch, seq}` of the last entry, to pass as `after` to a later join. Before the first
+   * `joined` it is the `after` that was given, or undefined.
+   */
   get position() { return this.#log.position; }
 
   /**
-   * Sends a message. While there is no connection it waits for one. Messages that wait
-   * together keep their order, unless the server refuses some for now (RATE_LIMITED, UNAVAILABLE):
-   * who needs it then awaits each.
-   * @param {any} body any JSON value; the frame may have 16 KiB unless the server allows more
-   * @param {{id?: string}} [options] the id that marks retries, 1–64 characters; one that waits already is not sent again,
-   *   and one that was answered on this connection is not answered a second time
-   * @returns {Promise<object>} the MESSAGE frame as the room got it, with `seq` and `time`
-   * @throws {AnteroomError} as rejection: BAD_REQUEST and the like when refused, CLOSED when it was
-   *   never sent, UNCONFIRMED when it may have been delivered, RATE_LIMITED when 1,000 messages
-   *   are waiting already
+   * Sends a message. If there is no connection at the moment, the message waits for one.
+   * Messages that wait together keep their order, unless the server refuses some of them
+   * temporarily (RATE_LIMITED, UNAVAILABLE). To be sure of the order, await each message
+   * before sending the next.
+   * @param {any} body any JSON value; the whole frame must fit into `maxFrameBytes`, 16 KiB by default
+   * @param {{id?: string}} [options] the id by which the server recognises retries, 1–64 characters.
+   *   While a message with this id waits, it is not sent a second time and the same promise is
+   *   returned. The server does not answer an id again that it answered on this connection.
+   * @returns {Promise<object>} the MESSAGE frame as the room received it, with `seq` and `time`
+   * @throws {AnteroomError} as rejection: BAD_REQUEST and the like if the message was refused,
+   *   CLOSED if it was never sent, UNCONFIRMED if it may have been delivered, RATE_LIMITED if
+   *   1,000 messages are waiting already
    */
   send(body, { id = messageId() } = {}) {
     if (this.#state === 'closed') return Promise.reject(ended(this.#end));
@@ -134,7 +144,7 @@ export class RoomConnection extends EventTarget {
     }
     let frame;
     try {
-      // Once: what is sent again is what was sent, whatever the body has become.
+      // Encoded only once: a retry sends the same text even if the body has changed since.
       frame = JSON.stringify({ type: 'MESSAGE', id, body: body ?? null });
     } catch (error) {
       return Promise.reject(new AnteroomError('BAD_REQUEST', error.message));
@@ -148,9 +158,9 @@ export class RoomConnection extends EventTarget {
   }
 
   /**
-   * Gives the seat up. Without a connection it cannot: then the seat goes with the rest of
-   * its lease.
-   * @returns {Promise<void>} resolved when the connection is closed, after 3 s at the latest
+   * Gives the seat up and ends the connection. If it is disconnected at the moment, the
+   * server cannot be told, and the seat stays taken until its lease ends.
+   * @returns {Promise<void>} resolves when the connection is closed, after 3 s at the latest
    */
   leave() {
     if (this.#leaving || this.#state === 'closed') return this.#leaving ?? Promise.resolve();
@@ -169,9 +179,9 @@ export class RoomConnection extends EventTarget {
   }
 
   /**
-   * Cuts the delay before the next attempt to less than a second, for an application
-   * that heard elsewhere that the service answers again. A delay that the server asked
-   * for stays.
+   * Shortens the delay before the next attempt to less than a second. An application calls
+   * it when it learns in another way that the service answers again. A delay that the
+   * server asked for is not shortened.
    */
   hurry() {
     this.#hurry('The service answers again.', fullJitter(1));
@@ -212,8 +222,8 @@ export class RoomConnection extends EventTarget {
   }
 
   #opened(link, identity) {
-    // The predecessor falls silent from here on: what it would still bring
-    // comes again behind JOINED. It stays open, so that the seat is transferred.
+    // From here on the predecessor is not read: what it would still bring comes again
+    // after JOINED. It stays open, so that the seat is transferred.
     this.#retire();
     this.#refusal = null;
     if (this.#permit) this.#permitShown++;
@@ -237,7 +247,8 @@ export class RoomConnection extends EventTarget {
   #joined(link, frame) {
     const rejoin = this.#me !== null;
     const sameUser = !rejoin || this.#me.userId === frame.userId;
-    // The seat was taken over, unless our identity lapsed: then it is the old user's still.
+    // The new session took the seat over, unless our identity expired and we joined as
+    // another user: then the old user still holds the old seat, and 1000 gives it up.
     this.#retired?.drop(sameUser ? KEEP_SEAT : 1000);
     this.#retired = this.#opening = null;
     this.#link = link;
@@ -248,7 +259,7 @@ export class RoomConnection extends EventTarget {
     this.#joinedAt = Date.now();
     if (frame.identity) this.#client.keepIdentity({ userId: frame.userId, identity: frame.identity });
     const renewed = this.#log.join(frame);
-    // A room made anew does not know the ids that were sent to the one before.
+    // A room that was created anew does not know the message ids of the room before.
     if (!sameUser || renewed) this.#idsKnown = false;
     this.#me = { userId: frame.userId, sessionId: frame.sessionId };
     this.#userIds.add(frame.userId);
@@ -258,7 +269,7 @@ export class RoomConnection extends EventTarget {
     this.#catchUp();
   }
 
-  /** Messages wait until the replay is read: it may hold their echoes. */
+  /** Resumes sending once the replay is read: it may hold echoes of waiting messages. */
   #catchUp() {
     if (!this.#link || !this.#log.caughtUp) return;
     this.#outbox.resume(this.#idsKnown);
@@ -290,7 +301,8 @@ export class RoomConnection extends EventTarget {
 
   #entry(frame) {
     const own = frame.type === 'MESSAGE' && this.#userIds.has(frame.from.userId);
-    // Before doubles are dropped: the answer to a retry is the first delivery's entry.
+    // This comes before duplicates are dropped: the answer to a retry is the entry of the
+    // first delivery.
     if (own && frame.id) this.#outbox.echo(frame.id, frame);
     const news = this.#log.accept(frame);
     if (!news) return;
@@ -308,8 +320,8 @@ export class RoomConnection extends EventTarget {
     if (!gap) return;
     this.#emit('gap', gap);
     this.#catchUp();
-    // Joins and leaves may be among what is lost: a rejoin brings the roster anew.
-    // Where presence only counts there is none.
+    // Joins and leaves may be among the lost entries, and a rejoin brings a new roster.
+    // A room with presence `count` has no roster.
     const stale = gap.to > this.#log.rosterSeq && this.members.size > 0;
     if (stale && !this.#timer) this.#move(Math.random() * REFRESH_SPREAD_MS, 'Connected.');
   }
@@ -320,13 +332,13 @@ export class RoomConnection extends EventTarget {
       this.#emit('error', { code, detail, retrying: false });
       return;
     }
-    // A message that does not wait any more was answered, and its retry met a limit or
-    // an outage: that is no news.
+    // A message that no longer waits was answered already. Only its retry met a limit or
+    // an outage, which nobody needs to know.
     const refused = this.#outbox.refuse(id, new AnteroomError(code, detail ?? code));
     if (refused) this.#emit('error', { code, detail, id, retrying: refused.retrying });
   }
 
-  /** The browser keeps the page, for hours perhaps, and its socket would keep the seat. */
+  /** Gives the seat up: the browser may keep the page for hours, and an open socket would keep the seat. */
   #pageLeft() {
     if (this.#leaving || this.#state === 'closed') return;
     this.#stopDialing(1000);
@@ -337,12 +349,12 @@ export class RoomConnection extends EventTarget {
 
   #pageBack() {
     if (this.#state !== 'reconnecting' || this.#link || this.#timer) return;
-    // A delay that the server asked for goes on while the page is away.
+    // A delay that the server asked for still applies; it also runs while the page is away.
     if (Date.now() < this.#earliest) this.#dialLater('The page is back.');
     else this.#dial();
   }
 
-  /** Opens a second connection after a while and lets the first go once that is joined. */
+  /** Opens a second link after delayMs. The first is dropped when the second has joined. */
   #move(delayMs, reason) {
     if (this.#leaving || this.#opening) return;
     clearTimeout(this.#timer);
@@ -356,7 +368,8 @@ export class RoomConnection extends EventTarget {
       this.#retired = null;
     } else if (link === this.#opening) {
       this.#opening = null;
-      // Only another user, as our identity lapsed, finds our own seat taken: it is given up.
+      // The room can be full while we hold a seat only if our identity expired and we came
+      // as another user. Then the old seat is given up.
       const ownSeat = this.#retired !== null && closeName(code) === 'ROOM_FULL';
       this.#retired?.drop(ownSeat ? 1000 : KEEP_SEAT);
       this.#retired = null;
@@ -377,8 +390,8 @@ export class RoomConnection extends EventTarget {
   }
 
   /**
-   * The permit was shown before, and that answer was lost: it may have been
-   * confirmed, and then the user's own seat waits for a walk-in.
+   * Dials without the permit. It was sent before and the answer was lost, so it may have
+   * been confirmed; then a walk-in gets the user's own seat.
    */
   #dialWithoutPermit() {
     this.#permit = undefined;
@@ -386,19 +399,19 @@ export class RoomConnection extends EventTarget {
     this.#dial();
   }
 
-  /** @param {number} [leastSeconds] what the server asked to wait, or needs */
+  /** @param {number} [leastSeconds] the shortest delay, which the server asked for or needs */
   #dialLater(reason, leastSeconds = 0) {
     const now = Date.now();
     this.#earliest = Math.max(this.#earliest, now + leastSeconds * 1000);
     const delayMs = this.#earliest - now + fullJitter(this.#attempt++);
     this.#moveAt = now + delayMs;
-    // The link may have broken, and set a timer, while the identity was awaited.
+    // While the identity was awaited, the link may have broken and set a timer.
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.#dial(), delayMs);
     if (!this.#link) this.#tell('reconnecting', reason, { delayMs });
   }
 
-  /** There is news: no need to sit out the rest of the delay. */
+  /** Shortens our own delay before the next attempt to delayMs, since there is reason to hope. */
   #hurry(reason, delayMs = 0) {
     const now = Date.now();
     if (this.#state !== 'reconnecting' || !this.#timer) return;
@@ -415,14 +428,14 @@ export class RoomConnection extends EventTarget {
     this.#unlink();
   }
 
-  /** The link is no longer read. */
+  /** Stops reading the link. */
   #unlink() {
     this.#link = null;
     this.#outbox.pause();
     if (Date.now() - this.#joinedAt > SOUND_MS) this.#attempt = 0;
   }
 
-  /** @param {number} code for the links that are not the one read */
+  /** @param {number} code the close code for the links that are not read */
   #stopDialing(code) {
     this.#dialing++;
     clearTimeout(this.#timer);

@@ -1,4 +1,4 @@
-// Joining includes the TCP and TLS handshakes, which a browser would wait for
+// Time to join, including the TCP and TLS handshakes. A browser would wait for those
 // far longer than a person does.
 const JOIN_DEADLINE_MS = 15_000;
 const QUIET_MS = 30_000;
@@ -6,14 +6,13 @@ const PONG_DEADLINE_MS = 10_000;
 const CHANGED_DEADLINE_MS = 4_000;
 
 /**
- * The code a link is given up with when the seat shall stay: 1000 would free
- * it at once.
+ * The close code for a link whose seat should be kept; 1000 would free the seat at once.
  */
 export const KEEP_SEAT = 4000;
 
 /**
- * One WebSocket: text frames in and out as objects, and a watch over silence.
- * `close` is told exactly once, unless the link was given up by `drop`.
+ * One WebSocket. It sends and receives frames as objects, and notices when the server
+ * falls silent. The handler `close` is called exactly once, or never after `drop`.
  */
 export class Link {
   #socket;
@@ -38,17 +37,17 @@ export class Link {
     this.#timer = setTimeout(() => this.#lost(), JOIN_DEADLINE_MS);
   }
 
-  /** Sends a frame; one that the socket cannot take any more is dropped. */
+  /** Sends a frame. Drops it if the socket is not open. */
   send(frame) {
     this.sendText(JSON.stringify(frame));
   }
 
-  /** The same for a frame that is text already. */
+  /** Does the same with a frame that is encoded already. */
   sendText(text) {
     if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(text);
   }
 
-  /** The join is confirmed: from here on silence is watched. */
+  /** Starts to watch for silence, now that the join is confirmed. */
   watch() {
     clearTimeout(this.#timer);
     this.#heardAt = Date.now();
@@ -56,7 +55,7 @@ export class Link {
   }
 
   /**
-   * Gives the link up without a word to its handlers.
+   * Closes the link without calling its handlers.
    * @param {number} code 1000 frees the seat, KEEP_SEAT leaves it to its lease
    */
   drop(code) {
@@ -81,15 +80,15 @@ export class Link {
     this.#ask(PONG_DEADLINE_MS);
   }
 
-  /** Asks now whether somebody answers, where the network may be another one. */
+  /** Checks at once whether the server still answers, because the network may have changed. */
   check() {
     clearTimeout(this.#timer);
     this.#ask(CHANGED_DEADLINE_MS);
   }
 
   #ask(deadlineMs) {
-    // Counted from the PING, not from the last frame: a laptop that slept
-    // finds its timers late, and its connection perhaps alive.
+    // The deadline counts from the PING and not from the last frame: after a laptop has
+    // slept, its timers fire late, but the connection may be alive.
     const pingedAt = Date.now();
     this.send({ type: 'PING' });
     this.#timer = setTimeout(() => {

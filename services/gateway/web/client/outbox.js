@@ -1,28 +1,29 @@
 import { AnteroomError } from './codes.js';
 
-// The server recognises an id for 2 minutes. Past 110 s a retry might arrive
-// later than that and be delivered twice.
+// The server recognises an id for 2 minutes. A retry after 110 s might arrive later
+// than that, and the message would be delivered twice.
 const RETRY_WINDOW_MS = 110_000;
-// How long nothing is sent after a refusal for now.
+// How long nothing is sent after a temporary refusal (RATE_LIMITED, UNAVAILABLE).
 const HOLD_MS = 1_000;
-// And behind RATE_LIMITED while the server is UNAVAILABLE: where the limit is low, both take
-// turns, and 10 s of the former without a pause of 3 s end the connection.
+// The same for RATE_LIMITED while the server is UNAVAILABLE. If the limit is low, the two
+// refusals alternate, and 10 s of RATE_LIMITED without a pause of 3 s end the connection.
 const PROBED_HOLD_MS = 5_000;
 // The time between messages after RATE_LIMITED: 13 a second, under the 20 that
 // the server allows by default. It doubles when that is still too fast.
 const PACE_MS = 75;
 const PACE_MAX_MS = 5_000;
-// How long a pace is kept without another RATE_LIMITED. Then it is halved, and given up
-// below PACE_MS: else who talks on would never catch up.
+// How long the time between messages stays as it is without another RATE_LIMITED. Then it
+// is halved, and below PACE_MS it becomes 0. Otherwise a user who goes on talking would
+// never catch up.
 const PACE_MEMORY_MS = 10_000;
 const MAX_WAITING = 1_000;
 // Below the server's burst of 40, so that a backlog is not refused.
 const MAX_IN_FLIGHT = 32;
 
 /**
- * Messages that were not echoed yet, in the order they were given. Each is
- * sent again, under its id, until it is echoed, refused for good, or too old
- * to be retried without the danger of a double.
+ * Messages that have not been echoed yet, in the order in which they were added. Each is
+ * sent again with the same id until it is echoed, refused for good, or so old that a
+ * retry could deliver it twice.
  */
 export class Outbox {
   /** @type {Map<string, object>} id → {id, frame, inFlight, sentAt, unsure, fate, resolve, reject} */
@@ -33,7 +34,7 @@ export class Outbox {
   #paceMs = 0;
   #pacedAt = 0;
   #held = false;
-  // UNAVAILABLE was said: one message at a time, until an echo comes.
+  // After UNAVAILABLE only one message at a time is sent, until an echo comes.
   #probing = false;
   #timer = null;
   #expiry = null;
@@ -46,7 +47,8 @@ export class Outbox {
   /**
    * @param {string} id
    * @param {string} frame
-   * @returns {Promise<object>} the echoed MESSAGE frame; for an id that waits already, its promise
+   * @returns {Promise<object>} resolves with the echoed MESSAGE frame; for an id that waits
+   *   already, the promise of that message
    */
   add(id, frame) {
     const same = this.#waiting.get(id);
@@ -62,7 +64,7 @@ export class Outbox {
     return message.fate;
   }
 
-  /** A MESSAGE of ours came back. */
+  /** Takes a MESSAGE of ours that came back. */
   echo(id, frame) {
     const message = this.#waiting.get(id);
     if (!message) return;
@@ -73,24 +75,24 @@ export class Outbox {
   }
 
   /**
-   * An ERROR about one message.
+   * Takes an ERROR about one message.
    * @param {string} id
    * @param {AnteroomError} error
-   * @returns {?{retrying: boolean}} whether the message is sent again by itself;
-   *   null for one that was answered already
+   * @returns {?{retrying: boolean}} whether the message is sent again automatically;
+   *   null if it was answered already
    */
   refuse(id, error) {
     const message = this.#waiting.get(id);
     if (!message) return null;
     if (error.code !== 'RATE_LIMITED' && error.code !== 'UNAVAILABLE') {
-      // INTERNAL does not say how far the message came.
+      // INTERNAL does not say whether the message was delivered.
       this.#giveUp(message, error.code === 'INTERNAL' ? unconfirmed() : error);
       this.#pump();
       return { retrying: false };
     }
     message.inFlight = false;
-    // A limited message was certainly not taken; an unavailable store may have
-    // taken it and lost only the answer.
+    // With RATE_LIMITED the message was certainly not accepted. With UNAVAILABLE the store
+    // may have accepted it, and only the answer was lost.
     if (error.code === 'UNAVAILABLE') message.unsure = true;
     else if (!message.unsure) message.sentAt = null;
     this.#hold(error.code);
@@ -98,8 +100,8 @@ export class Outbox {
   }
 
   /**
-   * The connection is joined and has read what it missed.
-   * @param {boolean} known whether the ids sent before still protect from doubles
+   * Starts sending: the connection has joined and read what it missed.
+   * @param {boolean} known whether the server would recognise the ids that were sent before
    */
   resume(known) {
     if (this.#open) return;
@@ -108,7 +110,7 @@ export class Outbox {
     this.#pump();
   }
 
-  /** The connection is gone: what was on its way may or may not have arrived. */
+  /** Stops sending: the connection is gone. Messages in flight may or may not have arrived. */
   pause() {
     this.#open = false;
     clearTimeout(this.#timer);
@@ -122,7 +124,7 @@ export class Outbox {
   }
 
   /**
-   * The connection ended for good.
+   * Rejects every message: the connection ended for good.
    * @param {AnteroomError} error for the messages that certainly did not arrive
    */
   close(error) {
@@ -148,14 +150,14 @@ export class Outbox {
     }
   }
 
-  /** Gives up what is too old to be sent again, answers that never came included. */
+  /** Gives up messages that are too old to be sent again, including those that got no answer. */
   #expire() {
     for (const message of this.#waiting.values()) {
       if (message.sentAt !== null && Date.now() - message.sentAt >= RETRY_WINDOW_MS) this.#giveUp(message, unconfirmed());
     }
   }
 
-  /** Looks again when the oldest message will be too old. */
+  /** Sets a timer for when the oldest message becomes too old. */
   #watch() {
     if (this.#expiry !== null) return;
     const sent = [...this.#waiting.values()].map(({ sentAt }) => sentAt).filter((at) => at !== null);
@@ -184,7 +186,7 @@ export class Outbox {
     this.#pacedAt = Date.now();
   }
 
-  /** Takes back what slowDown did, step by step. */
+  /** Undoes what slowDown did, step by step. */
   #speedUp() {
     for (; this.#paceMs > 0 && Date.now() - this.#pacedAt > PACE_MEMORY_MS; this.#pacedAt += PACE_MEMORY_MS) {
       this.#paceMs = this.#paceMs / 2 < PACE_MS ? 0 : this.#paceMs / 2;
@@ -216,8 +218,8 @@ function unconfirmed() {
 }
 
 /**
- * A new id for a message: a random UUID. `crypto.randomUUID` is missing on
- * http origins other than localhost.
+ * Returns a new message id: a random UUID. `crypto.randomUUID` is missing on http
+ * origins other than localhost.
  * @returns {string}
  */
 export function messageId() {

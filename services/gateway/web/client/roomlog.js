@@ -2,9 +2,9 @@
  * What a member knows of a room: how far its log has been read, and the
  * roster. Pure bookkeeping, no I/O.
  *
- * Two positions matter. `seq` is the last entry shown; what is not newer is a
- * double. `rosterSeq` is the entry up to which JOINED already counted the
- * roster; after a rejoin, entries up to it are news to show but change nothing.
+ * Two positions matter. `seq` is the last entry that was accepted; an entry that is not
+ * newer is a duplicate. `rosterSeq` is the entry up to which the roster of JOINED counts;
+ * after a rejoin, entries up to it are reported but do not change the roster.
  */
 export class RoomLog {
   epoch = null;
@@ -14,7 +14,8 @@ export class RoomLog {
   occupied = 0;
   /** @type {Map<string, {userId: string, nickname?: string}>} */
   members = new Map();
-  // Entries up to here were never ours to see (a room made anew): no gap.
+  // In a room that was created anew, entries up to here were never ours to see, so their
+  // absence is not a gap.
   #unknownUntil = 0;
 
   /** @param {{epoch: string, seq: number}} [after] where an earlier connection stopped */
@@ -49,8 +50,8 @@ export class RoomLog {
       this.seq = 0;
       this.#unknownUntil = frame.seq;
     } else {
-      // The store can lose its newest entries in a crash; the log then goes on
-      // from an older seq, which must not be taken for doubles.
+      // The store can lose its newest entries in a crash. The log then goes on from an
+      // older seq, and its new entries must not be taken for duplicates.
       this.seq = Math.min(this.seq, frame.seq);
     }
     this.epoch = frame.epoch;
@@ -64,7 +65,7 @@ export class RoomLog {
   /**
    * Takes an entry (a frame with `seq`).
    * @returns {{gap: ?{from: number, to: number}, replayed: boolean} | null}
-   *   null for a double; `replayed` when the roster had counted it already
+   *   null for a duplicate; `replayed` if the roster includes the entry already
    */
   accept(frame) {
     if (frame.seq <= this.seq) return null;

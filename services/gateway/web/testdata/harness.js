@@ -1,7 +1,7 @@
 /**
- * What a test in Go does with the browser client: time stands still unless the
- * test moves it, chance is what the test says, and what the application is told
- * waits as short lines for the test to read.
+ * Lets a Go test drive the browser client. Time stands still unless the test moves it,
+ * the test sets what Math.random returns, and the events that the application gets are
+ * queued as short lines for the test to read.
  */
 import { Anteroom } from '/anteroom.js';
 
@@ -78,7 +78,7 @@ globalThis.harness = {
   hurry: () => room.hurry(),
   leave: () => room.leave().then(() => tell('left')),
 
-  /** The next line, when there is one. */
+  /** Waits for the next line and returns it. */
   async next() {
     while (lines.length === 0) await new Promise((resolve) => { reader = resolve; });
     return lines.shift();
@@ -87,7 +87,7 @@ globalThis.harness = {
   dialed: () => dialed,
   written: () => written,
 
-  /** Moves the time, and answers with how many sockets were ever opened. */
+  /** Moves the time forward, and returns how many sockets were opened in all. */
   async advance(ms) {
     const until = now + ms;
     for (;;) {
@@ -108,7 +108,7 @@ globalThis.harness = {
   occupied: () => room.occupied,
 };
 
-/** Until what follows a timer without any I/O, such as the use of a kept identity, is done. */
+/** Waits until everything is done that follows a timer without I/O, such as using a stored identity. */
 async function settled() {
   for (let i = 0; i < 10; i++) await null;
 }

@@ -1,30 +1,31 @@
-# Anteroom. `make help` lists what there is.
+# Anteroom. `make help` lists the targets.
 
 MODULES  := proto pkg services
-# golangci-lint does not take "work" for the workspace.
+# golangci-lint does not accept "work" as the packages of the workspace.
 PACKAGES := $(MODULES:%=./%/...)
 COMMANDS := room gateway anteroom
 
-# Tools are pinned in modules of their own under deploy/tools, so that the
-# project's modules carry none of their dependencies, and built once.
+# Tools are built once. They are pinned in modules of their own under deploy/tools, so
+# that the project's modules have none of their dependencies.
 TOOLS := .run/bin
 
 # How long each fuzz test of `make fuzz` runs.
 FUZZTIME ?= 30s
-# What `make bench` measures: shapes of load, goals, grow or all; how long each; and a
-# directory for profiles, if they are wanted.
+# For `make bench`: which shapes of load to measure (or goals, grow or all), how long to
+# measure each, and the directory for profiles (empty for none).
 SHAPE ?= all
 WINDOW ?= 10s
 PROFILE ?=
-# What `make microbench` runs, as go test's -bench, how often, and where the figures go.
+# For `make microbench`: which benchmarks to run (go test's -bench), how often (-count), and
+# the file for the results.
 BENCH ?= .
 COUNT ?= 1
 MICROBENCH := .run/bench/micro-$(shell date +%Y%m%d-%H%M%S).txt
 # How long `make soak` runs; an interrupt ends it earlier.
 SOAK ?= 24h
-# End-to-end tests of a thousand users or attackers and more: they run alone, and print tables.
+# End-to-end tests with a thousand or more users or attackers. They run alone and print tables.
 ALONE := ^Test(Abuse|Chaos|RollingRestart)$$
-# The address of `make run`.
+# The address that `make run` listens on.
 LISTEN ?= 127.0.0.1:8080
 
 export PATH := $(CURDIR)/$(TOOLS):$(PATH)
@@ -35,19 +36,20 @@ export PATH := $(CURDIR)/$(TOOLS):$(PATH)
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-# The first start downloads and compiles everything, so it leaves out what costs time:
-# optimisation, debug information, cgo, assembly, and what this command does not need:
-# the load generator, gRPC's tracing pages, HTTP/2 for the page. Compilers of one thread,
-# one a core, waste the least, and a tenth less when they collect garbage without writing
-# on meanwhile, and at 32 MiB already, not at 128: fresh memory costs more. (gcstart is not
-# a promise of the compiler's: it is given where there is one.) Two slow cores take about
-# half as long as with a plain go run. For speed there is make build.
+# The first start downloads and compiles everything, so the build leaves out what takes
+# time: optimisation, debug information, cgo, assembly, and what this command does not need
+# (the load generator, gRPC's tracing pages, HTTP/2 for the page). One single-threaded
+# compiler for each core wastes the least CPU. It takes a tenth less if the garbage collector
+# stops the program while it runs, and starts at a heap of 32 MiB instead of 128, because
+# fresh memory costs more than collecting. (gcstart is an internal flag of the compiler, so
+# it is passed only if it exists.) On two slow cores this takes about half as long as a plain
+# go run. For a fast binary use make build.
 #
-# The standard library compiles while modules come in: what the longest chain needs first,
-# and then what has no chain, so that no core waits for another at the end of that half.
-# The second half likewise: what only the command needs is left for the time in which the
-# gateway's packages wait for each other. go install keeps to the order of its arguments,
-# go build with a directory for its output does not.
+# The standard library compiles while the modules are downloaded: first what the longest
+# chain of dependencies needs, then packages outside any chain, so that no core waits for
+# another at the end of that half. The second half works likewise: what only the command
+# needs is left for the time in which the gateway's packages wait for each other. go install
+# keeps the order of its arguments; go build with an output directory does not.
 DEV_FIRST = crypto/tls encoding/json go/doc mime/multipart log/slog runtime/pprof os/exec compress/gzip
 DEV_THEN  = github.com/danielgtaylor/huma/v2/adapters/humago ./services/gateway/server ./services/cmd/anteroom
 DEV_TAGS  = devonly,grpcnotrace,nethttpomithttp2,purego,noasm,math_big_pure_go
@@ -68,7 +70,7 @@ cluster: build $(TOOLS)/goreman ## run Redis, 2 room services, 3 gateways and HA
 	@deploy/local/install.sh redis-server haproxy
 	@exec deploy/local/cluster.sh up
 
-# Without -trimpath, which would compile everything a second time for make test.
+# Without -trimpath: with it, make test would have to compile everything a second time.
 .PHONY: build
 build: ## build the binaries to bin/
 	@mkdir -p bin
@@ -78,12 +80,12 @@ build: ## build the binaries to bin/
 deps: ## install what the tests need (Debian and Ubuntu; elsewhere say what is missing)
 	@deploy/local/install.sh
 
-# The simulation, of which the race detector runs a few seeds only, comes once more
-# without it, as two processes with half of the seeds each, since it uses one core, and
-# prints their tables. The end-to-end tests run processes with deadlines of their own, so
-# they come last, without the race detector. Packages wait more than they work: one more
-# of them than there are cores is tested at a time. Their code is vetted by make lint.
-# Collecting garbage a quarter as often makes the race detector's part a seventh shorter.
+# With the race detector the simulation runs only a few seeds. So it runs a second time
+# without the detector, as two processes with half of the seeds each because it uses only one
+# core, and prints their tables. The end-to-end tests run processes with deadlines of their
+# own, so they come last and without the race detector. Tests wait more than they compute, so
+# one more package than there are cores is tested at a time. make lint vets the code. GOGC=400
+# collects garbage a quarter as often and makes the part with the detector a seventh shorter.
 .PHONY: test
 test: deps build ## run every test, on real Redis and real processes
 	GOGC=400 go test -race -vet=off -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 5m $$(go list work | grep -v /services/e2e)
@@ -111,7 +113,7 @@ bench: build ## measure the cluster under load (SHAPE=small,hot WINDOW=10s PROFI
 	@go build -o .run/bench-cluster ./services/bench
 	@ANTEROOM_BIN="$(CURDIR)/bin" exec .run/bench-cluster --shape '$(SHAPE)' --window $(WINDOW) $(if $(PROFILE),--profile '$(PROFILE)')
 
-# pipefail is not in every sh: the output goes to the file first.
+# Not every sh has pipefail, so the output goes to the file first.
 .PHONY: microbench
 microbench: ## run the benchmarks of single parts (BENCH=regexp COUNT=1)
 	@deploy/local/install.sh redis-server
@@ -131,8 +133,8 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 	  done; \
 	done
 
-# Cheap checks first, tools that have to be built last. Nothing here changes the
-# tree.
+# Cheap checks come first, and tools that must be built come last. No check changes
+# the tree.
 .PHONY: lint
 lint: lint-modules lint-go lint-proto ## formatting, vet, linters, stale go.mod or generated code
 
@@ -178,8 +180,8 @@ image: ## build the container images
 clean: ## remove what was built and the cluster's data
 	rm -rf bin .run
 
-# buf has little to do here and much to compile: without optimisation it takes
-# 104 s of CPU instead of 200 s from a cold cache, and still lints in 0.1 s.
+# buf has little to do here and takes long to compile. Without optimisation that takes
+# 104 s of CPU from a cold cache instead of 200 s, and buf still lints in 0.1 s.
 UNOPTIMISED := $(foreach host,github.com buf.build cel.dev,-gcflags='$(host)/...=-N -l')
 
 $(TOOLS)/buf: deploy/tools/proto/go.mod deploy/tools/proto/go.sum

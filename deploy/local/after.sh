@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # after.sh NAME HOST:PORT COMMAND...
 #
-# Runs COMMAND once HOST:PORT accepts connections ("-": at once), and leaves its
-# process id in $RUN_DIR/NAME.pid for `cluster.sh kill`.
+# Runs COMMAND once HOST:PORT accepts connections (at once if that is "-"), and writes
+# its process id to $RUN_DIR/NAME.pid for `cluster.sh kill`.
 set -euo pipefail
 
 name=$1 addr=$2

@@ -28,7 +28,7 @@ EOF
 }
 
 cd "$(dirname "$0")/../.."
-PATH=$PATH:/usr/sbin:/usr/local/sbin # Debian keeps haproxy out of users' paths
+PATH=$PATH:/usr/sbin:/usr/local/sbin # Debian installs haproxy outside users' PATH
 
 export RUN_DIR=$PWD/.run/cluster
 export GOREMAN_RPC_ADDR=127.0.0.1 GOREMAN_RPC_PORT=8555
@@ -40,7 +40,7 @@ export REDIS=redis://$REDIS_ADDR/0 ROOMS=$ROOM1_ADDR,$ROOM2_ADDR
 
 goreman=.run/bin/goreman
 
-# answers HOST:PORT: whether something listens there.
+# answers HOST:PORT succeeds if something listens there.
 answers() {
 	(exec 3<>"/dev/tcp/${1%:*}/${1##*:}") 2>/dev/null
 }
@@ -76,7 +76,7 @@ require_ports() {
 	fi
 }
 
-# ready HOST:PORT: whether /readyz there answers 200.
+# ready HOST:PORT succeeds if /readyz there answers 200.
 ready() {
 	local status
 	exec 3<>"/dev/tcp/${1%:*}/${1##*:}" || return 1
@@ -92,7 +92,7 @@ all_ready() {
 	done
 }
 
-# announce waits in the background and says when the cluster can be used.
+# announce waits, in the background, and prints a message when the cluster can be used.
 announce() {
 	local i
 	for ((i = 0; i < 150; i++)); do
@@ -115,14 +115,16 @@ up() {
 		IDENTITY_KEY=$(od -An -tx1 -N32 /dev/urandom | tr -d ' \n')
 	fi
 	export IDENTITY_KEY
-	# goreman kills what has not stopped after 10 s.
+	# goreman kills processes that have not stopped after 10 s.
 	export DRAIN_TIMEOUT=${DRAIN_TIMEOUT:-6s}
 	announce &
-	# By itself goreman would end all once each process has ended once, however they run on.
+	# Without -exit-on-stop=false, goreman would end everything once each process has ended
+	# once, even if they have been started again.
 	exec "$goreman" -f deploy/local/Procfile -set-ports=false -exit-on-stop=false start
 }
 
-# kill_process NAME: whoever may have its process id by now is left alone.
+# kill_process NAME kills the process NAME with SIGKILL. If another program has got its
+# process id meanwhile, that program is left alone.
 kill_process() {
 	local pid command
 	if pid=$(cat "$RUN_DIR/$1.pid" 2>/dev/null) &&

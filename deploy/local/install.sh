@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # install.sh [PROGRAM...]
 #
-# Makes sure that the programs which tests and the cluster run are there:
+# Makes sure that the programs are installed that the tests and the cluster run:
 # redis-server, haproxy, chromium and cc (the race detector needs a C compiler).
-# Silent when they are. On Debian and Ubuntu it installs what is missing, with
-# sudo when not root, and leaves no service running; elsewhere it says what is
-# missing and how to get it.
+# If they are, it prints nothing. On Debian and Ubuntu it installs those that are
+# missing, with sudo if it is not run by root, and leaves no service running. On
+# other systems it says what is missing and how to get it.
 set -euo pipefail
 
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 
-# have PROGRAM: whether it can be run, under any of the names it goes by.
+# have PROGRAM succeeds if the program can be run under any of its names.
 have() {
 	local name names=$1
 	if [[ $1 == chromium ]]; then
@@ -23,11 +23,11 @@ have() {
 	return 1
 }
 
-# packages PROGRAM: the Debian or Ubuntu packages that bring it.
+# packages PROGRAM prints the Debian or Ubuntu packages that contain it.
 packages() {
 	case $1 in
 	cc) echo gcc libc6-dev ;;
-	chromium) # Ubuntu has it under another name
+	chromium) # its package has another name on Ubuntu
 		if apt-cache show chromium >/dev/null 2>&1; then echo chromium; else echo chromium-browser; fi
 		;;
 	*) echo "$1" ;;
@@ -47,9 +47,9 @@ as_root() {
 	fi
 }
 
-# install_debs PACKAGE... without starting the services that come with them.
+# install_debs PACKAGE... installs packages without starting the services in them.
 install_debs() {
-	# Debian asks this file before a package starts a service.
+	# Debian runs this file before a package starts a service; 101 forbids the start.
 	local policy=/usr/sbin/policy-rc.d
 	if [[ ! -e $policy ]]; then
 		trap "as_root rm -f $policy" EXIT
@@ -57,7 +57,7 @@ install_debs() {
 	fi
 	as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 apt-get install -y -qq --no-install-recommends \
 		-o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@" </dev/null >&2
-	# Nor are they to start with the machine from now on.
+	# The services must not start at the next boot either.
 	local service
 	if [[ -d /run/systemd/system ]]; then
 		for service in redis-server haproxy; do

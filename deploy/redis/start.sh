@@ -1,20 +1,20 @@
 #!/bin/sh
-# start.sh DIR COMMAND...: runs COMMAND, a redis-server whose data lies in DIR, once the
-# end of its append-only file is whole.
+# start.sh DIR COMMAND... repairs the end of the append-only file in DIR if it is broken,
+# and then runs COMMAND, a redis-server with its data in DIR.
 #
-# A Redis that is killed while it writes leaves a part of a transaction there, and every
-# script is a transaction. At the next start Redis cuts the broken command off, but not
-# those before it, nor their MULTI; the start after that carries them out, half a script,
-# which other scripts know nothing of. Valkey has mended that (pull request 4342).
-# redis-check-aof cuts all of it off. Where a transaction ends behind what is broken, it is
-# left as it is: what stands there is for somebody to look at.
+# A Redis that is killed while it writes leaves a part of a transaction at the end of that
+# file, and every script is a transaction. At the next start Redis cuts off the incomplete
+# command, but not the commands before it, nor their MULTI. The start after that executes
+# them: half a script, which no other script expects. Valkey has fixed this (pull request
+# 4342). redis-check-aof cuts off the whole transaction. If a complete transaction follows
+# after the broken place, the file is left as it is, for an operator to examine.
 set -eu
 
 data=$1/appendonlydir
 manifest=$data/appendonly.aof.manifest
 shift
 
-# ends FILE OFFSET: from there on, FILE has no transaction's end, or only a piece of one.
+# ends FILE OFFSET succeeds if no complete transaction ends in FILE after OFFSET.
 ends() {
 	[ $(($(wc -c <"$1") - 0x$2)) -lt 64 ] || ! tail -c "+$((0x$2 + 1))" "$1" | grep -aq "^EXEC$(printf '\r')\$"
 }

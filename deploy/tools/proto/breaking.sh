@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # breaking.sh
 #
-# Fails when the API breaks callers of the newest release (git tag), or, before
-# there is one, of the main branch. A clone that holds neither (one branch, or
-# shallow) has nothing to compare with: then it says so and passes.
-# buf is expected in PATH: use `make lint`.
+# Fails if the API breaks callers of the newest release (git tag) or, as long as there
+# is none, of the main branch. If the clone has neither (a single branch, or shallow),
+# there is nothing to compare with: the script says so and succeeds.
+# buf must be in PATH: use `make lint`.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 
@@ -20,8 +20,8 @@ if ! git cat-file -e "$base:proto/buf.yaml" 2>/dev/null; then
 	exit 0
 fi
 
-# A copy of its files rather than buf's own git input, which clones and so wants
-# history that a shallow clone lacks.
+# This copies the files and does not use buf's git input, which clones the repository
+# and so needs history that a shallow clone lacks.
 old=$(mktemp -d)
 trap 'rm -rf "$old"' EXIT
 git archive "$base" proto | tar -x -C "$old"

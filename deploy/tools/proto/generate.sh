@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # generate.sh [--check]
 #
-# Builds the Go code of proto/ beside the .proto files. With --check it builds
-# into a directory of its own and fails when what is committed differs.
-# buf and the plugins are expected in PATH: use `make gen`.
+# Generates the Go code of proto/ beside the .proto files. With --check it generates
+# into a temporary directory and fails if the committed code differs.
+# buf and the plugins must be in PATH: use `make gen`.
 set -euo pipefail
 cd "$(dirname "$0")/../../../proto"
 
@@ -15,7 +15,7 @@ fresh=$(mktemp -d)
 trap 'rm -rf "$fresh"' EXIT
 buf generate -o "$fresh"
 
-# Both directions: what is stale, what is missing, and what has no .proto now.
+# Finds files that are missing, and files that no longer have a .proto.
 if ! diff -u <(find . -name '*.pb.go' | sort) <(cd "$fresh" && find . -name '*.pb.go' | sort); then
 	echo "generated files are missing or left over: make gen, or remove them" >&2
 	exit 1

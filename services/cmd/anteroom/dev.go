@@ -61,7 +61,8 @@ func (d *dev) Run(ctx context.Context) error {
 	return d.serve(ctx, cfg, listener)
 }
 
-// prepare makes what the parts share.
+// prepare returns the gateway's configuration, with the store that the parts share, and a
+// function that closes the store. It returns when the store is reachable.
 func (d *dev) prepare(ctx context.Context) (gateway.Config, func(), error) {
 	if d.IdentityKey == "" {
 		d.IdentityKey = rand.Text() + rand.Text()
@@ -122,8 +123,8 @@ func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listen
 	return group.Run(ctx)
 }
 
-// store is the Redis that was named, or one within this process that forgets all at
-// its end.
+// store connects to the Redis at d.Redis, or else to an embedded one that forgets
+// everything when the process ends. The returned function closes both.
 func (d *dev) store() (roomlog.Redis, func(), error) {
 	url, end := d.Redis, func() {}
 	if url == "" {

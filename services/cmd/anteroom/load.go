@@ -17,7 +17,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/pace"
 )
 
-// measuring is the part of the command line that make run's first build leaves out.
+// measuring holds the commands that the build of `make run` leaves out (tag devonly).
 type measuring struct {
 	Load loadCmd `cmd:"" help:"Drive a deployment with many users over its public API, and check or measure it."`
 }
@@ -26,8 +26,8 @@ func (measuring) vars() kong.Vars {
 	return kong.Vars{"shapes": strings.Join(pace.ShapeNames(), ", ")}
 }
 
-// loadCmd drives a deployment through its public API: --check judges it, --shape
-// measures it.
+// loadCmd drives a deployment through its public API. With --check it tests the
+// deployment, with --shape it measures it.
 type loadCmd struct {
 	Check       bool          `help:"Storm the target and check what every user observes against the protocol's rules. Exit status: 0 no violation, 1 violations, 2 the target could not be tested." env:"CHECK" xor:"mode"`
 	Target      []string      `help:"Base URLs of the deployment, comma-separated; users take them in turn." placeholder:"https://chat.example.com,…" required:"" env:"TARGET"`
@@ -47,7 +47,7 @@ type loadCmd struct {
 	Profile string        `help:"Directory for CPU, heap, allocation and goroutine profiles of every --process with an admin port, and of this one, taken in the window of each shape." placeholder:"DIR" type:"path" env:"PROFILE"`
 }
 
-// exit is an error with the exit status that goes with it.
+// exit is an error that sets the exit status of the process.
 type exit struct {
 	error
 	status int

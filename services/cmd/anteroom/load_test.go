@@ -48,7 +48,7 @@ func startDev(t *testing.T) string {
 	return "http://" + listener.Addr().String()
 }
 
-// status runs the command and answers with its exit status.
+// status runs the command and returns its exit status.
 func status(t *testing.T, args ...string) int {
 	t.Helper()
 	var cli struct {
@@ -77,7 +77,7 @@ func TestTheExitStatusOfLoadTells(t *testing.T) {
 		t.Fatal(err)
 	}
 	proxy := httputil.NewSingleHostReverseProxy(target)
-	// It has no room once anyone is in it.
+	// It answers every GET but /chat with ROOM_NOT_FOUND, although the rooms have members.
 	forgetful := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet && r.URL.Path != "/chat" {
 			w.Header().Set("Content-Type", "application/problem+json")

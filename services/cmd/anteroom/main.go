@@ -1,5 +1,5 @@
-// Command anteroom is the whole system in one process, for trying out and developing,
-// and the load generator that checks and measures any deployment.
+// Command anteroom runs the whole system in one process, for development and for trying
+// it out. It also contains the load generator, which checks and measures any deployment.
 package main
 
 import (
@@ -21,5 +21,5 @@ func main() {
 	ctx, stop := run.Signals(context.Background())
 	defer stop()
 	k.BindTo(ctx, (*context.Context)(nil))
-	k.FatalIfErrorf(k.Run()) // an error may bring its exit status
+	k.FatalIfErrorf(k.Run()) // the error may set the exit status
 }

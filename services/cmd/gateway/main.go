@@ -1,5 +1,5 @@
-// Command gateway is the WebSocket gateway with /v1 and the demo page. It holds
-// nothing that matters: any number of instances run side by side.
+// Command gateway is the WebSocket gateway with /v1 and the demo page. It keeps no
+// state that must survive it, so any number of instances can run side by side.
 package main
 
 import (
@@ -36,7 +36,7 @@ type settings struct {
 	server.Settings
 }
 
-// Validate is called by kong, before anything is waited for.
+// Validate is called by kong, before the gateway connects to anything.
 func (s *settings) Validate() error {
 	if s.GatewayID == "" {
 		s.GatewayID = "gw-" + strings.ToLower(rand.Text()[:12])

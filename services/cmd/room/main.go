@@ -1,5 +1,5 @@
 // Command room is the room service: it owns rooms, permits, seats and leases. Any
-// number of instances run side by side over one Redis.
+// number of instances can run side by side on one Redis.
 package main
 
 import (
@@ -22,8 +22,9 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
 )
 
-// gcPercent is GOGC's default here. A few MB are live, and Go's own would collect them several
-// times a second while many join: a tenth to a quarter of the CPU, for 10 MB less.
+// gcPercent is used if GOGC is not set. Only a few MB are live. With Go's default of 100 they
+// would be collected several times a second while many users join, which takes a tenth to a
+// quarter of the CPU to save 10 MB.
 const gcPercent = 400
 
 // settings are flags, and environment variables of the same name.
@@ -89,11 +90,11 @@ func (s *settings) serve(ctx context.Context) error {
 	}
 	admin.HandleDrain(leave)
 	scripts := pipeline.New(rdb)
-	defer scripts.Close() // after its senders, the calls, have ended
+	defer scripts.Close() // after the calls, which send through it, have ended
 	store, publisher := redisstore.New(rdb, scripts, layout), roomlog.NewPublisher(scripts, layout)
 	server := rpc.NewServer(rpc.ServerConfig{Logger: logger, Metrics: registry})
 	roomv1.RegisterRoomServiceServer(server, room.NewService(store, publisher))
-	reflection.Register(server.Server) // here, since nobody can reach the room service of anteroom dev
+	reflection.Register(server.Server) // only here: nobody can reach the room service of anteroom dev
 	server.SetServing(true)
 
 	logger.Info("room service is ready", "listen", listener.Addr().String(), "admin", admin.Addr(), "partitions", s.Partitions)

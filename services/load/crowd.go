@@ -17,9 +17,9 @@ const (
 	callTimeout    = 10 * time.Second // of an HTTP call or a join
 )
 
-// crowd is many users of the targets.
+// crowd is all users of the targets.
 type crowd struct {
-	clients []*client.Client // one a target; they share connections
+	clients []*client.Client // one for each target; they share connections
 	users   []client.Identity
 }
 
@@ -43,7 +43,8 @@ func newCrowd(targets []string, options []client.Option) (*crowd, error) {
 
 func (c *crowd) close() { c.clients[0].CloseIdleConnections() }
 
-// prepare makes the identities. It fails when the targets do not give as many in time.
+// prepare gets an identity for each user. It fails if the targets do not provide all of
+// them in time.
 func (c *crowd) prepare(ctx context.Context, users int) error {
 	ctx, cancel := context.WithTimeout(ctx, prepareTimeout)
 	defer cancel()
@@ -63,8 +64,8 @@ func (c *crowd) prepare(ctx context.Context, users int) error {
 	return failed
 }
 
-// identity makes one user. Refusals for a while are waited out; a target that cannot
-// be reached at all is given three tries.
+// identity gets the identity of one user. It waits out temporary refusals. If the targets
+// cannot be reached at all, it gives up after two tries at each of them and one more.
 func (c *crowd) identity(ctx context.Context, i int) (client.Identity, error) {
 	for try := 0; ; try++ {
 		call, cancel := context.WithTimeout(ctx, callTimeout)
@@ -85,7 +86,7 @@ func (c *crowd) identity(ctx context.Context, i int) (client.Identity, error) {
 	}
 }
 
-// atMost does n things, so many at a time, and waits for all.
+// atMost calls do for 0 to n-1, at most limit at a time, and waits for all of them.
 func atMost(limit, n int, do func(i int)) {
 	var wait sync.WaitGroup
 	defer wait.Wait()
@@ -99,7 +100,7 @@ func atMost(limit, n int, do func(i int)) {
 	}
 }
 
-// sleep reports whether the time passed before ctx ended.
+// sleep waits for d, and reports whether that time passed before ctx ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -21,7 +21,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/audit"
 )
 
-// small is a storm until there was enough of it, and what seats need to come back.
+// small configures a small storm, which ends once it has covered enough and enough agrees.
 func small(enough func(Report) bool, targets ...string) Config {
 	return Config{
 		Targets: targets, Users: 16, Rooms: 2, Capacity: 4, Duration: 3 * time.Minute, MessageRate: 3, Seed: 1,
@@ -37,7 +37,7 @@ func kinds(kinds ...audit.Kind) func(Report) bool {
 	}
 }
 
-// checked takes what a storm answered.
+// checked logs the report of a storm, and fails the test if there was an error.
 func checked(t *testing.T, report Report, err error) {
 	t.Helper()
 	var text bytes.Buffer
@@ -73,7 +73,7 @@ func TestARightSystemHasNoViolation(t *testing.T) {
 	}
 }
 
-// wrongFrames breaks what a connection gets in many ways, one after the other.
+// wrongFrames breaks the frames that a connection receives, in many ways in turn.
 func wrongFrames() *standIn {
 	said := []byte("message")
 	return &standIn{down: func() func(f map[string]any, raw []byte) [][]byte {
@@ -94,7 +94,7 @@ func wrongFrames() *standIn {
 			switch messages % 8 {
 			case 1:
 				return [][]byte{raw, raw}
-			case 2: // it does not come
+			case 2: // the message is lost
 				return nil
 			case 3:
 				return [][]byte{bytes.Replace(raw, said, []byte("massage"), 1)}
@@ -112,7 +112,7 @@ func wrongFrames() *standIn {
 	}}
 }
 
-// wrongCounts tells now too many seats, now too few.
+// wrongCounts reports alternately too many and too few seats.
 func wrongCounts() *standIn {
 	var asked atomic.Int64
 	return &standIn{answer: func(_ string, room map[string]any) {
@@ -121,8 +121,8 @@ func wrongCounts() *standIn {
 	}}
 }
 
-// oneMore lets five sit where four may, and hides it from who asks. A room that is gone
-// has a seat that is taken.
+// oneMore lets five users into rooms for four, and hides that in its answers. It also
+// reports a taken seat in rooms that are gone.
 func oneMore() *standIn {
 	hide := func(f map[string]any) {
 		f["capacity"] = f["capacity"].(float64) - 1
@@ -147,8 +147,8 @@ func oneMore() *standIn {
 	}
 }
 
-// wrongSeats lets someone else in on a permit that was used, and keeps sessions open
-// whose seat was taken over.
+// wrongSeats lets another user in with a permit that was used, and keeps sessions open
+// whose seats were taken over.
 func wrongSeats() *standIn {
 	var mu sync.Mutex
 	used := make(map[string]bool)
@@ -173,19 +173,19 @@ func TestEachBreakageOfASystemIsReported(t *testing.T) {
 		standIn *standIn
 		during  []audit.Kind // the storm goes on until they are found
 		want    []audit.Kind // in the end
-		seats   int          // of each room, where they are not to be few
+		seats   int          // of each room, if it needs more than the usual few
 	}{
 		{"frames", wrongFrames(), []audit.Kind{
 			audit.SeqDouble, audit.SeqMissing, audit.SeqConflict, audit.FalseGap, audit.FalseRecovered, audit.WrongFrame,
 		}, []audit.Kind{audit.Miscounted, audit.MessageTwice}, 0},
 		{"capacity", oneMore(), nil, []audit.Kind{audit.OverCapacity, audit.SeatKept}, 0},
 		{"counts", wrongCounts(), []audit.Kind{audit.OverCapacity}, []audit.Kind{audit.SeatVanished}, 0},
-		// Whoever shows a used permit becomes somebody else, who needs a free seat.
+		// A join with a used permit becomes that of another user, who needs a free seat.
 		{"seats", wrongSeats(), []audit.Kind{audit.PermitReused}, []audit.Kind{audit.ReplacedLives}, 40},
 	}
 	reports, errs := make([]Report, len(cases)), make([]error, len(cases))
 	var storms sync.WaitGroup
-	for i, c := range cases { // all at once: most of the time they wait for leases to end
+	for i, c := range cases { // at the same time: they mostly wait for leases to end
 		url := c.standIn.start(t, target)
 		cfg := small(kinds(c.during...), url)
 		cfg.Capacity = max(cfg.Capacity, c.seats)

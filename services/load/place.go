@@ -16,18 +16,18 @@ import (
 const (
 	// seatBack is how long a seat may stay taken after a socket broke (I8).
 	seatBack = 17 * time.Second
-	// clockSlack is how much earlier than we reckon a lease or permit may end: Redis
-	// counts whole milliseconds of a clock of its own.
+	// clockSlack is how much earlier a lease or permit may end than we calculate: Redis
+	// counts whole milliseconds by its own clock.
 	clockSlack = 250 * time.Millisecond
-	// hangover is how long after a join was given up the service may carry it out.
+	// hangover is how long the service may still carry out a join that its caller gave up.
 	hangover = 5 * time.Second
-	// strayFor is the same of a reservation: a process that stood still may make it
-	// afterwards, and it may have stood for longer than a lease.
+	// strayFor is the same for a reservation: a process that stood still, perhaps for
+	// longer than a lease, may make it afterwards.
 	strayFor = 17 * time.Second
 	never    = time.Duration(math.MaxInt64)
 )
 
-// place is a room of the run, through all lives of its id.
+// place is a room of the run, over all lives of its id.
 type place struct {
 	spec    client.RoomSpec
 	counted bool
@@ -36,24 +36,24 @@ type place struct {
 	lives  map[string]*audit.Room
 	seats  *audit.Seats
 	holds  map[string][]*hold       // by user
-	broke  map[string]time.Duration // users whose socket broke and who did not come back since
+	broke  map[string]time.Duration // by user: when the socket broke, unless the user came back since
 	claims map[string]*claim        // by user
-	last   time.Duration            // when somebody broke off, or got a permit, last
+	last   time.Duration            // when a user last broke off or got a permit
 }
 
-// hold is a seat that is certainly taken: from a moment on, up to sure or until, whichever
-// comes first.
+// hold is a seat that is certainly taken, from the moment from to the earlier of sure and
+// until.
 type hold struct {
 	permit            bool
 	from, sure, until time.Duration
 }
 
-// claim is up to when a user may have a seat, as far as is known: what hold is sure of, claim
-// does not exclude. Zero is not at all.
+// claim says until when a user may have a seat. A hold is what is certain; a claim is what
+// cannot be excluded. Zero means not at all.
 type claim struct {
 	seat    time.Duration
 	permit  time.Duration
-	unknown time.Duration // of joins whose outcome was not heard
+	unknown time.Duration // by a join whose outcome is not known
 }
 
 func newPlace(id string, index, capacity int) *place {
@@ -63,7 +63,7 @@ func newPlace(id string, index, capacity int) *place {
 		broke: make(map[string]time.Duration), claims: make(map[string]*claim),
 	}
 	if index%2 == 0 {
-		p.spec.DepartureTimeout = 2 * time.Second // the others die with their last seat
+		p.spec.DepartureTimeout = 2 * time.Second // the others are deleted with their last seat
 	}
 	if index%8 == 7 || capacity > wire.DefaultFullUpTo {
 		p.counted, p.spec.Presence = true, "count"
@@ -71,7 +71,7 @@ func newPlace(id string, index, capacity int) *place {
 	return p
 }
 
-// create makes the room, or finds that it lives.
+// create creates the room unless it exists.
 func (p *place) create(ctx context.Context, c *client.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -82,7 +82,7 @@ func (p *place) create(ctx context.Context, c *client.Client) error {
 	return err
 }
 
-// life is the checker of one life. The mutex is held.
+// life returns the checker of one life. The caller holds the mutex.
 func (p *place) life(epoch string) *audit.Room {
 	l := p.lives[epoch]
 	if l == nil {
@@ -92,8 +92,8 @@ func (p *place) life(epoch string) *audit.Room {
 	return l
 }
 
-// saw takes a frame that a member received. Where it tells that a broken member's seat
-// came back, back is how long that took, otherwise 0.
+// saw takes a frame that a member received. If the frame tells that the seat of a user whose
+// socket broke is free, back is how long that took; otherwise it is 0.
 func (p *place) saw(epoch string, f wire.ServerFrame, now time.Duration) (back time.Duration, vs []audit.Violation) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -106,15 +106,15 @@ func (p *place) saw(epoch string, f wire.ServerFrame, now time.Duration) (back t
 	return back, p.life(epoch).Saw(f)
 }
 
-// revoke says that a message may not be accepted.
+// revoke notes that a message must not be accepted, and why.
 func (p *place) revoke(epoch, id, why string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.life(epoch).Revoke(id, why)
 }
 
-// acts says that a user is about to do what may give up or hand over what is held:
-// only the permit, or the seat too.
+// acts notes that a user is about to do something that may give up or transfer what they
+// hold: only the permit, or the seat too.
 func (p *place) acts(user string, now time.Duration, permitOnly bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -125,10 +125,10 @@ func (p *place) acts(user string, now time.Duration, permitOnly bool) {
 	}
 }
 
-// certain is up to when a user certainly has a seat, and a permit for it.
+// certain says until when a user certainly has a seat, and a permit for it.
 type certain struct{ seat, permit time.Duration }
 
-// had is what a user certainly has. The mutex is held.
+// had returns what a user certainly has. The caller holds the mutex.
 func (p *place) had(user string, now time.Duration) (c certain) {
 	for _, h := range p.holds[user] {
 		if h.until <= now {
@@ -142,7 +142,7 @@ func (p *place) had(user string, now time.Duration) (c certain) {
 	return c
 }
 
-// tries says that a user may get a seat from now on, and answers with what they had.
+// tries notes that a user may get a seat from now on, and returns what they had.
 func (p *place) tries(user string, now time.Duration) certain {
 	p.mu.Lock()
 	had := p.had(user, now)
@@ -153,7 +153,8 @@ func (p *place) tries(user string, now time.Duration) certain {
 	return had
 }
 
-// denied finds a refusal of a seat that the user certainly had when it was heard.
+// denied returns a violation if err refuses a seat that the user certainly had when the
+// refusal was heard.
 func (p *place) denied(user string, had certain, heard time.Duration, err error) []audit.Violation {
 	refusal, ok := errors.AsType[*wire.Error](err)
 	if !ok {
@@ -177,7 +178,8 @@ func (p *place) denied(user string, had certain, heard time.Duration, err error)
 	}}
 }
 
-// failed says that the try got no seat, or, where it was not refused, that nobody knows.
+// failed notes that the try got no seat or, if it was not refused, that its outcome is not
+// known.
 func (p *place) failed(user string, now time.Duration, refused bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +191,7 @@ func (p *place) failed(user string, now time.Duration, refused bool) {
 	}
 }
 
-// claim is what a user may have. The mutex is held.
+// claim returns what a user may have. The caller holds the mutex.
 func (p *place) claim(user string) *claim {
 	c := p.claims[user]
 	if c == nil {
@@ -199,8 +201,8 @@ func (p *place) claim(user string) *claim {
 	return c
 }
 
-// reserved says that a user got a permit, asked for at one moment and heard of at
-// another; or, where it is not certain, that the answer was not heard.
+// reserved notes that a user asked for a permit and when the answer was heard. If certain is
+// false, no clear answer came, and the user may get the permit later.
 func (p *place) reserved(user string, asked, heard, ttl time.Duration, certain bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -213,8 +215,7 @@ func (p *place) reserved(user string, asked, heard, ttl time.Duration, certain b
 	p.last = max(p.last, heard)
 }
 
-// seated says that a user got a seat, and, where used is set, that the permit was used
-// for it.
+// seated notes that a user got a seat and, if used is set, that the permit was used for it.
 func (p *place) seated(user string, asked, heard time.Duration, used bool) *hold {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -228,14 +229,14 @@ func (p *place) seated(user string, asked, heard time.Duration, used bool) *hold
 	return h
 }
 
-// proved says that a seat was held at that moment.
+// proved notes that a seat was held at that moment.
 func (p *place) proved(h *hold, at time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	h.sure = max(h.sure, at)
 }
 
-// lost says that a user's connection ended without giving the seat up.
+// lost notes that a user's connection ended without giving the seat up for certain.
 func (p *place) lost(user string, now time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -244,7 +245,7 @@ func (p *place) lost(user string, now time.Duration) {
 	p.last = max(p.last, now)
 }
 
-// freed says that the service confirmed the end of a seat, or of a permit.
+// freed notes that the service confirmed the end of a seat, or of a permit.
 func (p *place) freed(user string, permit bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -255,7 +256,7 @@ func (p *place) freed(user string, permit bool) {
 	}
 }
 
-// mayBeTaken is how many seats may be reserved or occupied at that moment.
+// mayBeTaken returns how many seats may be reserved or occupied at that moment.
 func (p *place) mayBeTaken(now time.Duration) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -268,7 +269,7 @@ func (p *place) mayBeTaken(now time.Duration) int {
 	return n
 }
 
-// counts asks the service for the room's seats: none where there is no room.
+// counts asks the service how many seats of the room are taken: none if there is no room.
 func (p *place) counts(ctx context.Context, c *client.Client, clock func() time.Duration) (taken int, asked, heard time.Duration, vs []audit.Violation, err error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -284,7 +285,7 @@ func (p *place) counts(ctx context.Context, c *client.Client, clock func() time.
 	return taken, asked, heard, p.seats.Counted(taken, asked, heard), nil
 }
 
-// judge answers with what the observations of all users together break.
+// judge returns the violations that the observations of all users together show.
 func (p *place) judge() []audit.Violation {
 	p.mu.Lock()
 	defer p.mu.Unlock()

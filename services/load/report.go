@@ -18,7 +18,7 @@ import (
 // Seconds is a duration that is a number of seconds in JSON.
 type Seconds time.Duration
 
-// MarshalJSON writes milliseconds behind the point, and no more.
+// MarshalJSON writes seconds with at most three decimals.
 func (s Seconds) MarshalJSON() ([]byte, error) {
 	return json.Marshal(float64(time.Duration(s).Round(time.Millisecond).Milliseconds()) / 1000)
 }
@@ -48,22 +48,22 @@ type Report struct {
 	Gaps            int64               `json:"gaps"`            // GAP frames
 	Samples         int64               `json:"samples"`         // answers about a room's counts
 
-	Silence Seconds `json:"silenceSeconds"` // the longest without an answer about any room, if 0.5 s or more
+	Silence Seconds `json:"silenceSeconds"` // longest time without an answer about any room, if 0.5 s or more
 
 	OverCapacity   int64   `json:"overCapacity"`          // moments
-	SeqsMissing    int64   `json:"seqsMissing"`           // not delivered and not told
+	SeqsMissing    int64   `json:"seqsMissing"`           // neither delivered nor reported as a GAP
 	SeqsDouble     int64   `json:"seqsDouble"`            // delivered twice, out of order, or with different content
 	SeatsNotBack   int64   `json:"seatsNotBack"`          // still taken at the end
-	RoomsUnsettled int64   `json:"roomsUnsettled"`        // that nothing could be heard of at the end
-	BackAfterLeave Seconds `json:"backAfterLeaveSeconds"` // longest time to get a seat back that was left
-	BackAfterBreak Seconds `json:"backAfterBreakSeconds"` // and that a broken socket or unused permit had
+	RoomsUnsettled int64   `json:"roomsUnsettled"`        // their counts were not known at the end
+	BackAfterLeave Seconds `json:"backAfterLeaveSeconds"` // longest time until a seat was free after LEAVE
+	BackAfterBreak Seconds `json:"backAfterBreakSeconds"` // and after a broken socket or an unused permit
 
 	Violations int64                `json:"violations"`
 	Kinds      map[audit.Kind]int64 `json:"violationsByKind"`
 	First      []audit.Violation    `json:"firstViolations"` // 20 at most
 
 	Closes map[string]int64 `json:"closes"` // connections that the other side ended, by code
-	Errors map[string]int64 `json:"errors"` // by kind; no violations
+	Errors map[string]int64 `json:"errors"` // by kind; they are not violations
 }
 
 // WriteJSON writes the report as one JSON object.

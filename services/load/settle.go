@@ -11,13 +11,13 @@ import (
 const (
 	pollPause      = 250 * time.Millisecond // between two questions about one room
 	pollMost       = 500                    // questions a second about all rooms
-	leavePatience  = time.Second            // for a seat to be free that was left: longer is a violation
+	leavePatience  = time.Second            // until a seat is free after LEAVE; longer is a violation
 	leaveGiveUp    = 3 * time.Second
-	settlePatience = 3 * time.Second // beyond the time that a seat may take
+	settlePatience = 3 * time.Second // beyond the time that a seat may stay taken
 )
 
-// settle empties the rooms, half by LEAVE and half by breaking off, and waits until
-// the service counts no seat any more.
+// settle empties the rooms, half by LEAVE and half by breaking connections, and waits until
+// the service counts no taken seats.
 func (s *storm) settle(ctx context.Context) {
 	s.listen()
 	present := make(map[*place][]*tab)
@@ -43,7 +43,7 @@ func (s *storm) settle(ctx context.Context) {
 	})
 }
 
-// leaveAll gives seats up, and finds out when they are free.
+// leaveAll gives the seats of the tabs up, and waits until they are free.
 func (s *storm) leaveAll(ctx context.Context, p *place, tabs []*tab, pause time.Duration) {
 	confirmed := 0
 	for _, t := range tabs {
@@ -74,7 +74,8 @@ func (s *storm) leaveAll(ctx context.Context, p *place, tabs []*tab, pause time.
 	}
 }
 
-// comeBack waits until every seat of a room is free, and tells those that are not.
+// comeBack waits until every seat of a room is free, and reports those that stay taken too
+// long.
 func (s *storm) comeBack(ctx context.Context, p *place, pause time.Duration) {
 	p.mu.Lock()
 	last := p.last

@@ -18,21 +18,21 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/client"
 )
 
-// standIn is a proxy in front of a system that breaks one rule. Nil functions change
+// standIn is a proxy that makes the system behind it break a rule. Nil functions change
 // nothing.
 type standIn struct {
 	target *url.URL
-	// down makes what changes the frames of one connection on their way to the client:
-	// none, one or several come of each.
+	// down returns a function that changes the frames of one connection on their way to
+	// the client: it replaces each frame by none, one or several.
 	down func() func(f map[string]any, raw []byte) [][]byte
-	// up reports whether a frame of the client is to be answered with a close instead
-	// of being passed on.
+	// up reports whether a frame of the client must be answered with a close instead of
+	// being passed on.
 	up     func(raw []byte) bool
 	query  func(url.Values)
 	answer func(method string, room map[string]any) // a room, in answers
 	create func(room map[string]any)                // a room, in requests
-	deaf   bool                                     // to the system closing with 4440; PING is answered
-	ghosts bool                                     // a seat of a room that is gone is told to be taken
+	deaf   bool                                     // a close with 4440 is not passed on, and PING is answered
+	ghosts bool                                     // a room that is gone is reported with a taken seat
 }
 
 func (s *standIn) start(t *testing.T, target string) string {
@@ -123,7 +123,7 @@ func (s *standIn) pumpDown(system, user *websocket.Conn) {
 		_, raw, err := system.Read(ctx)
 		if err != nil {
 			if code := websocket.CloseStatus(err); s.deaf && code == 4440 {
-				return // the user's connection stays
+				return // the user's connection stays open
 			} else if code > 0 {
 				_ = user.Close(code, "")
 			}

@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	samplePause = 20 * time.Millisecond // between two questions about a room's counts
-	roomsAtOnce = 16                    // that are created
+	samplePause = 20 * time.Millisecond // between two requests for a room's counts
+	roomsAtOnce = 16                    // created at a time
 	longSilence = 500 * time.Millisecond
-	startOver   = 2 * time.Second // the users start one after the other
+	startOver   = 2 * time.Second // the starts of the users are spread over this time
 )
 
 // storm is one run of Check.
@@ -26,8 +26,8 @@ type storm struct {
 	tally  *tally
 	places []*place
 	began  time.Time
-	hard   context.Context // ends to break everything off
-	young  bool            // no log entry grows older than history reaches
+	hard   context.Context // when it ends, everything is broken off
+	young  bool            // every log entry stays younger than wire.HistoryAge
 
 	mu       sync.Mutex // guards what follows
 	heardAt  time.Duration
@@ -57,8 +57,8 @@ func newStorm(cfg Config) (*storm, error) {
 // clock is the time since the run began.
 func (s *storm) clock() time.Duration { return time.Since(s.began) }
 
-// run lets the users loose until the duration is over, and waits until each is done
-// with what it was doing.
+// run lets the users act until the duration is over, and waits until each has finished
+// what it was doing.
 func (s *storm) run(ctx context.Context) {
 	s.began, s.hard = time.Now(), ctx
 	atMost(roomsAtOnce, len(s.places), func(i int) {
@@ -82,8 +82,8 @@ func (s *storm) run(ctx context.Context) {
 	}
 }
 
-// sample asks for one room's counts after the other, and ends the storm where there
-// was enough of it.
+// sample asks for the counts of one room after another, and ends the storm when cfg.Enough
+// says so.
 func (s *storm) sample(ctx context.Context, end context.CancelFunc) {
 	began := time.Now()
 	defer func() {
@@ -112,14 +112,14 @@ func (s *storm) count(ctx context.Context, p *place, n int) (taken int, asked, h
 	return taken, asked, heard, nil
 }
 
-// listen says that answers are asked for from now on.
+// listen says that requests are made from now on: silence is measured from here.
 func (s *storm) listen() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.heardAt = s.clock()
 }
 
-// answered notes that the service answered, and how long it had not.
+// answered notes that the service answered, and how long it had been silent.
 func (s *storm) answered(heard time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -130,9 +130,9 @@ func (s *storm) answered(heard time.Duration) {
 	s.heardAt = max(s.heardAt, heard)
 }
 
-// backWithin is how long a seat may stay taken whose socket broke then. A store that
-// stood still renews leases late that were to be renewed before: the longest silence
-// since is added.
+// backWithin returns how long a seat may stay taken whose socket broke at that time. A store
+// that stood still carries out late the renewals that were sent before, so the longest
+// silence since then is added.
 func (s *storm) backWithin(broke time.Duration) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -145,7 +145,7 @@ func (s *storm) backWithin(broke time.Duration) time.Duration {
 	return seatBack + longest
 }
 
-// end breaks off what is left, and waits for all that reads.
+// end breaks the remaining connections, and waits for their readers.
 func (s *storm) end() {
 	s.watchers.Wait()
 	s.tabs.Range(func(key, _ any) bool {
@@ -157,7 +157,7 @@ func (s *storm) end() {
 	s.readers.Wait()
 }
 
-// judge looks at what all users observed together.
+// judge looks for violations in what all users together observed.
 func (s *storm) judge() {
 	for _, p := range s.places {
 		s.tally.found(p.judge()...)

@@ -22,9 +22,9 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
 )
 
-// system runs a room service and two gateways, and answers with the gateways' base
-// URLs. It is on real Redis, since the embedded store, whose scripts run in this very
-// process under the race detector, cannot keep up with several storms.
+// system runs a room service and two gateways, and returns the gateways' base URLs. It
+// uses a real Redis: the embedded store runs its scripts in this process, under the race
+// detector, and cannot keep up with several storms.
 func system(t *testing.T) []string {
 	t.Helper()
 	rdb := redistest.Client(t, redistest.Server(t).URL())

@@ -21,18 +21,18 @@ type tab struct {
 	hold  *hold
 
 	session *client.Session
-	pongs   chan struct{}  // of one
+	pongs   chan struct{}  // buffers one
 	done    chan struct{}  // closed when the reader has ended
 	end     wire.CloseCode // set before done is closed
 
 	mu     sync.Mutex // guards what follows
 	member *audit.Member
-	ending bool // we end it: how it ends is no news
+	ending bool // we end it, so how it ends is not counted
 	taken  bool // another tab took the seat over, or is about to
 }
 
-// open joins p with a new tab. member goes on where an earlier connection of it ended,
-// which has to be done. The error is counted.
+// open joins p with a new tab. member goes on from its earlier connection, which must have
+// ended. open counts the error that it returns.
 func (u *user) open(p *place, o client.JoinOptions, member *audit.Member) (*tab, error) {
 	s := u.storm
 	ctx, cancel := context.WithTimeout(s.hard, callTimeout)
@@ -87,7 +87,7 @@ func (t *tab) read() {
 			continue
 		}
 		end, ok := errors.AsType[*client.CloseError](err)
-		if !ok { // a frame that is none
+		if !ok { // not a valid frame
 			t.storm.tally.failed(err)
 			t.session.Abort()
 			continue
@@ -181,7 +181,7 @@ func (t *tab) ping(ctx context.Context) {
 	_ = t.session.Ping(ctx)
 }
 
-// hand says whether another tab takes the seat over. It reports whether this one has
+// hand notes whether another tab takes the seat over. It reports whether this tab has
 // ended meanwhile.
 func (t *tab) hand(over bool) (ended bool) {
 	t.mu.Lock()
@@ -190,7 +190,7 @@ func (t *tab) hand(over bool) (ended bool) {
 	return !t.alive()
 }
 
-// stop says that we end the connection, which gives the seat up or not.
+// stop notes that we end the connection, whether that gives the seat up or not.
 func (t *tab) stop() {
 	t.mu.Lock()
 	t.ending = true
@@ -214,8 +214,8 @@ func (t *tab) leave() bool {
 	return true
 }
 
-// shut closes with a code that gives the seat up. Whether it did is not certain: the
-// other side may have been gone.
+// shut closes with a code that gives the seat up. It is not certain that it did: the other
+// side may have been gone already.
 func (t *tab) shut(code wire.CloseCode) {
 	t.stop()
 	t.place.acts(t.user.id.UserID, t.storm.clock(), false)
@@ -233,7 +233,7 @@ func (t *tab) cut() {
 	t.place.lost(t.user.id.UserID, t.storm.clock())
 }
 
-// after is where a rejoin goes on.
+// after returns the position from which a rejoin continues.
 func (t *tab) after() *wire.Position {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -241,8 +241,8 @@ func (t *tab) after() *wire.Position {
 	return &pos
 }
 
-// replaced follows a tab whose seat another one has: what it still says must not be
-// accepted, and it must end before its lease would have.
+// replaced watches a tab whose seat another tab took over: its connection must have ended
+// by the time its lease would have.
 func (t *tab) replaced() {
 	select {
 	case <-t.done:
@@ -254,7 +254,7 @@ func (t *tab) replaced() {
 	ctx, cancel := context.WithTimeout(t.storm.hard, callTimeout)
 	defer cancel()
 	select {
-	case <-t.pongs: // an old one
+	case <-t.pongs: // drop an old one
 	default:
 	}
 	t.ping(ctx)

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	toldViolations = 20 // in words
-	errorKinds     = 40 // that are told apart
+	toldViolations = 20 // reported with their details
+	errorKinds     = 40 // counted separately
 )
 
 // tally counts what happens.
@@ -46,7 +46,7 @@ func (t *tally) add(change func(r *Report)) {
 	change(&t.r)
 }
 
-// found takes violations.
+// found counts violations.
 func (t *tally) found(vs ...audit.Violation) {
 	if len(vs) == 0 {
 		return
@@ -70,8 +70,8 @@ func (t *tally) found(vs ...audit.Violation) {
 	}
 }
 
-// failed counts what did not work, and reports whether the service refused it for good
-// reason: then nothing of it was done.
+// failed counts a failure, and reports whether it is a definite refusal: then the service
+// has done nothing.
 func (t *tally) failed(err error) (refused bool) {
 	if refusal, ok := errors.AsType[*wire.Error](err); ok {
 		t.add(func(r *Report) { r.Refused[refusal.Code]++ })
@@ -121,7 +121,7 @@ func errorKind(err error) string {
 	return err.Error()
 }
 
-// back takes how long a seat was taken after its socket broke, or after it was left.
+// back notes how long a seat stayed taken after LEAVE, or after its socket broke.
 func (t *tally) back(d time.Duration, leaving bool) {
 	t.add(func(r *Report) {
 		if leaving {
@@ -132,7 +132,7 @@ func (t *tally) back(d time.Duration, leaving bool) {
 	})
 }
 
-// report is what was counted up to now.
+// report returns what was counted so far.
 func (t *tally) report(cfg Config) Report {
 	t.mu.Lock()
 	defer t.mu.Unlock()

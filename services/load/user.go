@@ -19,8 +19,8 @@ const (
 	awayMost = 1500 * time.Millisecond // before coming back
 	returns  = 5                       // tries to come back
 
-	promptly   = time.Second      // a reservation in which no call was repeated
-	longestWay = 40 * time.Second // of a call that was given up, through a process that stood still
+	promptly   = time.Second      // a reservation this fast had no repeated call
+	longestWay = 40 * time.Second // that a call may take which was given up, in a process that stood still
 )
 
 // user goes from room to room. One goroutine owns it.
@@ -28,18 +28,18 @@ type user struct {
 	storm *storm
 	id    client.Identity
 	index int
-	at    int // which target
+	at    int // index of the target
 	rng   *rand.Rand
-	said  int // messages
+	said  int // messages so far
 
-	unsure time.Duration // clock when a reservation took long or failed last; 0 for never
+	unsure time.Duration // clock when a reservation last took long or failed; 0 for never
 }
 
 func (u *user) client() *client.Client { return u.storm.crowd.clients[u.at%len(u.storm.crowd.clients)] }
 
 func (u *user) upTo(d time.Duration) time.Duration { return time.Duration(u.rng.Int64N(int64(d))) }
 
-// upToPaced is upTo of a time that the pace stretches.
+// upToPaced is upTo with d stretched by the pace.
 func (u *user) upToPaced(d time.Duration) time.Duration { return u.upTo(u.paced(d)) }
 
 func (u *user) paced(d time.Duration) time.Duration {
@@ -49,7 +49,8 @@ func (u *user) paced(d time.Duration) time.Duration {
 	return d
 }
 
-// failed counts an error; after one that is no refusal the next target is tried.
+// failed counts an error. After one that is not a refusal, the user goes on to the next
+// target.
 func (u *user) failed(err error) (refused bool) {
 	if refused = u.storm.tally.failed(err); !refused {
 		u.at++
@@ -57,7 +58,7 @@ func (u *user) failed(err error) (refused bool) {
 	return refused
 }
 
-// live visits one room after the other until ctx ends. What has begun is done to its end.
+// live visits one room after another until ctx ends. It finishes what it has begun.
 func (u *user) live(ctx context.Context) {
 	for sleep(ctx, u.upToPaced(restMost)) {
 		p := u.storm.places[u.rng.IntN(len(u.storm.places))]
@@ -72,7 +73,7 @@ func (u *user) live(ctx context.Context) {
 	}
 }
 
-// enter joins a room in one of the ways there are; nil when it did not work.
+// enter joins a room in one of the possible ways. It returns nil if that failed.
 func (u *user) enter(p *place) *tab {
 	o := client.JoinOptions{Identity: u.id.Identity, Nickname: fmt.Sprint("user ", u.index)}
 	switch u.rng.IntN(5) {
@@ -92,7 +93,7 @@ func (u *user) member(p *place) *audit.Member {
 	return audit.NewMember(p.spec.RoomID, u.storm.young)
 }
 
-// missing makes a room anew that is gone.
+// missing creates the room again if err says that it is gone.
 func (u *user) missing(p *place, err error) {
 	if errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) {
 		if err := p.create(u.storm.hard, u.client()); err != nil {
@@ -130,7 +131,8 @@ func (u *user) reserve(p *place) (client.Permit, bool) {
 	}
 	if err != nil {
 		s.tally.found(p.denied(u.id.UserID, had, heard, err)...)
-		// A call that was repeated may yet be carried out, though the repeated one was refused.
+		// The client may have repeated the call. Then the first one may still be carried out,
+		// although the second one was refused.
 		if !u.failed(err) || heard-asked > promptly {
 			u.unsure = heard
 			p.reserved(u.id.UserID, asked, heard, wire.PermitTTL, false)
@@ -143,7 +145,7 @@ func (u *user) reserve(p *place) (client.Permit, bool) {
 	return permit, true
 }
 
-// reuse shows a permit again that was used: it must not work (I3).
+// reuse joins with a permit that was used already, which must fail (I3).
 func (u *user) reuse(t *tab, o client.JoinOptions) *tab {
 	t.hand(true)
 	other, err := u.open(t.place, o, u.member(t.place))
@@ -161,7 +163,7 @@ func (u *user) permitWorked(kind audit.Kind, t *tab, detail string) {
 	})
 }
 
-// keep goes on with a tab whose seat another tab did not get, as far as we know.
+// keep goes on with a tab whose seat another tab did not take over, as far as we know.
 func (u *user) keep(t *tab) *tab {
 	if ended := t.hand(false); ended {
 		t.place.lost(u.id.UserID, u.storm.clock())
@@ -170,7 +172,7 @@ func (u *user) keep(t *tab) *tab {
 	return t
 }
 
-// hesitate reserves, and then cancels, or lets the permit lapse and comes too late.
+// hesitate reserves, and then cancels the permit, lets it lapse, or comes too late with it.
 func (u *user) hesitate(ctx context.Context, p *place) {
 	permit, ok := u.reserve(p)
 	if !ok {
@@ -197,8 +199,8 @@ func (u *user) cancel(p *place, permit client.Permit) {
 	p.freed(u.id.UserID, true)
 }
 
-// comeLate shows a permit after it lapsed: it must not work (I3). A reservation of this
-// user that is on its way yet would prolong the permit, so then nothing is known.
+// comeLate joins with a permit that has lapsed, which must fail (I3). An earlier reservation
+// of this user that is still on its way could prolong the permit, so then it does nothing.
 func (u *user) comeLate(ctx context.Context, p *place, permit client.Permit) {
 	if u.unsure > 0 && u.storm.clock()-u.unsure < longestWay {
 		return
@@ -257,7 +259,7 @@ func (u *user) newID() string {
 	return fmt.Sprintf("u%d-%d", u.index, u.said)
 }
 
-// turn does something else: it ends the tab, or goes on with another.
+// turn ends the tab, or goes on with another one, which it returns.
 func (u *user) turn(ctx context.Context, t *tab) *tab {
 	if !t.alive() {
 		if t.end.Retryable() {
@@ -283,7 +285,7 @@ func (u *user) turn(ctx context.Context, t *tab) *tab {
 	return nil
 }
 
-// comeBack joins again, asks for what was missed, and repeats what was not answered.
+// comeBack joins again, asks for what was missed, and repeats messages that were not answered.
 func (u *user) comeBack(ctx context.Context, t *tab) *tab {
 	unanswered := t.member.Unanswered()
 	o := client.JoinOptions{Identity: u.id.Identity, After: t.after()}
@@ -307,7 +309,7 @@ func (u *user) comeBack(ctx context.Context, t *tab) *tab {
 	return nil
 }
 
-// takeOver joins from another tab. What the first one still says must not be accepted.
+// takeOver joins from another tab. What the first tab still sends must not be accepted.
 func (u *user) takeOver(t *tab) *tab {
 	p := t.place
 	o := client.JoinOptions{Identity: u.id.Identity}

@@ -1,11 +1,11 @@
-// Command bench is `make bench`: for each shape of load it runs a cluster of its own on
+// Command bench is `make bench`. For each shape of load it starts a new cluster on
 // loopback (Redis, a room service, two gateways, no proxy), drives it with `anteroom
-// load --shape`, and puts what came of it into one table.
+// load --shape`, and prints the results of all shapes in one table.
 //
 //	bench --shape small --window 20s --profile .run/profiles
 //
-// Two files come of a run in --out: TIME.json with everything that was measured, and
-// TIME.txt with the figures as benchstat compares them.
+// It writes two files to --out: TIME.json with everything that was measured, and TIME.txt
+// with the figures in the format that benchstat reads.
 package main
 
 import (
@@ -66,8 +66,8 @@ func (b *bench) run(ctx context.Context) error {
 	return errors.Join(append(errs, b.write(results))...)
 }
 
-// measure runs one shape on a cluster of its own. Its processes have one core each: on
-// the few that they share, the threads of a second one would only wake each other.
+// measure runs one shape on a cluster of its own. Each process uses one core (GOMAXPROCS=1):
+// the processes share few cores, and more threads would only wake each other.
 func (b *bench) measure(ctx context.Context, shape string, keep bool) ([]pace.Result, error) {
 	dir, err := os.MkdirTemp("", "anteroom-bench-")
 	if err != nil {
@@ -128,7 +128,7 @@ func (b *bench) drive(ctx context.Context, c *cluster.Cluster, shape string) ([]
 	return results, failed
 }
 
-// write prints the table and keeps the figures.
+// write prints the table and writes the files.
 func (b *bench) write(results []pace.Result) error {
 	if len(results) == 0 {
 		return nil

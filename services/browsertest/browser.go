@@ -1,4 +1,4 @@
-// Package browsertest starts a Chromium for tests of what browsers run.
+// Package browsertest starts a Chromium for tests of code that browsers run.
 package browsertest
 
 import (
@@ -12,8 +12,8 @@ import (
 
 const timeout = 2 * time.Minute // a cold start of Chromium alone takes up to 10 s
 
-// Start starts a headless Chromium with a profile of its own, until the test ends. A
-// test that needs one and finds none has failed: what it checks would go unnoticed.
+// Start starts a headless Chromium with a profile of its own, which runs until the test
+// ends. If there is no Chromium, the test fails: a skipped test would go unnoticed.
 func Start(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), timeout)
@@ -23,7 +23,7 @@ func Start(t testing.TB) context.Context {
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
 		chromedp.Flag("disable-dev-shm-usage", true), // containers have 64 MB there
-		// The tab that is not in front works on as the other one does.
+		// A tab in the background must run like the one in front.
 		chromedp.Flag("disable-background-timer-throttling", true),
 		chromedp.Flag("disable-backgrounding-occluded-windows", true),
 		chromedp.Flag("disable-renderer-backgrounding", true),
@@ -32,19 +32,19 @@ func Start(t testing.TB) context.Context {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits, so that the profile can be removed
+	t.Cleanup(func() { _ = chromedp.Cancel(ctx) }) // waits for the end of Chromium, so that the profile can be removed
 	if err := chromedp.Do(ctx); err != nil {
 		t.Fatalf("no browser, and this test is about one (`make deps` installs Chromium on Debian and Ubuntu): %v", err)
 	}
 	return ctx
 }
 
-// Tab opens an empty tab in a browser, until the test ends. What a page in it throws,
-// or tells as an error, fails the test.
+// Tab opens an empty tab in a browser, which stays until the test ends. If a page in it
+// throws an exception or logs an error, the test fails.
 func Tab(browser context.Context, t testing.TB, name string) context.Context {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(browser)
-	if err := chromedp.Do(ctx); err != nil { // makes the tab; the end of a timeout here would be the tab's
+	if err := chromedp.Do(ctx); err != nil { // makes the tab; with a timeout in ctx, its end would close the tab
 		t.Fatalf("%s's tab: %v", name, err)
 	}
 	messages := chromedp.Console(ctx)

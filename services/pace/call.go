@@ -17,15 +17,15 @@ import (
 // callTimeout bounds one call, and one join.
 const callTimeout = 30 * time.Second
 
-// upgradeKey is what a client must send; that the server can hash it is not what is
-// measured here.
+// upgradeKey is the same for every connection: it is not tested here whether the server
+// hashes it correctly.
 const upgradeKey = "AAAAAAAAAAAAAAAAAAAAAA=="
 
-// caller makes HTTP calls on one connection that stays open, written and read by hand:
-// net/http would take as much CPU as the server does.
+// caller makes HTTP calls on one connection that stays open. It writes and reads HTTP by
+// hand: net/http would take as much CPU as the server does.
 type caller struct {
 	address string // host:port
-	host    string // as users write it
+	host    string // for the header Host, as the target has it
 	conn    net.Conn
 	in      *bufio.Reader
 	out     []byte
@@ -49,7 +49,7 @@ func (c *caller) close() {
 	}
 }
 
-// call makes a call and answers with the body, an error where the status is not want.
+// call makes a call and returns the body of the answer. A status other than want is an error.
 func (c *caller) call(ctx context.Context, method, path, identity, body string, want int) ([]byte, error) {
 	if c.conn == nil {
 		conn, err := dial(ctx, c.address)
@@ -83,7 +83,7 @@ func (c *caller) call(ctx context.Context, method, path, identity, body string, 
 	return answer, nil
 }
 
-// readAnswer reads one answer of HTTP/1.1. That of an upgrade has no body.
+// readAnswer reads one HTTP/1.1 response. The response to an upgrade has no body.
 func readAnswer(in *bufio.Reader) (status int, body []byte, err error) {
 	line, err := in.ReadSlice('\n')
 	if err != nil {
@@ -120,8 +120,8 @@ func readAnswer(in *bufio.Reader) (status int, body []byte, err error) {
 	return status, body, err
 }
 
-// field finds a string in an answer's JSON that needs no unescaping: identities, permits
-// and paths are such.
+// field finds a string in the JSON of an answer. It does not unescape: identities, permits
+// and paths need none.
 func field(answer []byte, name string) (string, error) {
 	_, rest, ok := strings.Cut(string(answer), `"`+name+`":"`)
 	value, _, closed := strings.Cut(rest, `"`)
@@ -131,13 +131,13 @@ func field(answer []byte, name string) (string, error) {
 	return value, nil
 }
 
-// dial connects to a server. Small writes leave at once, as everywhere in Go.
+// dial connects to a server. Small writes are sent at once (TCP_NODELAY), Go's default.
 func dial(ctx context.Context, address string) (net.Conn, error) {
 	return (&net.Dialer{Timeout: callTimeout, KeepAlive: -1}).DialContext(ctx, "tcp", address)
 }
 
-// upgrade opens a WebSocket and reads the first frame, which has to be JOINED. What
-// came behind it is in already.
+// upgrade opens a WebSocket and reads the first frame, which must be JOINED. already holds
+// the bytes that came after it. They are valid until in is used again.
 func upgrade(conn net.Conn, host, path string, in *bufio.Reader) (seq int64, already []byte, err error) {
 	_ = conn.SetDeadline(time.Now().Add(callTimeout))
 	request := "GET " + path + " HTTP/1.1\r\nHost: " + host + "\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
@@ -180,7 +180,7 @@ func readFrame(in *bufio.Reader) (opcode byte, payload []byte, err error) {
 		if err != nil {
 			return 0, nil, err
 		}
-		if head == 0 { // of 4 or 10 bytes
+		if head == 0 { // the header has 4 or 10 bytes
 			want += 2
 			continue
 		}

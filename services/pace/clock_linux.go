@@ -7,26 +7,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// precise makes sleepUntil precise for the calling goroutine, until what it answers with
-// is called: Go's own timers are late by up to a millisecond.
+// precise makes sleepUntil precise for the calling goroutine, until the function that it
+// returns is called. Go's own timers are up to a millisecond late.
 func precise() func() {
 	runtime.LockOSThread()
-	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // else 50 µs late, no more
+	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // otherwise up to 50 µs late
 	return runtime.UnlockOSThread
 }
 
-// sleepUntil returns at a time of the run's clock, or at once.
+// sleepUntil returns when the run's clock shows at, or at once if that has passed.
 func sleepUntil(at time.Duration) {
 	for d := at - now(); d > 0; d = at - now() {
 		ts := unix.NsecToTimespec(int64(d))
-		_ = unix.Nanosleep(&ts, nil) // when interrupted it is tried again
+		_ = unix.Nanosleep(&ts, nil) // if it is interrupted, the loop goes on
 	}
 }
 
-// threadCPU is the CPU time of the calling thread.
+// threadCPU returns the CPU time of the calling thread.
 func threadCPU() (time.Duration, error) { return cpuOf(unix.CLOCK_THREAD_CPUTIME_ID) }
 
-// processCPU is the CPU time of a process, to the nanosecond.
+// processCPU returns the CPU time of a process, in nanosecond resolution.
 func processCPU(pid int) (time.Duration, error) {
 	// CPUCLOCK_SCHED of the process, as clock_getcpuclockid(3) computes it.
 	return cpuOf(int32(^pid)<<3 | 2)

@@ -12,7 +12,7 @@ var errLinuxOnly = fmt.Errorf("CPU time and memory of processes: %w", errors.Err
 
 func precise() func() { return func() {} }
 
-// sleepUntil returns at a time of the run's clock, or at once.
+// sleepUntil returns when the run's clock shows at, or at once if that has passed.
 func sleepUntil(at time.Duration) { time.Sleep(at - now()) }
 
 func threadCPU() (time.Duration, error) { return 0, errLinuxOnly }

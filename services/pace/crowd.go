@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// crowd is everybody whom a shape needs.
+// crowd is all rooms and members of a shape.
 type crowd struct {
 	cfg     Config
 	rooms   []*room
@@ -20,18 +20,18 @@ type crowd struct {
 	readers []*reader
 	joins   histogram // how long each took
 
-	// Of all that was read, added to once a read.
+	// Totals of all that was read, updated once for each read.
 	delivered, bytes atomic.Int64
 
-	// from and until bound when messages are due whose latency counts; set while nothing is
-	// read.
+	// The latency of messages counts that are due between from and until. Both are set while
+	// nothing is read.
 	from, until time.Duration
 	latencies   histogram
 }
 
-// reader reads part of the members. There is one for each target, as far as there are
-// cores: with one for all, the last member of a big room would hear of a message only when
-// all others have been read, which no gateway can help.
+// reader reads for some of the members. There is one for each target, but not more than
+// there are cores. With a single reader, the last member of a big room would get a message
+// only after all others had been read, for which no gateway is to blame.
 type reader struct {
 	poller *poller
 	frames []byte // a batch of messages; belongs to the poller's lock
@@ -41,7 +41,7 @@ type reader struct {
 type room struct {
 	id      string
 	sent    atomic.Int64
-	refused atomic.Int64 // of them, by ERROR
+	refused atomic.Int64 // how many of them were answered with ERROR
 }
 
 func newCrowd(cfg Config) (*crowd, error) {
@@ -75,12 +75,12 @@ func (c *crowd) locked(do func()) {
 	do()
 }
 
-// close lets everybody leave.
+// close makes all members leave.
 func (c *crowd) close() {
 	bye := clientFrame(opClose, []byte{1000 >> 8, 1000 & 0xff})
 	for _, m := range c.members {
 		if m.sock != nil {
-			_ = m.sock.write(bye) // who is gone already has left
+			_ = m.sock.write(bye) // a member that is gone already has left
 		}
 	}
 	for _, r := range c.readers {
@@ -93,7 +93,7 @@ func (c *crowd) close() {
 	}
 }
 
-// prepare makes the rooms and an identity for everybody.
+// prepare creates the rooms and an identity for each member.
 func (c *crowd) prepare(ctx context.Context) error {
 	c.cfg.Progress(fmt.Sprintf("make %d rooms and %d identities", len(c.rooms), len(c.members)))
 	err := c.each(ctx, len(c.rooms), func(ctx context.Context, i int, calls []*caller) error {
@@ -114,7 +114,7 @@ func (c *crowd) prepare(ctx context.Context) error {
 	})
 }
 
-// seat lets members join, as many at once as the configuration says.
+// seat makes members join, as many at once as the configuration says.
 func (c *crowd) seat(ctx context.Context, members []*member) error {
 	return c.each(ctx, len(members), func(ctx context.Context, i int, calls []*caller) error {
 		began := now()
@@ -126,8 +126,8 @@ func (c *crowd) seat(ctx context.Context, members []*member) error {
 	})
 }
 
-// each runs do for 0 to n-1, a few at once, each of them with connections of its own to
-// every target. The first error ends it.
+// each calls do for 0 to n-1 on AtOnce goroutines, each of which has connections of its own
+// to every target. The first error ends it.
 func (c *crowd) each(ctx context.Context, n int, do func(ctx context.Context, i int, calls []*caller) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -160,7 +160,7 @@ func (c *crowd) each(ctx context.Context, n int, do func(ctx context.Context, i 
 	return context.Cause(ctx)
 }
 
-// sent is how many messages have been sent.
+// sent returns how many messages have been sent.
 func (c *crowd) sent() (n int64) {
 	for _, r := range c.rooms {
 		n += r.sent.Load()

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// histogram counts durations in buckets that are 1/64 wide of what they hold, so that a
-// quantile is known to 1.6 %. The zero value is empty.
+// histogram counts durations in buckets whose width is 1/64 of the durations in them, so
+// quantiles are exact to 1.6 %. The zero value is empty.
 type histogram struct {
 	mu     sync.Mutex
 	counts [64 * 64]int64
@@ -30,7 +30,7 @@ func bucket(d time.Duration) int {
 	return (shift+1)*subBuckets + int(n>>shift)&(subBuckets-1)
 }
 
-// top is the largest duration of a bucket.
+// top returns the largest duration of a bucket.
 func top(b int) time.Duration {
 	if b < subBuckets {
 		return time.Duration(b)
@@ -53,7 +53,8 @@ func (h *histogram) reset() {
 	h.counts, h.total, h.most = [len(h.counts)]int64{}, 0, 0
 }
 
-// quantile is the duration that the share q, 0 to 1, does not exceed; 0 when empty.
+// quantile returns the duration that the share q (0 to 1) of all durations does not exceed,
+// or 0 if the histogram is empty.
 func (h *histogram) quantile(q float64) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()

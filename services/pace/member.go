@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// member is one connection. What is read belongs to its reader's lock.
+// member is one connection. The lock of its reader guards the fields that change as frames
+// are read.
 type member struct {
 	crowd    *crowd
 	index    int
@@ -20,9 +21,9 @@ type member struct {
 	scan     scanner
 	last     int64 // seq of the last entry
 	messages int64 // received
-	holes    int64 // seqs that were left out
+	holes    int64 // seqs that were skipped
 	double   int64 // seqs that came again
-	echoes   int   // own messages in what is being read, where it answers them
+	echoes   int   // in a Burst: own messages in what is being read, which it answers
 	read     time.Duration
 	gone     error // why nothing comes any more
 }
@@ -79,7 +80,7 @@ func (m *member) see(f frame) error {
 	return nil
 }
 
-// follow checks that the log comes without holes, each entry once.
+// follow checks that the log comes without holes, and each entry once.
 func (m *member) follow(seq int64) {
 	if seq <= m.last {
 		m.double++
@@ -89,7 +90,7 @@ func (m *member) follow(seq int64) {
 	m.last = seq
 }
 
-// stamped takes the latency of a message, and notices one's own.
+// stamped records the latency of a message, and counts the member's own ones.
 func (m *member) stamped(payload []byte) {
 	due, who, ok := stampOf(payload)
 	if !ok {
@@ -104,14 +105,14 @@ func (m *member) stamped(payload []byte) {
 	}
 }
 
-// answer sends as many messages as came back, in one write.
+// answer sends as many messages as came back to this member, in one write.
 func (m *member) answer() error {
 	n := m.echoes
 	m.echoes = 0
 	return m.post(&m.reader.frames, n, now())
 }
 
-// post sends n messages that are due.
+// post sends n messages that were due at due. It uses buf to build them.
 func (m *member) post(buf *[]byte, n int, due time.Duration) error {
 	frames := (*buf)[:0]
 	for range n {

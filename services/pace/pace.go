@@ -1,17 +1,17 @@
-// Package pace measures how much a deployment costs and how fast it is: it seats the
-// members of a Shape over the public API, lets them talk in an open loop, and counts
-// what every one of them receives.
+// Package pace measures what a deployment costs and how fast it is: it seats the members
+// of a Shape over the public API, lets them talk in an open loop, and counts what each of
+// them receives.
 //
-//	seat    identities and rooms; then reserve, connect, confirm, 64 at a time
+//	seat    make identities and rooms; then reserve, connect, confirm, 64 at a time
 //	warm up messages flow, nothing is counted
-//	window  messages flow; deliveries, CPU time of the server's processes, latency
-//	drain   every message has to come to every member exactly once
+//	window  messages flow; measure deliveries, CPU time of the servers, latency
+//	drain   every message must come to every member exactly once
 //
-// It runs on the machine of what it measures, so it must be cheap: a goroutine for each
-// target reads all sockets there into one buffer and looks at no more of a frame than its
-// header, its type and its seq; another one sends. Latency counts from when a message was due, which it
-// carries itself, to when the read that brought it returned: a sender that is late, for
-// whatever reason, makes the figures worse and never better.
+// It runs on the same machine as the deployment, so it must be cheap: a goroutine for each
+// target reads all sockets there into one buffer, and looks only at the header, the type and
+// the seq of a frame. Another goroutine sends. Latency counts from when a message was due,
+// which the message carries, to when the read that brought it returned. So a sender that is
+// late, for whatever reason, makes the figures worse and never better.
 package pace
 
 import (
@@ -21,25 +21,25 @@ import (
 	"time"
 )
 
-// Config says what to drive, and what to look at meanwhile.
+// Config says what to drive, and what to measure meanwhile.
 type Config struct {
 	Targets   []string      // base URLs; the members of every room are spread over them
 	Shape     Shape         // of the load
 	Warmup    time.Duration // before the window, 0 is 3 s
-	Window    time.Duration // that is measured, 0 is 10 s; the shape's Least at least
-	RawWrite  time.Duration // how long the raw write is measured, before and after, 0 is 700 ms
+	Window    time.Duration // how long is measured, 0 is 10 s; at least the shape's Least
+	RawWrite  time.Duration // how long the raw write is measured, before and after; 0 is 700 ms
 	AtOnce    int           // joins at a time, 0 is 64
-	Processes []Process     // of the deployment, on this machine; empty: no CPU and memory
-	Profiles  string        // directory for the profiles of Processes and of this one; empty: none
-	Progress  func(string)  // told what goes on; nil: nobody is
+	Processes []Process     // of the deployment, on this machine; if empty, CPU and memory are not measured
+	Profiles  string        // directory for profiles of Processes and of this process; empty for none
+	Progress  func(string)  // called with what is being done; may be nil
 }
 
-// Process is one of the deployment's processes. Those whose names begin with redis,
-// room and gateway are told apart in the Result.
+// Process is one of the deployment's processes. The Result has separate figures for those
+// whose names begin with redis, room and gateway.
 type Process struct {
 	Name  string
 	PID   int
-	Admin string // base URL of its admin port, which has its profiles; may be empty
+	Admin string // base URL of its admin port, which serves its profiles; may be empty
 }
 
 func (c *Config) complete() error {
@@ -78,10 +78,10 @@ func (c *Config) complete() error {
 
 const (
 	idleWindow  = 30 * time.Second // six renewals of each lease, and a ping
-	drainWithin = 20 * time.Second // for what was sent to come to everybody
+	drainWithin = 20 * time.Second // for messages on their way to reach everybody
 )
 
-// Run drives the targets and answers with what it measured.
+// Run drives the targets and returns what it measured.
 func Run(ctx context.Context, cfg Config) (Result, error) {
 	if err := cfg.complete(); err != nil {
 		return Result{}, fmt.Errorf("pace: %w", err)
@@ -101,7 +101,8 @@ type run struct {
 	crowd  *crowd
 }
 
-// rawWrite measures the machine's own limit, before and after: the mean counts.
+// rawWrite measures the machine's own limit. It is called before and after the run; the
+// mean counts.
 func (r *run) rawWrite(ctx context.Context) error {
 	r.cfg.Progress("measure the raw write")
 	cost, err := RawWrite(ctx, r.cfg.RawWrite)
@@ -141,7 +142,7 @@ func (r *run) drive(ctx context.Context) error {
 		return err
 	}
 	r.result.addMemory(before, after)
-	return r.rawWrite(ctx) // while the members sit still: leaving would be in its way
+	return r.rawWrite(ctx) // while the members are idle: leaving would disturb it
 }
 
 // join measures the joins themselves, all but the first tenth.
@@ -197,7 +198,7 @@ func (r *run) talk(ctx context.Context) error {
 	return nil
 }
 
-// window waits for the window and looks at its beginning and its end.
+// window waits until the window is over, and reads the usage at its beginning and its end.
 func (r *run) window(ctx context.Context, from, until time.Duration) (*window, error) {
 	if err := pause(ctx, from-now()); err != nil {
 		return nil, err
@@ -212,7 +213,7 @@ func (r *run) window(ctx context.Context, from, until time.Duration) (*window, e
 	return w, w.close()
 }
 
-// drained waits until everybody has everything, and counts what did not come.
+// drained waits until every member has everything, and counts what did not come.
 func (r *run) drained(ctx context.Context) error {
 	r.cfg.Progress("wait for what is on its way")
 	for began := now(); r.crowd.owed() && now()-began < drainWithin; {
@@ -224,10 +225,10 @@ func (r *run) drained(ctx context.Context) error {
 	return nil
 }
 
-// epoch is where the clock of a run begins.
+// epoch is when the clock of the runs starts.
 var epoch = time.Now()
 
-// now is the time of the run's clock, which never jumps.
+// now returns the time of the run's clock, which never jumps.
 func now() time.Duration { return time.Since(epoch) }
 
 func pause(ctx context.Context, d time.Duration) error {

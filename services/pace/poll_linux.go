@@ -16,30 +16,30 @@ import (
 const (
 	readBytes     = 64 << 10
 	pollEvents    = 512
-	pollWakeEvery = 100 // ms: to see that it is to end
+	pollWakeEvery = 100 // ms: to notice that it should end
 	writePatience = 10 * time.Second
 )
 
-// taker is who a socket's bytes are for. Its methods are called on the poller's
-// goroutine, with the poller's lock held.
+// taker receives the bytes of a socket. Its methods are called with the poller's lock
+// held, on the poller's goroutine or in add.
 type taker interface {
-	attach(s *socket)    // first
+	attach(s *socket)    // called first
 	take(b []byte) error // an error ends the socket
-	broke(err error)     // once: no more will come
+	broke(err error)     // called once, when no more will come
 }
 
-// poller reads all its sockets on one goroutine into one buffer: ten thousand of them
-// cost what the kernel takes for reading, and 4 KB of goroutine for none.
+// poller reads all its sockets on one goroutine into one buffer. Ten thousand sockets cost
+// only what the kernel takes for reading, and no goroutine of 4 KB each.
 type poller struct {
 	epoll int
 	end   atomic.Bool
 	ended chan struct{}
 
-	mu    sync.Mutex        // guards what follows, and whatever takers own
+	mu    sync.Mutex        // guards what follows, and the state of the takers
 	takes map[int32]*socket // by descriptor
 }
 
-// socket is a TCP connection outside of Go's own poller.
+// socket is a TCP connection outside Go's own poller.
 type socket struct {
 	fd    int
 	taker taker
@@ -58,7 +58,7 @@ func newPoller() (*poller, error) {
 	return p, nil
 }
 
-// add reads conn from now on for t, to whom already is given first. conn is used up.
+// add reads conn for t from now on. t gets the bytes in already first. add takes over conn.
 func (p *poller) add(conn net.Conn, t taker, already []byte) error {
 	fd, err := detach(conn)
 	if err != nil {
@@ -81,7 +81,7 @@ func (p *poller) add(conn net.Conn, t taker, already []byte) error {
 	return nil
 }
 
-// detach takes a connection's descriptor out of Go's poller, which would wake for it too.
+// detach moves a connection's descriptor out of Go's poller, which would also wake up for it.
 func detach(conn net.Conn) (fd int, err error) {
 	defer conn.Close()
 	inner, ok := conn.(syscall.Conn)
@@ -107,7 +107,7 @@ func (p *poller) locked(do func()) {
 	do()
 }
 
-// close returns once nothing is read any more.
+// close ends the reading, and returns when nothing is read any more.
 func (p *poller) close() {
 	p.end.Store(true)
 	<-p.ended
@@ -133,7 +133,7 @@ func (p *poller) serve() {
 	}
 }
 
-// read reads once: what is left makes the socket ready again.
+// read reads once. If bytes are left, epoll reports the socket again.
 func (p *poller) read(s *socket, buf []byte) {
 	n, err := unix.Read(s.fd, buf)
 	switch {

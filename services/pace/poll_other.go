@@ -9,17 +9,16 @@ import (
 
 const readBytes = 64 << 10
 
-// taker is who a socket's bytes are for. Its methods are called with the poller's lock
-// held.
+// taker receives the bytes of a socket. Its methods are called with the poller's lock held.
 type taker interface {
-	attach(s *socket)    // first
+	attach(s *socket)    // called first
 	take(b []byte) error // an error ends the socket
-	broke(err error)     // once: no more will come
+	broke(err error)     // called once, when no more will come
 }
 
-// poller reads each socket on a goroutine of its own: dearer than on Linux.
+// poller reads each socket on a goroutine of its own, which costs more than on Linux.
 type poller struct {
-	mu    sync.Mutex // guards whatever takers own
+	mu    sync.Mutex // guards the state of the takers
 	ended sync.WaitGroup
 
 	all   sync.Mutex // guards socks
@@ -34,7 +33,7 @@ type socket struct {
 
 func newPoller() (*poller, error) { return &poller{}, nil }
 
-// add reads conn from now on for t, to whom already is given first. conn is used up.
+// add reads conn for t from now on. t gets the bytes in already first. add takes over conn.
 func (p *poller) add(conn net.Conn, t taker, already []byte) error {
 	s := &socket{conn: conn}
 	var err error
@@ -81,7 +80,7 @@ func (p *poller) locked(do func()) {
 	do()
 }
 
-// close returns once nothing is read any more.
+// close ends the reading, and returns when nothing is read any more.
 func (p *poller) close() {
 	p.all.Lock()
 	for _, s := range p.socks {

@@ -18,7 +18,7 @@ const (
 	driver   = "driver"
 )
 
-// kind is what a process counts as, by its name.
+// kind returns as what a process counts, by its name.
 func (p Process) kind() string {
 	for _, kind := range []string{gateways, roomSrvs, redises} {
 		if strings.HasPrefix(p.Name, kind) {
@@ -28,7 +28,7 @@ func (p Process) kind() string {
 	return others
 }
 
-// ParseProcess reads NAME=PID or NAME=PID@ADMIN, the latter host:port or a base URL.
+// ParseProcess parses NAME=PID or NAME=PID@ADMIN, where ADMIN is host:port or a base URL.
 func ParseProcess(text string) (Process, error) {
 	name, rest, ok := strings.Cut(text, "=")
 	id, admin, _ := strings.Cut(rest, "@")
@@ -42,12 +42,12 @@ func ParseProcess(text string) (Process, error) {
 	return Process{Name: name, PID: pid, Admin: admin}, nil
 }
 
-// usage is what processes have used at one moment, by kind.
+// usage is what the processes have used up to one moment, by kind.
 type usage struct {
 	at  time.Duration
 	cpu map[string]time.Duration
 	rss map[string]int64 // bytes
-	// busy is the time that all cores of the machine have worked, for whomever.
+	// busy is the time that all cores of the machine have worked, for any process.
 	busy time.Duration
 }
 
@@ -65,7 +65,7 @@ func look(processes []Process) (usage, error) {
 		}
 		cpu, err := processCPU(p.PID)
 		if errors.Is(err, errors.ErrUnsupported) {
-			return usage{at: u.at}, nil // messages and latency are measured all the same
+			return usage{at: u.at}, nil // messages and latency can still be measured
 		}
 		if err != nil {
 			return u, fmt.Errorf("CPU time of %s: %w", p.Name, err)
@@ -80,7 +80,7 @@ func look(processes []Process) (usage, error) {
 	return u, nil
 }
 
-// processRSS is what a process has in memory, in bytes.
+// processRSS returns the resident memory of a process in bytes.
 func processRSS(pid int) (int64, error) {
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -93,8 +93,9 @@ func processRSS(pid int) (int64, error) {
 	return number([]byte(strings.TrimSpace(rest))) << 10, nil
 }
 
-// machineBusy is the CPU time of everything that runs here, and that which a hypervisor gave
-// to other machines while something here wanted it (proc_stat(5)); 0 if unknown.
+// machineBusy returns the CPU time of everything that runs on this machine, plus the time
+// that a hypervisor gave to other machines while something here wanted it (steal, see
+// proc_stat(5)). It returns 0 if that is unknown.
 func machineBusy() time.Duration {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -111,7 +112,7 @@ func machineBusy() time.Duration {
 	return time.Duration(ticks) * 10 * time.Millisecond
 }
 
-// window is what happened between two looks.
+// window is what happened between two calls of look.
 type window struct {
 	run       *run
 	profiles  *profiles
@@ -133,7 +134,7 @@ func (r *run) open() (*window, error) {
 	return w, err
 }
 
-// close ends it.
+// close ends the window.
 func (w *window) close() error {
 	c := w.run.crowd
 	var err error
@@ -148,10 +149,10 @@ func (w *window) close() error {
 
 func (w *window) seconds() float64 { return (w.to.at - w.from.at).Seconds() }
 
-// cpu is the CPU time of a kind of processes in the window.
+// cpu returns the CPU time of a kind of processes in the window.
 func (w *window) cpu(kind string) time.Duration { return w.to.cpu[kind] - w.from.cpu[kind] }
 
-// servers is the CPU time of the deployment in the window.
+// servers returns the CPU time of the deployment in the window.
 func (w *window) servers() (sum time.Duration) {
 	for kind := range w.to.cpu {
 		if kind != driver {
@@ -161,7 +162,8 @@ func (w *window) servers() (sum time.Duration) {
 	return sum
 }
 
-// strangers is the share of one core that went to processes that are no part of it.
+// strangers returns how many cores were busy with processes that belong neither to the
+// deployment nor to the driver.
 func (w *window) strangers() float64 {
 	own := w.servers() + w.cpu(driver)
 	return max(0, (w.to.busy-w.from.busy-own).Seconds()/w.seconds())

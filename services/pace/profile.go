@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// profiles fetches the profiles of the processes that have an admin port. It costs them
-// a few percent of CPU, so figures come from runs without.
+// profiles fetches the profiles of the processes that have an admin port. That costs them
+// a few percent of CPU, so take figures from runs without profiles.
 type profiles struct {
 	run     *run
 	own     *os.File
@@ -23,7 +23,7 @@ type profiles struct {
 	errs    []error
 }
 
-// profile begins CPU profiles that are as long as the window.
+// profile starts CPU profiles that are as long as the window.
 func (r *run) profile() (*profiles, error) {
 	if r.cfg.Profiles == "" {
 		return nil, nil
@@ -42,7 +42,7 @@ func (r *run) profile() (*profiles, error) {
 	p := &profiles{run: r, own: own}
 	seconds := int(math.Max(1, math.Floor(r.cfg.Window.Seconds())))
 	if r.cfg.Shape.Kind == Join {
-		seconds = 3 // joins take that long
+		seconds = 3 // about as long as the joins take
 	}
 	p.fetch("cpu", fmt.Sprintf("profile?seconds=%d", seconds))
 	return p, nil
@@ -52,7 +52,7 @@ func (r *run) profileName(process, what string) string {
 	return filepath.Join(r.cfg.Profiles, fmt.Sprintf("%s-%s-%s.pprof", r.cfg.Shape.Name, process, what))
 }
 
-// fetch fetches a profile of every process, at once.
+// fetch starts to fetch a profile of every process, all at the same time.
 func (p *profiles) fetch(what, path string) {
 	for _, process := range p.run.cfg.Processes {
 		if process.Admin == "" {
@@ -69,7 +69,7 @@ func (p *profiles) fetch(what, path string) {
 	}
 }
 
-// finish waits for the CPU profiles and fetches what tells of one moment.
+// finish waits for the CPU profiles, and fetches the profiles that describe one moment.
 func (p *profiles) finish() error {
 	if p == nil {
 		return nil
@@ -78,7 +78,7 @@ func (p *profiles) finish() error {
 	p.own.Close()
 	p.fetches.Wait()
 	for _, what := range []string{"heap", "allocs", "goroutine"} {
-		p.fetch(what, what+"?gc=1") // gc: what lives, not what is garbage
+		p.fetch(what, what+"?gc=1") // gc: leave out garbage
 	}
 	p.fetches.Wait()
 	return errors.Join(p.errs...)

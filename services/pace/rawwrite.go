@@ -11,10 +11,10 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// rawSockets is how many sockets the raw write goes to in turn.
+// rawSockets is to how many sockets the raw write is made in turn.
 const rawSockets = 1000
 
-// deliveredBytes is a MESSAGE as a gateway writes it to a member.
+// deliveredBytes returns a MESSAGE as a gateway writes it to a member.
 func deliveredBytes() []byte {
 	from := wire.Member{UserID: "u_WLFLQWJUTWMUGOWLELG5J7LNUY"}.Encode()
 	body := wire.Quote(strings.Repeat("x", textBytes))
@@ -22,10 +22,10 @@ func deliveredBytes() []byte {
 	return append([]byte{0x81, 126, byte(len(payload) >> 8), byte(len(payload))}, payload...)
 }
 
-// RawWrite is the CPU time that one net.Conn.Write of a delivered MESSAGE takes on this
-// machine: the limit that no gateway gets below without putting several in one write. It
-// writes for about the given time to 1,000 loopback sockets in turn, which are read on
-// another thread.
+// RawWrite returns the CPU time that one net.Conn.Write of a delivered MESSAGE takes on this
+// machine. No gateway can deliver for less unless it puts several messages into one write.
+// RawWrite writes for about the given time to 1,000 loopback sockets in turn, which are read
+// on another thread. It returns 0 if the CPU time cannot be measured.
 func RawWrite(ctx context.Context, about time.Duration) (time.Duration, error) {
 	drain, err := newPoller()
 	if err != nil {
@@ -43,7 +43,7 @@ func RawWrite(ctx context.Context, about time.Duration) (time.Duration, error) {
 		for _, c := range conns {
 			c.Close()
 		}
-		drain.close() // before descriptors can be used again
+		drain.close() // before the descriptors can be reused
 		for _, s := range sinks {
 			s.sock.close()
 		}
@@ -67,7 +67,7 @@ func RawWrite(ctx context.Context, about time.Duration) (time.Duration, error) {
 	return writeInTurn(conns, about)
 }
 
-// writeInTurn measures on one thread; every socket is written to at least once before.
+// writeInTurn measures on one thread, after it has written to every socket once.
 func writeInTurn(conns []net.Conn, about time.Duration) (time.Duration, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -98,7 +98,7 @@ func writeInTurn(conns []net.Conn, about time.Duration) (time.Duration, error) {
 	return (after - before) / time.Duration(writes), nil
 }
 
-// sink takes bytes and drops them.
+// sink drops the bytes of a socket.
 type sink struct{ sock *socket }
 
 func (s *sink) attach(sock *socket) { s.sock = sock }

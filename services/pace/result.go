@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Result is what a run measured. What was not measured is 0 and left out of JSON.
+// Result is what a run measured. Figures that were not measured are 0 and left out of JSON.
 type Result struct {
 	Shape   string  `json:"shape"`
 	Rooms   int     `json:"rooms"`
@@ -21,8 +21,9 @@ type Result struct {
 	Joins      float64 `json:"joinsPerSecond,omitempty"`
 	Bytes      float64 `json:"bytesPerSecond,omitempty"` // received by the driver
 
-	// CPU time, in µs: of a kind of process for each delivery, in all of them, and that
-	// as a multiple of the raw write; of Redis for each message; of all for each join.
+	// CPU time in µs. For each delivery: of each kind of process, of all servers together,
+	// and the latter as a multiple of the raw write. For each message: of Redis. For each
+	// join: of each kind of process, and of all servers together.
 	PerDelivery   map[string]float64 `json:"cpuPerDeliveryMicros,omitempty"`
 	Server        float64            `json:"serverCpuPerDeliveryMicros,omitempty"`
 	Ratio         float64            `json:"serverCpuPerDeliveryToRawWrite,omitempty"`
@@ -33,27 +34,27 @@ type Result struct {
 	JoinRatio     float64            `json:"serverCpuPerJoinToRawWrite,omitempty"`
 	Cores         map[string]float64 `json:"cores,omitempty"`       // in use, by kind of process
 	ServerCores   float64            `json:"serverCores,omitempty"` // all but the driver
-	OtherLoad     float64            `json:"otherLoadCores"`        // in use by what is no part of it
+	OtherLoad     float64            `json:"otherLoadCores"`        // in use by other processes
 	GatewayMemory float64            `json:"gatewayBytesPerMember,omitempty"`
 
-	// Milliseconds, from when a message was due, or a join began.
+	// In milliseconds, from when a message was due or a join began.
 	P50     float64 `json:"p50Millis,omitempty"`
 	P90     float64 `json:"p90Millis,omitempty"`
 	P99     float64 `json:"p99Millis,omitempty"`
 	P999    float64 `json:"p999Millis,omitempty"`
 	Most    float64 `json:"maxMillis,omitempty"`
 	Samples int64   `json:"latencySamples,omitempty"`
-	LateP99 float64 `json:"sentLateP99Millis,omitempty"` // the driver's own delay, part of the above
+	LateP99 float64 `json:"sentLateP99Millis,omitempty"` // the driver's own delay, which the latencies above include
 
 	Sent       int64  `json:"sent"`    // messages, over the whole run
-	Refused    int64  `json:"refused"` // of them, by ERROR
+	Refused    int64  `json:"refused"` // how many of them were answered with ERROR
 	Missing    int64  `json:"missing"` // deliveries that did not come
-	Double     int64  `json:"double"`  // and those that came twice
+	Double     int64  `json:"double"`  // deliveries that came twice
 	Closed     int64  `json:"closed"`  // connections that the deployment closed
 	FirstClose string `json:"closeReason,omitempty"`
 
 	Goal   []string `json:"goal,omitempty"`   // what should be reached
-	Missed []string `json:"missed,omitempty"` // and what of it was not, or went wrong
+	Missed []string `json:"missed,omitempty"` // which goals were missed, and what went wrong
 }
 
 func newResult(cfg Config) Result {
@@ -68,7 +69,7 @@ func (r *Result) addRaw(cost time.Duration) {
 	}
 }
 
-// addWindow computes what the window says; joins is how many were made in it.
+// addWindow computes the figures of the window. joins is how many joins were made in it.
 func (r *Result) addWindow(w *window, joins int64) {
 	r.Seconds = w.seconds()
 	r.Messages = float64(w.sent) / r.Seconds
@@ -114,7 +115,7 @@ func (r *Result) addMemory(before, after usage) {
 	r.GatewayMemory = float64(after.rss[gateways]-before.rss[gateways]) / float64(r.Rooms*r.Size)
 }
 
-// judge compares with the goal, once all is known.
+// judge compares the result with the goal, once everything is measured.
 func (r *Result) judge(g Goal) {
 	if r.RawWrite > 0 {
 		r.Ratio = r.Server / r.RawWrite
@@ -157,10 +158,11 @@ func (r *Result) least(what, unit string, got, goal float64) {
 	}
 }
 
-// Failed reports whether something went wrong that no speed makes up for.
+// Failed reports whether something went wrong, such as missing deliveries. A missed goal for
+// speed is not a failure.
 func (r *Result) Failed() bool { return r.Missing+r.Double+r.Refused+r.Closed > 0 }
 
-// short writes three digits that count, and all digits of large numbers.
+// short formats v with three significant digits, or more for large numbers.
 func short(v float64) string {
 	switch {
 	case v == 0:

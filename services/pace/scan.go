@@ -14,7 +14,7 @@ const (
 	opPong  = 0xA
 )
 
-// peekBytes is how much of a payload must be there to know its type and seq:
+// peekBytes is how much of a payload is needed to know its type and seq:
 // {"type":"MESSAGE","seq":9007199254740991,
 const peekBytes = 48
 
@@ -22,22 +22,23 @@ var messageHead = []byte(`{"type":"MESSAGE","seq":`)
 
 var errFrame = errors.New("a frame that no server may send")
 
-// frame is what the scanner shows of a frame. payload is whole for all but messages,
-// and for those too where the scanner is told to.
+// frame is what the scanner shows of a frame. payload is complete, but for messages only if
+// the scanner is whole.
 type frame struct {
 	opcode  byte
 	message bool
 	payload []byte
 }
 
-// scanner finds frames in what one socket brings, in pieces of any size.
+// scanner finds the frames in the bytes of one socket, which come in pieces of any size.
 type scanner struct {
-	whole bool   // show messages as a whole
-	skip  int    // bytes to come of a frame that has been shown
+	whole bool   // show complete messages
+	skip  int    // bytes still to come of a frame that has been shown
 	held  []byte // the beginning of a frame that cannot be shown yet
 }
 
-// scan shows each frame that b completes. What it shows is good until see returns.
+// scan calls see with each frame that can be shown once b has come. The frame is valid until
+// see returns.
 func (s *scanner) scan(b []byte, see func(frame) error) error {
 	if s.skip > 0 {
 		n := min(s.skip, len(b))
@@ -60,7 +61,8 @@ func (s *scanner) scan(b []byte, see func(frame) error) error {
 	return nil
 }
 
-// frames shows the frames of b and answers with what is left: not enough to show one.
+// frames calls see with the frames in b, and returns the rest, which is not enough to show
+// a frame.
 func (s *scanner) frames(b []byte, see func(frame) error) ([]byte, error) {
 	for len(b) >= 2 {
 		head, size, err := header(b)
@@ -85,8 +87,9 @@ func (s *scanner) frames(b []byte, see func(frame) error) ([]byte, error) {
 	return b, nil
 }
 
-// header reads a frame's header: how long it is, 0 if it is not there as a whole, and
-// the payload's size. Servers neither mask nor, here, split frames.
+// header parses a frame's header. It returns the length of the header, 0 if that is not
+// complete, and the size of the payload. Servers must not mask frames, and ours do not
+// fragment messages.
 func header(b []byte) (head, size int, err error) {
 	if b[0]&0x80 == 0 || b[1]&0x80 != 0 {
 		return 0, 0, errFrame
@@ -106,7 +109,7 @@ func header(b []byte) (head, size int, err error) {
 	return 0, 0, nil
 }
 
-// number reads the decimal number that b begins with, 0 if none.
+// number returns the decimal number that b begins with, or 0.
 func number(b []byte) int64 {
 	var n int64
 	for _, c := range b {
@@ -118,7 +121,7 @@ func number(b []byte) int64 {
 	return n
 }
 
-// seqOf finds seq in a frame that is not a message; 0 where it has none.
+// seqOf returns the seq of a frame that is not a message, or 0 if it has none.
 func seqOf(payload []byte) int64 {
 	_, rest, ok := bytes.Cut(payload, []byte(`"seq":`))
 	if !ok {

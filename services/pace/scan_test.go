@@ -57,7 +57,7 @@ func TestTheScannerFindsEveryFrameHoweverItComes(t *testing.T) {
 				err := s.scan(slices.Clone(part), func(f frame) error {
 					size := len(f.payload)
 					if f.message && !whole {
-						size = -1 // as much as was there
+						size = -1 // depends on how much had come
 					}
 					got = append(got, fmt.Sprint(f.opcode, f.message, seqOf(f.payload), size))
 					return nil
@@ -94,7 +94,7 @@ func TestTheScannerRefusesWhatNoServerMaySend(t *testing.T) {
 func TestAStampComesBackFromTheFrameThatIsDelivered(t *testing.T) {
 	f := messageFrame()
 	setStamp(f, 123456789012, 4711)
-	payload := f[8:] // behind a header of 4 bytes and the mask
+	payload := f[8:] // after a header of 4 bytes and the mask
 	var sent wire.ClientFrame
 	if err := wire.ParseClientFrame(payload, &sent); err != nil {
 		t.Fatal(err)

@@ -11,10 +11,10 @@ type Kind int
 
 // The kinds.
 const (
-	Paced Kind = iota // messages at a fixed rate, due whatever became of those before
+	Paced Kind = iota // messages at a fixed rate, whatever became of those before
 	Burst             // a few members of each room send as fast as their own messages come back
 	Idle              // nothing
-	Join              // nothing: the joins are what is measured
+	Join              // nothing: the joins themselves are measured
 )
 
 // Shape is one kind of load.
@@ -23,16 +23,16 @@ type Shape struct {
 	Kind  Kind
 	Rooms int
 	Size  int     // members of a room
-	Rate  float64 // messages a second in all rooms together, where Paced
-	// Senders of each room, and messages that each has on their way, where Burst.
+	Rate  float64 // messages a second in all rooms together, if Paced
+	// If Burst: senders in each room, and messages that each has in flight.
 	Senders, InFlight int
 
-	Least time.Duration // of the window, however short the configuration has it
+	Least time.Duration // shortest window, even if the configuration has a shorter one
 
 	Goal Goal
 }
 
-// Goal is what a shape should reach on a quiet machine; what is 0 does not count.
+// Goal is what a shape should reach on a quiet machine. Fields that are 0 do not count.
 type Goal struct {
 	Ratio      float64       // server CPU a delivery, at most, as a multiple of the raw write
 	P99        time.Duration // at most
@@ -43,8 +43,8 @@ type Goal struct {
 	JoinCPU    time.Duration // in all processes together, at most
 }
 
-// shapes are all shapes in the order of the table. Those of the second part show how
-// costs grow: the same deliveries a second to ten times the members.
+// shapes are all shapes in the order of the table. The second part shows how costs grow:
+// the same deliveries a second to ten times as many members.
 var shapes = []Shape{
 	{Name: "small", Rooms: 500, Size: 4, Rate: 4000, Goal: Goal{Ratio: 2.5, P99: 5 * time.Millisecond}},
 	{Name: "medium", Rooms: 100, Size: 20, Rate: 2000, Goal: Goal{Ratio: 1.5, P99: 5 * time.Millisecond}},
@@ -63,10 +63,10 @@ var shapes = []Shape{
 	{Name: "idle-1k", Kind: Idle, Rooms: 250, Size: 4, Least: idleWindow},
 }
 
-// goals is how many shapes have goals; those behind show how costs grow.
+// goals is how many shapes have goals. They come first; the others show how costs grow.
 const goals = 7
 
-// ShapeNames are the names of all shapes, in the order of the table.
+// ShapeNames returns the names of all shapes, in the order of the table.
 func ShapeNames() []string {
 	var names []string
 	for _, s := range shapes {
@@ -120,12 +120,12 @@ func (s Shape) check() error {
 	return nil
 }
 
-// turn says who sends message i: the rooms take turns, and in each its members.
+// turn returns who sends message i: the rooms take turns, and in each room its members do.
 func (s Shape) turn(i int) (room, member int) {
 	return i % s.Rooms, i / s.Rooms % s.Size
 }
 
-// due is when message i is due, from the beginning.
+// due returns when message i is due, counted from the beginning.
 func (s Shape) due(i int) time.Duration {
 	return time.Duration(float64(i) * float64(time.Second) / s.Rate)
 }

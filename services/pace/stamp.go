@@ -7,7 +7,7 @@ import (
 )
 
 // A message's text has 128 bytes: @, when it was due in nanoseconds (16 digits), a
-// colon, who sent it (6 digits), and filling.
+// colon, the index of its sender (6 digits), and padding.
 const (
 	textBytes   = 128
 	dueDigits   = 16
@@ -18,14 +18,15 @@ const (
 
 var textMark = []byte(`"body":"@`)
 
-// messageFrame makes the client's frame of a message: setStamp completes it.
+// messageFrame makes the client's frame of a message, which setStamp completes.
 func messageFrame() []byte {
 	text := bytes.Repeat([]byte{'x'}, textBytes)
 	copy(text, "@0000000000000000:000000")
 	return clientFrame(opText, []byte(`{"type":"MESSAGE","body":"`+string(text)+`"}`))
 }
 
-// clientFrame masks with 0, as a client may: it costs nothing here, and a server the same.
+// clientFrame masks with 0, which is allowed: it costs nothing here, and a server as much as
+// any other mask.
 func clientFrame(opcode byte, payload []byte) []byte {
 	f := []byte{0x80 | opcode}
 	if n := len(payload); n < 126 {
@@ -56,7 +57,7 @@ func digits(b []byte, n int64) {
 func stampOf(payload []byte) (due time.Duration, who int, ok bool) {
 	at := len(payload) - textFromEnd
 	if at < 0 || payload[at] != '@' {
-		// The body is the last field as of today; wherever else it may stand, it is found.
+		// The body is the last field today. If it is elsewhere one day, this finds it.
 		i := bytes.Index(payload, textMark)
 		if i < 0 {
 			return 0, 0, false

@@ -7,8 +7,8 @@ import (
 	"text/tabwriter"
 )
 
-// WriteTable writes the results for people: one table of messages, one of joins and of
-// members who sit still, and what became of the goals.
+// WriteTable writes the results for people: a table of messages, one of joins and idle
+// members, and whether the goals were met.
 func WriteTable(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") } // Flush tells
@@ -35,7 +35,7 @@ func WriteTable(w io.Writer, results []Result) error {
 	return writeGoals(w, results)
 }
 
-// times writes CPU time in µs, and as a multiple of the raw write.
+// times formats a CPU time in µs, and as a multiple of the raw write.
 func (r *Result) times(cost float64) string {
 	if r.RawWrite == 0 || cost == 0 {
 		return short(cost)
@@ -43,7 +43,7 @@ func (r *Result) times(cost float64) string {
 	return fmt.Sprintf("%s %s×", short(cost), short(cost/r.RawWrite))
 }
 
-// people is who takes part: rooms × members of each.
+// people formats how many take part: rooms × members of each.
 func (r *Result) people() string { return fmt.Sprintf("%d×%d", r.Rooms, r.Size) }
 
 // writeSeated writes the shapes in which nobody talks.
@@ -72,8 +72,8 @@ func writeSeated(w io.Writer, results []Result) error {
 	return t.Flush()
 }
 
-// writeGrowth writes how costs grow with the members: from SHAPE-1k to SHAPE-10k, which
-// for idle is the shape itself.
+// writeGrowth writes how costs grow with the number of members, from SHAPE-1k to SHAPE-10k.
+// For idle, the latter is the shape idle itself.
 func writeGrowth(w io.Writer, results []Result) error {
 	named := map[string]*Result{}
 	for i := range results {
@@ -119,7 +119,7 @@ func writeGoals(w io.Writer, results []Result) error {
 	return t.Flush()
 }
 
-// WriteBenchmarks writes the results as `go test -bench` does, which benchstat compares.
+// WriteBenchmarks writes the results in the format of `go test -bench`, which benchstat reads.
 func WriteBenchmarks(w io.Writer, results []Result) error {
 	for _, r := range results {
 		line := []string{"BenchmarkShape/" + r.Shape, "1"}

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// densest is the rate of deliveries up to which each of them is looked at for its stamp;
-// above, those of every seventh member are: of members at two, three or four targets alike.
+// densest is the rate of deliveries up to which the stamp of each is read. Above it, only
+// every seventh member reads stamps: 7 spreads them evenly over two, three or four targets.
 const (
 	densest = 60_000
 	oneIn   = 7
 )
 
-// samples reports whether the member looks into messages.
+// samples reports whether the member reads the stamps of messages.
 func (s Shape) samples(member int) bool {
 	switch {
 	case s.Kind == Burst:
@@ -24,21 +24,21 @@ func (s Shape) samples(member int) bool {
 	return true
 }
 
-// sending is what sends while messages flow.
+// sending is the sender while messages flow.
 type sending struct {
-	late histogram // how much later than due messages were written
+	late histogram // how much later than they were due messages were written
 	done chan error
 }
 
-// wait returns once all has been sent.
+// wait returns when everything has been sent.
 func (s *sending) wait() error { return <-s.done }
 
-// watch says which messages' latency counts.
+// watch sets that the latency of messages counts that are due between from and until.
 func (c *crowd) watch(from, until time.Duration) {
 	c.locked(func() { c.from, c.until = from, until })
 }
 
-// talk lets the members send until the time is over, or ctx ends.
+// talk makes the members send until the time is over or ctx ends.
 func (c *crowd) talk(ctx context.Context, begin, until time.Duration) *sending {
 	s := &sending{done: make(chan error, 1)}
 	switch c.cfg.Shape.Kind {
@@ -73,8 +73,8 @@ func (c *crowd) paced(ctx context.Context, begin, until time.Duration, late *his
 	return nil
 }
 
-// kick begins a burst, which goes on by itself: each message that comes back to its
-// sender is answered by another one.
+// kick starts a burst, which goes on by itself: a sender answers each of its messages that
+// comes back with another one.
 func (c *crowd) kick() (err error) {
 	shape := c.cfg.Shape
 	c.locked(func() {
@@ -89,7 +89,7 @@ func (c *crowd) kick() (err error) {
 
 func (c *crowd) latency() *histogram { return &c.latencies }
 
-// owed reports whether anybody who is there lacks something.
+// owed reports whether a member who is still connected lacks something.
 func (c *crowd) owed() (owed bool) {
 	c.locked(func() {
 		last := map[*room]int64{}
@@ -104,7 +104,7 @@ func (c *crowd) owed() (owed bool) {
 	return owed
 }
 
-// account counts what went wrong.
+// account adds to r what was sent and what went wrong.
 func (c *crowd) account(r *Result) {
 	c.locked(func() {
 		for _, room := range c.rooms {

@@ -2,14 +2,14 @@
 // docs/protocol.md, without looking inside it. It does no I/O.
 //
 //	Room    one life of a room: its log, put together from what any number of
-//	        observers received, folded into who sat where (I1, I2, I4, I6)
+//	        observers received, and replayed to find who was in the room (I1, I2, I4, I6)
 //	Member  what one member received over its connections: the log without a hole,
-//	        own messages acknowledged (I7)
+//	        and acknowledgements of its own messages (I7)
 //	Seats   seats that were certainly taken, counted without any log (I1, I4)
 //
-// What was observed may be partial: where nobody saw an entry, a checker knows less,
-// and says nothing that it does not know. So a violation is one, and none at all is
-// worth as much as was observed.
+// Observations may be partial. If nobody saw an entry, a checker knows less, and reports
+// only what it is sure of. So every reported violation is real, and how much the absence
+// of violations means depends on how much was observed.
 //
 // The methods are not safe for concurrent use.
 package audit
@@ -25,14 +25,14 @@ const (
 	I1     Rule = "I1"     // never more seats than the capacity
 	I2     Rule = "I2"     // one seat a user
 	I3     Rule = "I3"     // a permit is confirmed once, and not after it lapsed
-	I4     Rule = "I4"     // a seat is given up only in the name of who holds it
-	I6     Rule = "I6"     // who holds no seat neither sends nor receives
-	I7     Rule = "I7"     // the same log for all, no hole that is not told
+	I4     Rule = "I4"     // a seat is given up only in the name of its holder
+	I6     Rule = "I6"     // a session without a seat neither sends nor receives
+	I7     Rule = "I7"     // the same log for all, and no hole without a GAP
 	I8     Rule = "I8"     // seats come back
 	Roster Rule = "ROSTER" // members and occupied are the fold of the log
-	Once   Rule = "ONCE"   // a message is delivered once, and its sender told
+	Once   Rule = "ONCE"   // a message is delivered once, and its sender gets an answer
 	Time   Rule = "TIME"   // the log's times do not go backwards
-	Frame  Rule = "FRAME"  // frames are what the contract says
+	Frame  Rule = "FRAME"  // frames are as the contract says
 )
 
 // Kind is one way to break a rule.
@@ -41,17 +41,17 @@ type Kind string
 // The kinds of violations.
 const (
 	OverCapacity   Kind = "over capacity"
-	TwoSeats       Kind = "joined twice"      // MEMBER_JOINED for who is there
+	TwoSeats       Kind = "joined twice"      // MEMBER_JOINED of a user who is there
 	PermitReused   Kind = "permit used twice" // a used permit was confirmed
 	PermitLapsed   Kind = "lapsed permit confirmed"
-	NotThere       Kind = "left without being there" // MEMBER_LEFT for who was not there
+	NotThere       Kind = "left without being there" // MEMBER_LEFT of a user who was not there
 	SeatVanished   Kind = "seat vanished"            // fewer seats counted than certainly taken
 	StrangerSpoke  Kind = "message of who holds no seat"
 	ReplacedLives  Kind = "replaced session lives on"
-	SeqMissing     Kind = "seq missing" // a hole that no GAP tells
+	SeqMissing     Kind = "seq missing" // a hole without a GAP
 	SeqDouble      Kind = "seq double or out of order"
 	SeqConflict    Kind = "one seq, two entries" // observers disagree
-	SetBack        Kind = "log set back"         // seqs that were given are given again
+	SetBack        Kind = "log set back"         // seqs that were used are used again
 	FalseGap       Kind = "GAP that is not true"
 	FalseRecovered Kind = "recovered is not true"
 	SeatKept       Kind = "seat did not come back"
@@ -70,20 +70,20 @@ var rules = map[Kind]Rule{
 	EchoMissing: Once, MessageTwice: Once, TimeBackwards: Time, WrongFrame: Frame,
 }
 
-// Rule answers with the rule that a violation of this kind breaks.
+// Rule returns the rule that a violation of this kind breaks.
 func (k Kind) Rule() Rule { return rules[k] }
 
 // Violation is one breakage of a rule.
 type Violation struct {
 	Kind   Kind   `json:"kind"`
 	RoomID string `json:"roomId"`
-	Epoch  string `json:"epoch,omitempty"` // empty where it is not about one life of the room
-	Seq    int64  `json:"seq,omitempty"`   // where in the log; 0 where it is not about an entry
+	Epoch  string `json:"epoch,omitempty"` // empty if it is not about one life of the room
+	Seq    int64  `json:"seq,omitempty"`   // position in the log; 0 if it is not about an entry
 	Count  int64  `json:"count"`           // how many seqs or seats it is about, 1 or more
 	Detail string `json:"detail"`
 }
 
-// String tells the violation in one line.
+// String describes the violation in one line.
 func (v Violation) String() string {
 	where := "room " + v.RoomID
 	if v.Epoch != "" {

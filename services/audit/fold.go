@@ -10,17 +10,17 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// fold is what is known of a room's seats as its log is replayed. Behind a hole little
-// is known; what comes then tells it bit by bit, and a roster all at once.
+// fold is what is known of a room's seats as its log is replayed. After a hole little is
+// known. The entries that follow add to it bit by bit, and a roster makes it complete.
 type fold struct {
 	room  *Room
 	found []Violation
 
 	last   int64 // seq up to which the log was replayed
 	lastAt time.Time
-	seated map[string]bool // users that are known to be there, or known not to be
-	whole  bool            // who is not in seated is not there
-	count  int             // occupied as of last; -1 when it is not known
+	seated map[string]bool // users who are known to be there, or known not to be
+	whole  bool            // users who are not in seated are not there
+	count  int             // occupied as of last; -1 if it is not known
 }
 
 func newFold(r *Room) *fold {
@@ -65,7 +65,7 @@ func (f *fold) entry(seq int64, e entry) {
 	}
 }
 
-// reach goes on to seq, over what nobody saw.
+// reach goes on to seq, past entries that nobody saw.
 func (f *fold) reach(seq int64) {
 	if seq <= f.last {
 		return
@@ -108,8 +108,8 @@ func (f *fold) left(seq int64, e entry) {
 	f.seat(seq, e, -1, false)
 }
 
-// seat counts a change and compares it with what the frame tells. Where they differ,
-// the frame is believed from there on, so that one error is told once.
+// seat counts a change and compares the result with the frame. If they differ, the fold
+// goes on with the frame's count, so that one error is reported once.
 func (f *fold) seat(seq int64, e entry, change int, there bool) {
 	f.seated[e.user] = there
 	if f.count >= 0 {
@@ -128,7 +128,7 @@ func (f *fold) seat(seq int64, e entry, change int, there bool) {
 	f.count = e.occupied
 }
 
-// roster compares what a JOINED told with the fold, or learns from it.
+// roster compares the roster of a JOINED with the fold, or learns from it.
 func (f *fold) roster(seq int64, told roster) {
 	f.reach(seq)
 	if f.count >= 0 && told.occupied != f.count {
@@ -150,7 +150,7 @@ func (f *fold) roster(seq int64, told roster) {
 		f.tell(WrongRoster, seq, "the roster of JOINED differs from the log: %v", wrong)
 	}
 	if f.whole {
-		return // where they differ, the log is believed
+		return // if they differ, the log counts
 	}
 	f.forget()
 	for _, user := range told.members {
@@ -159,7 +159,7 @@ func (f *fold) roster(seq int64, told roster) {
 	f.whole, f.count = true, told.occupied
 }
 
-// repeated finds messages that stand in the log twice, and those that may not be there.
+// repeated finds messages that are in the log twice, and messages that must not be in it.
 func (f *fold) repeated() {
 	type key struct{ user, id string }
 	first := make(map[key]int64)

@@ -8,65 +8,66 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// EchoPatience is how long after a MESSAGE its echo or ERROR may come: a session that
-// lives on past wire.EchoTimeout has answered. The rest is for the way.
+// EchoPatience is how long after a MESSAGE its echo or ERROR may come. A session that lives
+// longer than wire.EchoTimeout has answered; the rest is for the network.
 const EchoPatience = wire.EchoTimeout + 2*time.Second
 
 // gapSlack is how many entries may be appended between the count that JOINED tells
 // and the read of what was missed.
 const gapSlack = 100
 
-// Member checks what one member of a room received, over one connection after the
-// other: JOINED, then the log from where it says, each entry once, a hole only where a
-// GAP tells it, and an answer to each message sent.
+// Member checks what one member of a room receives over its connections, one after another:
+// first JOINED, then the log from the position in JOINED, with each entry once and no hole
+// without a GAP, and an answer to each message that the member sends.
 type Member struct {
 	roomID string
 	young  bool
 
-	pos  wire.Position    // of what was received; Epoch is empty before the first JOINED
+	pos  wire.Position    // of the last entry received; Epoch is empty before the first JOINED
 	user string           // of JOINED
 	echo map[string]int64 // seq of own messages, by id, in this epoch
 
 	// Of the present connection.
 	after     *wire.Position // that its JOIN asked for
 	joined    int64          // seq of JOINED
-	first     int64          // the first seq that it carries
-	recovered bool           // JOINED told that nothing is missing
+	first     int64          // the first seq that the connection carries
+	recovered bool           // JOINED said that nothing is missing
 	sent      []request      // not answered, in order
 	tries     map[string]int // how often each id was sent
 }
 
-// request is a frame of the client that wants an answer.
+// request is a frame of the client that must be answered.
 type request struct {
 	id string // of a MESSAGE; empty for PING
 	at time.Time
 }
 
-// Receipt says what a frame was to the member that received it.
+// Receipt says what a frame means to the member that received it.
 type Receipt struct {
-	// Entry: it is an entry of the log, which Room wants to see too. The
-	// acknowledgement of a repeated message that stands in front of what this
-	// connection carries is none.
+	// Entry reports whether the frame is an entry of the log, which must be passed to Room
+	// too. The acknowledgement of a repeated message whose entry is older than what this
+	// connection carries is not.
 	Entry bool
-	// Accepted is when the message was sent that the room accepted on this connection,
-	// as this frame shows: the seat was held then. Zero where it shows nothing.
+	// Accepted is when the message was sent that this frame acknowledges, if the frame
+	// shows that the room accepted it on this connection: the seat was held then. Otherwise
+	// it is zero.
 	Accepted time.Time
-	// Violations are what is wrong.
+	// Violations is what is wrong with the frame.
 	Violations []Violation
 }
 
-// NewMember makes a checker of one member. young says that the room is younger than
-// wire.HistoryAge, so that its last wire.HistoryEntries entries must all be there: a
-// GAP among them, for who comes back, is a violation.
+// NewMember returns a checker of one member. young says that the room is younger than
+// wire.HistoryAge, so that its last wire.HistoryEntries entries must all be kept. A GAP
+// among them is then a violation when the member rejoins.
 func NewMember(roomID string, young bool) *Member {
 	return &Member{roomID: roomID, young: young, tries: make(map[string]int), echo: make(map[string]int64)}
 }
 
-// Position is what a rejoin gives as after.
+// Position returns what a rejoin must send as after.
 func (m *Member) Position() wire.Position { return m.pos }
 
-// Joined takes the JOINED that confirmed a connection, and the after that its JOIN
-// asked for: nil for none, or else an earlier Position.
+// Joined takes the JOINED that confirmed a connection, and the after of its JOIN: nil, or
+// an earlier Position.
 func (m *Member) Joined(f wire.ServerFrame, after *wire.Position) []Violation {
 	if f.RoomID != m.roomID || f.Epoch == "" || f.UserID == "" || f.SessionID == "" || f.Seq < 0 {
 		return m.found(WrongFrame, f.Seq, "JOINED of room %q epoch %q user %q session %q", f.RoomID, f.Epoch, f.UserID, f.SessionID)
@@ -99,7 +100,7 @@ func (m *Member) Joined(f wire.ServerFrame, after *wire.Position) []Violation {
 // sameLife reports whether the JOIN asked for what was missed of this life of the room.
 func (m *Member) sameLife() bool { return m.after != nil && m.after.Epoch == m.pos.Epoch }
 
-// start is the seq in front of the first entry or GAP that comes behind JOINED.
+// start returns the seq before that of the first entry or GAP that follows JOINED.
 func (m *Member) start(f wire.ServerFrame) int64 {
 	switch {
 	case m.after == nil:
@@ -110,8 +111,8 @@ func (m *Member) start(f wire.ServerFrame) int64 {
 	return min(m.after.Seq, f.Seq)
 }
 
-// Sent says that a MESSAGE with that id was written; at is before the write. A
-// message without an id cannot be followed, and is not told of.
+// Sent says that a MESSAGE with that id was written; at is a time before the write. Do not
+// call it for a message without an id, which cannot be followed.
 func (m *Member) Sent(id string, at time.Time) {
 	m.tries[id]++
 	if seq, ok := m.echo[id]; ok && seq >= m.first {
@@ -120,7 +121,7 @@ func (m *Member) Sent(id string, at time.Time) {
 	m.sent = append(m.sent, request{id, at})
 }
 
-// Pinged says that a PING was written; at is before the write.
+// Pinged says that a PING was written; at is a time before the write.
 func (m *Member) Pinged(at time.Time) { m.sent = append(m.sent, request{"", at}) }
 
 // Unanswered lists the ids of this connection's messages that wait for an echo or
@@ -135,7 +136,7 @@ func (m *Member) Unanswered() []string {
 	return ids
 }
 
-// Received takes a frame that came behind JOINED.
+// Received takes a frame that came after JOINED.
 func (m *Member) Received(f wire.ServerFrame) Receipt {
 	switch f.Type {
 	case wire.TypeMessage, wire.TypeMemberJoined, wire.TypeMemberLeft:
@@ -185,7 +186,7 @@ func (m *Member) entry(f wire.ServerFrame) Receipt {
 	return r
 }
 
-// sentAt is when the message of that id was sent on this connection, zero for never.
+// sentAt returns when the message with that id was sent on this connection, zero for never.
 func (m *Member) sentAt(id string) time.Time {
 	for _, s := range m.sent {
 		if s.id == id {
@@ -195,7 +196,7 @@ func (m *Member) sentAt(id string) time.Time {
 	return time.Time{}
 }
 
-// echoed checks that a message of this member's has one place in the log.
+// echoed checks that a message of this member has only one place in the log.
 func (m *Member) echoed(f wire.ServerFrame) []Violation {
 	before, ok := m.echo[f.ID]
 	m.echo[f.ID] = f.Seq
@@ -206,12 +207,13 @@ func (m *Member) echoed(f wire.ServerFrame) []Violation {
 	return vs
 }
 
-// answer takes what a frame answers from what waits: the oldest of that id, or all of
-// them. What was sent long before it, and still waits, will not be answered any more.
+// answer removes the requests that a frame answers: the oldest with that id, or all with
+// that id. Messages that were sent long before it and are still waiting will not be
+// answered any more.
 func (m *Member) answer(id string, all bool) (answered bool, vs []Violation) {
 	i := slices.IndexFunc(m.sent, func(s request) bool { return s.id == id })
 	if i < 0 {
-		return false, nil // of another connection or tab, or answered before
+		return false, nil // sent on another connection or tab, or answered before
 	}
 	at := m.sent[i].at
 	m.sent = slices.Delete(m.sent, i, i+1)

@@ -15,8 +15,8 @@ func confirm(epoch string, seq int64, recovered bool) wire.ServerFrame {
 	return with(joined(seq, 8, "me"), func(f *wire.ServerFrame) { f.Epoch, f.Recovered = epoch, recovered })
 }
 
-// feed gives a member frames; a JOINED begins a connection that asks for what it missed
-// if it is not the first.
+// feed gives frames to a member. A JOINED begins a connection, which, if it is not the
+// first, asked for what was missed.
 func feed(m *Member, frames ...wire.ServerFrame) []Violation {
 	var vs []Violation
 	for _, f := range frames {
@@ -152,7 +152,7 @@ func TestAReceiptShowsWhenTheRoomAcceptedAMessage(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	m.Sent("2", sent)
-	feed(m, confirm("e", 5, true)) // the replay tells of what another connection sent
+	feed(m, confirm("e", 5, true)) // the replay contains what another connection sent
 	m.Sent("2", sent)
 	if r := m.Received(message(5, "me", "2")); !r.Entry || !r.Accepted.IsZero() {
 		t.Errorf("%+v", r)

@@ -17,17 +17,17 @@ type Life struct {
 	Epoch    string
 	Capacity int  // seats
 	Counted  bool // presence is count: joins and leaves are not in the log
-	Complete bool // what is observed is the whole log from seq 1: a hole is a violation
+	Complete bool // the whole log from seq 1 is observed: a hole is a violation
 }
 
 // Room puts the log of one life of a room together from what observers received, and
-// checks it. It keeps about 200 bytes an entry, and no bodies.
+// checks it. It keeps about 200 bytes for each entry, without the body.
 type Room struct {
 	life    Life
 	seed    maphash.Seed
 	entries map[int64]entry
-	rosters map[int64][]roster // what JOINED frames told, by seq
-	revoked map[string]string  // message id → why it may not be in the log
+	rosters map[int64][]roster // rosters of JOINED frames, by seq
+	revoked map[string]string  // message id → why it must not be in the log
 }
 
 // entry is what the checks need of one log entry.
@@ -38,16 +38,16 @@ type entry struct {
 	reason   string
 	id       string
 	occupied int
-	sum      uint64 // of what is not kept: nickname and body
+	sum      uint64 // hash of nickname and body, which are not kept
 }
 
-// roster is who was there as of a seq.
+// roster is who was in the room as of a seq.
 type roster struct {
 	occupied int
 	members  []string // sorted; nil where presence is count
 }
 
-// NewRoom makes a checker of one life of a room.
+// NewRoom returns a checker of one life of a room.
 func NewRoom(life Life) *Room {
 	return &Room{
 		life: life, seed: maphash.MakeSeed(),
@@ -56,8 +56,8 @@ func NewRoom(life Life) *Room {
 }
 
 // Saw takes a frame that an observer received: MESSAGE, MEMBER_JOINED, MEMBER_LEFT,
-// JOINED or OCCUPANCY; others are ignored. It answers with what is wrong by the frame
-// alone, or because another observer got something else for that seq.
+// JOINED or OCCUPANCY. Others are ignored. It returns what is wrong with the frame itself,
+// or because another observer received something else for its seq.
 func (r *Room) Saw(f wire.ServerFrame) []Violation {
 	switch f.Type {
 	case wire.TypeJoined:
@@ -72,8 +72,8 @@ func (r *Room) Saw(f wire.ServerFrame) []Violation {
 	return nil
 }
 
-// Revoke says that the message of that id, if the log has it, was accepted against
-// the rules: why ends up in the violation. Its session had been replaced, say.
+// Revoke says that the message with that id must not be in the log, for instance because
+// its session had been replaced. why becomes part of the violation.
 func (r *Room) Revoke(id, why string) { r.revoked[id] = why }
 
 func (r *Room) sawEntry(f wire.ServerFrame) []Violation {
@@ -159,8 +159,8 @@ func (r *Room) sawJoined(f wire.ServerFrame) []Violation {
 	return vs
 }
 
-// Audit replays what was observed, in the order of seq, and answers with what is wrong
-// about it, beside what Saw has told already.
+// Audit replays what was observed in the order of seq. It returns the violations that it
+// finds, without those that Saw has returned already.
 func (r *Room) Audit() []Violation {
 	seqs := slices.Collect(maps.Keys(r.entries))
 	for seq := range r.rosters {
@@ -183,7 +183,7 @@ func (r *Room) Audit() []Violation {
 	return f.found
 }
 
-// Entries is how many entries of the log were observed.
+// Entries returns how many entries of the log were observed.
 func (r *Room) Entries() int { return len(r.entries) }
 
 func (r *Room) found(kind Kind, seq int64, format string, args ...any) []Violation {

@@ -46,7 +46,7 @@ func with(f wire.ServerFrame, change func(*wire.ServerFrame)) wire.ServerFrame {
 	return f
 }
 
-// kinds shows violations as their kinds, sorted.
+// kinds lists the kinds of violations, sorted.
 func kinds(vs []Violation) string {
 	var names []string
 	for _, v := range vs {
@@ -147,7 +147,7 @@ func TestAViolationIsOneLineWithRuleRoomEpochAndSeq(t *testing.T) {
 	}
 }
 
-// life makes a log that is right, with a roster at each seq.
+// life makes a correct log, with a roster at each seq.
 func life(rng *rand.Rand, capacity, n int) (log, rosters []wire.ServerFrame) {
 	var members []string
 	for seq := int64(1); len(log) < n; seq++ {
@@ -216,7 +216,7 @@ func TestAChangeOfARightLogIsFound(t *testing.T) {
 			log[i].Occupied++
 		}
 		vs := auditRoom(Life{Capacity: capacity, Complete: true}, log...)
-		// A stranger may join and stay for the rest of the log.
+		// A log in which a stranger joins and stays to the end is correct.
 		if len(vs) == 0 && (what != "another user" || log[i].Type != wire.TypeMemberJoined) {
 			t.Fatalf("seed %d: %s at %d was not found", seed, what, i)
 		}

@@ -10,12 +10,12 @@ import (
 // Seats counts the seats of one room that were certainly taken, from what its users
 // did and heard, without any log. Times are offsets from any moment, the same for all.
 //
-// A session's seat is certainly taken from when JOINED was received, until its user
-// did something that may have given it up (LEAVE, a close, another join), and in any
-// case no longer than one wire.Lease from when the join was sent, or until the last
-// message that was accepted was sent, if that is later. A permit's is from when the
-// permit was received until it was used, cancelled, or could have lapsed. What counts
-// is when a request was sent, so nothing is assumed of how long the network takes.
+// The seat of a session is certainly taken from when JOINED was received until its user
+// did something that may have given it up (LEAVE, a close, another join). It is certain
+// for at most one wire.Lease from when the join was sent, or until the last accepted
+// message was sent, if that is later. The seat of a permit is certainly taken from when
+// the permit was received until it was used, cancelled, or could have lapsed. The end
+// counts from when a request was sent, so nothing is assumed about the network's delay.
 type Seats struct {
 	roomID   string
 	capacity int
@@ -25,27 +25,27 @@ type Seats struct {
 
 type span struct{ from, until time.Duration }
 
-// sample is an answer of the service: so many were reserved or occupied, at some
-// moment of the span.
+// sample is an answer of the service: taken seats were reserved or occupied at some moment
+// of the span.
 type sample struct {
 	span
 	taken int
 }
 
-// NewSeats makes a checker of one room.
+// NewSeats returns a checker of one room.
 func NewSeats(roomID string, capacity int) *Seats {
 	return &Seats{roomID: roomID, capacity: capacity, stays: make(map[string][]span)}
 }
 
-// Held says that a user certainly had a seat from one moment up to another.
+// Held says that a user certainly had a seat between two moments.
 func (s *Seats) Held(user string, from, until time.Duration) {
 	if from < until {
 		s.stays[user] = append(s.stays[user], span{from, until})
 	}
 }
 
-// Counted says that the service counted so many reserved and occupied seats, asked at
-// one moment and heard at another.
+// Counted says that the service counted taken reserved and occupied seats. asked is when
+// the request was sent, heard when the answer came.
 func (s *Seats) Counted(taken int, asked, heard time.Duration) []Violation {
 	s.samples = append(s.samples, sample{span{asked, heard}, taken})
 	if taken > s.capacity {
@@ -54,8 +54,8 @@ func (s *Seats) Counted(taken int, asked, heard time.Duration) []Violation {
 	return nil
 }
 
-// Audit answers with each period in which more seats were taken than the room has, and
-// with each answer of the service that left out seats that were certainly taken.
+// Audit returns a violation for each period in which more seats were taken than the room
+// has, and for each answer of the service that left out seats that were certainly taken.
 func (s *Seats) Audit() []Violation {
 	var all []span
 	for _, stays := range s.stays {
@@ -64,7 +64,7 @@ func (s *Seats) Audit() []Violation {
 	return append(s.crowded(all), s.vanished(all)...)
 }
 
-// union joins the spans of one user that overlap: it is one seat.
+// union merges the overlapping spans of one user: they are one seat.
 func union(stays []span) []span {
 	stays = slices.Clone(stays)
 	slices.SortFunc(stays, func(a, b span) int { return cmp.Compare(a.from, b.from) })
@@ -110,7 +110,7 @@ func (s *Seats) crowded(all []span) []Violation {
 	return found
 }
 
-// vanished finds answers that counted too few.
+// vanished finds answers that counted too few seats.
 func (s *Seats) vanished(all []span) []Violation {
 	slices.SortFunc(all, func(a, b span) int { return cmp.Compare(a.from, b.from) })
 	var found []Violation

@@ -2,7 +2,7 @@ package sim
 
 import "time"
 
-// strike lets a fault happen. Those that last are undone by themselves.
+// strike makes a fault happen. A fault that lasts is undone after its time.
 func (w *world) strike(s Step) {
 	w.count(w.struck, s.Do)
 	g := w.gateway(s.Node)
@@ -60,8 +60,8 @@ func (w *world) strike(s Step) {
 	}
 }
 
-// subscriptionFault strikes the connections over which a process hears what is
-// published, and no others, neither those that it makes meanwhile.
+// subscriptionFault strikes only the connections over which a process now receives what is
+// published: neither other connections nor subscriptions that it makes meanwhile.
 func (w *world) subscriptionFault(h *host, d time.Duration, strike, undo func(*stream)) {
 	struck := w.net.subscriptions(h, strike)
 	w.lasting(d, func() {
@@ -74,7 +74,7 @@ func (w *world) subscriptionFault(h *host, d time.Duration, strike, undo func(*s
 	})
 }
 
-// process is a gateway, a room service, or behind those nil.
+// process returns a gateway or a room service. For a higher node it returns nil.
 func (w *world) process(node int) *host {
 	if node < len(w.gateways) {
 		return w.gateway(node).host
@@ -93,8 +93,8 @@ func (w *world) lasting(d time.Duration, undo func()) {
 	})
 }
 
-// redisAway cuts Redis off: for one process it hangs up again and again; for all it
-// refuses connections.
+// redisAway makes Redis unreachable. For one process, it breaks its connections and blocks
+// the way to Redis. For all processes, Redis refuses connections.
 func (w *world) redisAway(node int) (back func()) {
 	h := w.process(node)
 	if h == nil {
@@ -104,8 +104,8 @@ func (w *world) redisAway(node int) (back func()) {
 	return w.net.block(h, w.store)
 }
 
-// loseAnswer breaks a process' connections to Redis right after what it sends next has
-// arrived: the answer is lost.
+// loseAnswer breaks a process' connections to Redis as the next answer comes: the command
+// has arrived, and its answer is lost.
 func (w *world) loseAnswer(h *host) {
 	w.net.mu.Lock()
 	defer w.net.mu.Unlock()
@@ -144,7 +144,7 @@ func (w *world) killRooms(slot int, away time.Duration, silent bool) {
 	})
 }
 
-// bury ends a process; false where it had ended before.
+// bury ends a process. It returns false if the process had ended before.
 func (w *world) bury(h *host, silent bool) bool {
 	w.mu.Lock()
 	_, dead := w.died[h]

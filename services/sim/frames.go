@@ -9,12 +9,12 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// frames reads what a gateway writes to one connection, at the moment at which it does,
-// and checks I6: nothing goes to a session whose lease has ended. What the network does
-// to it afterwards is not the gateway's.
+// frames reads what a gateway writes to one connection at the moment of the write, and
+// checks I6: nothing goes to a session whose lease has ended. The gateway does not answer
+// for what the network does to it afterwards.
 type frames struct {
 	w       *world
-	upgrade bool // the answer to the upgrade has passed
+	upgrade bool // the response to the upgrade has been written
 	buf     []byte
 	room    string
 	session string
@@ -22,7 +22,7 @@ type frames struct {
 
 func newFrames(w *world) *frames { return &frames{w: w} }
 
-// wrote takes what the gateway wrote. Writes of one connection follow each other.
+// wrote takes what the gateway wrote. The writes to one connection do not overlap.
 func (f *frames) wrote(p []byte) {
 	f.buf = append(f.buf, p...)
 	if !f.upgrade {
@@ -44,7 +44,7 @@ func (f *frames) wrote(p []byte) {
 	}
 }
 
-// cutFrame cuts the first frame off; a server's frames are whole and not masked.
+// cutFrame cuts off the first frame. A server's frames are neither fragmented nor masked.
 func cutFrame(b []byte) (kind byte, payload, rest []byte, ok bool) {
 	if len(b) < 2 {
 		return 0, nil, b, false
@@ -81,7 +81,7 @@ func (f *frames) text(payload []byte) {
 	}
 	until, held := f.w.truth.leaseEnd(f.room, f.session)
 	if until.IsZero() && !held {
-		return // taken over before anybody looked
+		return // the seat was taken over before its lease was ever seen
 	}
 	if now := time.Now(); !now.Before(until) {
 		f.w.tell("I6", "room %s: %s %d went to session %s %v after its lease ended", f.room, frame.Type, frame.Seq, f.session, now.Sub(until))

@@ -14,25 +14,26 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// linearTimeout bounds the search for one room; what takes longer is told as undecided.
-// Of 200 seeds all but one take less than a second, and that one more than any patience.
+// linearTimeout bounds the search for one room. A longer search is given up, and the room
+// counts as undecided. Of 200 seeds, all but one take less than a second, and that one takes
+// longer than anybody would wait.
 const linearTimeout = 4 * time.Second
 
-// event is one call as a room service carried it out, as the model sees it. Times are
-// ms, as the scripts count them: the call was carried out at one of call…end.
+// event is one call that a room service carried out, as the model sees it. Times are in ms,
+// as in the scripts. The call took effect at a time from call to end.
 type event struct {
 	kind      string
 	user      string
 	session   string
-	token     string // of the request, or of a reservation's answer
+	token     string // permit in the request, or in the answer of a reservation
 	call, end int64
-	code      wire.Code // why it was refused; "" when it was not
-	unknown   bool      // it may have been carried out, or may be yet
-	settled   int64     // and will not be after this
+	code      wire.Code // why it was refused; "" if it was not
+	unknown   bool      // it may have been carried out, or may still be
+	settled   int64     // if unknown: it is not carried out after this time
 	epoch     string
-	taken     int   // seats that the answer counts; -1 when it does not
+	taken     int   // seats that the answer counts; -1 if it counts none
 	deadline  int64 // of a permit
-	latest    int64 // end of a lease that is renewed; 0: not said
+	latest    int64 // latest end of a renewed lease; 0 if not given
 	renewed   []string
 	lost      []string
 }
@@ -48,11 +49,12 @@ func (e event) String() string {
 	return fmt.Sprintf("%s = OK epoch %s taken %d renewed %v lost %v", what, e.epoch, e.taken, e.renewed, e.lost)
 }
 
-// linearize looks for an order of all calls on a room, in which each took effect at once
-// between its beginning and its end, that a room with so many seats would answer so.
+// linearize searches, for each room, an order of all calls in which each took effect at one
+// moment between its beginning and its end, and in which the model of the room would give
+// the answers that the calls got.
 func (w *world) linearize() {
 	rooms := make(map[string][]porcupine.Operation)
-	ends := make(map[string]int64) // of leases, at the latest
+	ends := make(map[string]int64) // latest possible end of each session's lease
 	for id, s := range w.truth.sessions {
 		ends[id] = s.until.UnixMilli()
 	}
@@ -85,7 +87,7 @@ func (w *world) linearize() {
 	}
 }
 
-// stuck names the calls behind the longest order that was found.
+// stuck names the calls that do not fit after the longest order that was found.
 func stuck(info porcupine.LinearizationInfo, ops []porcupine.Operation) string {
 	var longest []porcupine.Operation
 	for _, partition := range info.PartialLinearizationsOperations() {
@@ -115,7 +117,7 @@ func stuck(info porcupine.LinearizationInfo, ops []porcupine.Operation) string {
 	return b.String()
 }
 
-// events are what a call means for each room that it touches.
+// events returns what a call means for each room that it touches.
 func events(c *call) map[string]event {
 	e := event{call: c.Call.UnixMilli(), end: c.Return.UnixMilli(), taken: -1}
 	if c.Err != nil {
@@ -156,7 +158,7 @@ func events(c *call) map[string]event {
 	return map[string]event{room: e}
 }
 
-// leaseFrom is when a lease ends that is given at a time.
+// leaseFrom returns when a lease ends that is granted at the time ms.
 func (e event) leaseFrom(ms int64) int64 {
 	ends := ms + wire.Lease.Milliseconds()
 	if e.latest != 0 {
@@ -169,8 +171,8 @@ func (e *event) describe(r *roomv1.Room) {
 	e.epoch, e.taken = r.GetEpoch(), int(r.GetReserved()+r.GetOccupied())
 }
 
-// renewals are the rooms of one renewal. One whose end is not known tells nothing that
-// the leases' ends do not.
+// renewals returns the events of a RenewLeases call, by room. A renewal whose outcome is
+// unknown is left out: it adds nothing to what the ends of the leases say.
 func renewals(c *call, e event, req *roomv1.RenewLeasesRequest) map[string]event {
 	if c.Err != nil {
 		return nil

@@ -15,30 +15,31 @@ import (
 	"github.com/anteroom-chat/anteroom/services/audit"
 )
 
-// logs keeps every room's log as it was published, whole and in order: the simulation
-// follows all channels by itself, over a connection that no fault strikes.
+// logs keeps every room's log as it was published, complete and in order: it follows all
+// channels over a connection that no fault strikes.
 type logs struct {
 	w   *world
 	rdb *redis.Client
 	sub *redis.PubSub
 
 	mu       sync.Mutex
-	lives    map[wire.Position]*audit.Room // by room and epoch, as roomId and 0
-	newest   map[wire.Position]int64       // seq, by room and epoch
+	lives    map[wire.Position]*audit.Room // by room and epoch (see life)
+	newest   map[wire.Position]int64       // seq of the newest entry, by room and epoch
 	replaced map[string]bool               // sessions whose seats were taken over
 	said     []said
 	entries  int
 	ended    sync.WaitGroup
 }
 
-// life names one life of a room: the epoch is told apart by the room, too.
+// life returns a key for one life of a room: room id and epoch.
 func life(roomID, epoch string) wire.Position { return wire.Position{Epoch: roomID + " " + epoch} }
 
 func newLogs(w *world) *logs {
 	return &logs{w: w, lives: make(map[wire.Position]*audit.Room), newest: make(map[wire.Position]int64), replaced: make(map[string]bool)}
 }
 
-// follow begins, and returns once nothing that is published can be missed.
+// follow starts to follow the channels. When it returns, nothing that is published from then
+// on can be missed.
 func (l *logs) follow() error {
 	l.rdb = redis.NewClient(roomlog.Tune(&redis.Options{
 		Addr:   "redis:6379",
@@ -77,7 +78,7 @@ func (l *logs) room(roomID, epoch string) *audit.Room {
 	return l.lives[key]
 }
 
-// published takes what a room's channel brought.
+// published takes an event from a room's channel.
 func (l *logs) published(m *redis.Message) {
 	e, err := roomlog.ParseEvent(m.Payload)
 	roomID, ok := roomOfKey(m.Channel)
@@ -106,40 +107,40 @@ func (l *logs) published(m *redis.Message) {
 	}
 }
 
-// body is what users send: the session that says it.
+// body is the body of the messages that users send. It names the session that sends it.
 type body struct {
 	Session string `json:"session"`
 }
 
-// said is a message that stands in a log.
+// said is a message that is in a log.
 type said struct {
 	room, session string
 	seq           int64
 	at            time.Time
 }
 
-// accepted keeps what stands in the log, for said to be judged at the end: only then is
-// it known how long its session's lease lived.
+// accepted notes a message that is in the log. It is judged at the end: only then is it
+// known how long its session's lease lived.
 func (l *logs) accepted(roomID string, f wire.ServerFrame) {
 	if f.From.UserID == wire.SystemUser {
-		return // it needs no seat
+		return // the application needs no seat
 	}
 	var b body
-	_ = json.Unmarshal(f.Body, &b) // ours
+	_ = json.Unmarshal(f.Body, &b) // our users made it
 	if l.replaced[b.Session] {
 		l.w.tell("I6", "room %s seq %d: a message of session %s, whose seat was taken over", roomID, f.Seq, b.Session)
 	}
 	l.said = append(l.said, said{roomID, b.Session, f.Seq, f.Time})
 }
 
-// saw takes what a user received.
+// saw takes a frame that a user received.
 func (l *logs) saw(roomID, epoch string, f wire.ServerFrame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tellAll(l.room(roomID, epoch).Saw(f))
 }
 
-// last is the seq of the newest entry in one life of a room.
+// last returns the seq of the newest entry in one life of a room.
 func (l *logs) last(roomID, epoch string) int64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -152,8 +153,8 @@ func (l *logs) tellAll(found []audit.Violation) {
 	}
 }
 
-// audit replays every log, and checks I6: what stands in it was said while the lease
-// of who said it lived.
+// audit replays every log, and checks I6: each message in it was accepted while the lease
+// of its session lived.
 func (l *logs) audit() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -167,7 +168,7 @@ func (l *logs) audit() {
 	}
 }
 
-// shape is how the room of that id is made.
+// shape returns how the room with that id is created.
 func (w *world) shape(roomID string) RoomShape {
 	return w.plan.Rooms[number(strings.TrimPrefix(roomID, "r"))]
 }

@@ -9,40 +9,41 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// A room as the contract has it, one call after the other. When a permit or a lease ends
-// is known within bounds only: it ends not before lo and not after hi, both in ms. Who
-// certainly holds a seat counts against an OK, who possibly holds one explains a
-// ROOM_FULL. A call whose end is not known changes what is possible, and nothing that is
-// certain.
+// This file models a room according to the contract, one call after another. The end of a
+// permit or a lease is known only within bounds: it ends not before lo and not after hi,
+// both in ms. Users who certainly hold a seat can make an OK wrong; users who possibly hold
+// one can explain a ROOM_FULL. A call whose outcome is unknown adds possibilities, and can
+// make something uncertain, but never certain.
 
-// state is what is known of a room of one id.
+// state is what is known of the room with one id.
 type state struct {
 	live    bool
-	maybe   int64 // until then a call on its way may make the room
+	maybe   int64 // until then a call on its way may create the room
 	epoch   string
 	entered bool
 	visited bool  // it may have been entered
-	emptyLo int64 // end of a room that nobody enters
-	emptyHi int64
-	vacant  int64 // the room was not empty before
-	gone    int64 // and there was one, before
+	emptyLo int64 // earliest end of the room if nobody enters it
+	emptyHi int64 // latest end of the room if nobody enters it
+	vacant  int64 // the room was not empty before this time
+	gone    int64 // and it still existed before this time
 	people  map[string]person
-	// Calls on their way: until when a user may get a permit, and a session a seat.
+	// Calls on their way: until when a user may still get a permit, by user, and which
+	// sessions may still get a seat.
 	permits map[string]int64
 	joins   map[string]flight
-	// Sessions that never come back, whatever becomes of the room; false for those that
-	// may never have begun.
+	// Sessions that never come back, even in a new life of the room. The value is false for
+	// sessions that may never have begun.
 	ended map[string]bool
 }
 
-// flight is a ConfirmJoin that may yet be carried out.
+// flight is a ConfirmJoin that may still be carried out.
 type flight struct {
 	user  string
 	until int64
 }
 
-// land adds what calls on their way may have brought, those too that have arrived since
-// the last call.
+// land adds what calls on their way may have done, including those that can have arrived
+// only since the last call.
 func (s *state) land(e event) {
 	for session, f := range s.joins {
 		if f.until < e.call || s.ended[session] {
@@ -74,20 +75,20 @@ func (s *state) land(e event) {
 	}
 }
 
-// finish notes that a session has ended, if it had begun: its lease has a lo.
+// finish notes that a session has ended. It has certainly begun if its lease has a lo.
 func (s *state) finish(session string, lo int64) {
 	s.ended[session] = s.ended[session] || lo > 0
 }
 
 // person is what a user may hold.
 type person struct {
-	sessions           map[string]int64 // that may hold the seat, with lo of their leases
-	token              string           // "?" when it is not known which
+	sessions           map[string]int64 // sessions that may hold the seat → lo of their leases
+	token              string           // the permit; "?" if it is not known which
 	permitLo, permitHi int64
-	// Until then the seat is certainly held: by the permit, or by a session that may have
-	// used it.
+	// either is until when the seat is certainly held, be it by the permit or by a session
+	// that may have used it.
 	either int64
-	doubt  int64 // until then a call on its way may take the seat
+	doubt  int64 // until then a call on its way may take the seat away
 }
 
 func (p person) clone() person {
@@ -98,7 +99,7 @@ func (p person) clone() person {
 	return p
 }
 
-// lo is how long the seat is certainly held.
+// lo returns until when the seat is certainly held.
 func (p person) lo(call int64) (lo int64) {
 	if p.doubt >= call {
 		return 0
@@ -129,7 +130,7 @@ func newState() *state {
 	}
 }
 
-// rules are what a model needs beside the state.
+// rules is what the model needs besides the state.
 type rules struct {
 	shape RoomShape
 	ends  map[string]int64 // hi of each session's lease
@@ -152,15 +153,15 @@ func roomModel(shape RoomShape, ends map[string]int64) porcupine.Model {
 	return model.ToModel()
 }
 
-// lives answers with the states that the call may find: the one that was left, and a
-// new life of the room where the old one may be over and a call on its way may have
-// made another.
+// lives returns the states that the call may find: that after the last call and, if the
+// room may have ended and a call on its way may have created it again, that of a new life
+// of the room.
 func (r rules) lives(s *state, e event) []*state {
 	same := s.clone()
 	same.land(e)
 	r.purge(same, e)
 	all := []*state{same}
-	by := min(same.maybe, e.end) // when the call on its way was carried out, at the latest
+	by := min(same.maybe, e.end) // the latest time at which the call on its way took effect
 	if same.live && r.mayBeGone(same, e, by) || !same.live && same.maybe > 0 && same.gone <= by {
 		next := s.clone()
 		maybe := next.maybe
@@ -174,7 +175,7 @@ func (r rules) lives(s *state, e event) []*state {
 	return all
 }
 
-// step carries a call out; false when a room could not have answered so.
+// step carries a call out. It returns false if a room could not have given that answer.
 func (r rules) step(s *state, e event) bool {
 	if e.kind == "create" {
 		return r.create(s, e)
@@ -187,7 +188,7 @@ func (r rules) step(s *state, e event) bool {
 		s.gone = e.call
 		return true
 	}
-	quiet := e.unknown || e.kind == "cancel" || e.kind == "leave" || e.kind == "renew" // say nothing of the room
+	quiet := e.unknown || e.kind == "cancel" || e.kind == "leave" || e.kind == "renew" // says nothing about the room
 	if !quiet && (!s.live || e.epoch != "" && s.epoch != "" && e.epoch != s.epoch) {
 		return false
 	}
@@ -232,13 +233,13 @@ func (r rules) purge(s *state, e event) {
 	r.settle(s, e)
 }
 
-// drop takes a user out, who held the seat until at or later.
+// drop removes a user who held the seat until at or later.
 func (s *state) drop(user string, at int64) {
 	delete(s.people, user)
 	s.vacant = max(s.vacant, at)
 }
 
-// settle ends the room where that is certain.
+// settle ends the room if it has certainly ended.
 func (r rules) settle(s *state, e event) {
 	if !s.live || len(s.people) > 0 {
 		return
@@ -251,7 +252,7 @@ func (r rules) settle(s *state, e event) {
 	}
 }
 
-// mayBeGone reports whether the room may have ended by then.
+// mayBeGone reports whether the room may have ended by the time by.
 func (r rules) mayBeGone(s *state, e event, by int64) bool {
 	last := s.vacant
 	for _, p := range s.people {
@@ -273,7 +274,7 @@ func (s *state) erase() {
 	s.live, s.people = false, map[string]person{}
 }
 
-// adopt begins a new life of the room.
+// adopt starts a new life of the room.
 func (r rules) adopt(s *state, e event) {
 	s.erase()
 	empty := r.shape.Empty.Milliseconds()
@@ -300,7 +301,8 @@ func (r rules) create(s *state, e event) bool {
 	return e.taken <= 0
 }
 
-// holders counts who certainly has a seat and who possibly has one, all but one user.
+// holders counts the users, except one, who certainly have a seat, and those who possibly
+// have one.
 func (s *state) holders(e event, but string) (certain, possible int) {
 	for user, p := range s.people {
 		if user == but {
@@ -314,13 +316,13 @@ func (s *state) holders(e event, but string) (certain, possible int) {
 	return certain, possible
 }
 
-// counted checks what the answer counts.
+// counted checks how many taken seats the answer counts.
 func (r rules) counted(s *state, e event) bool {
 	certain, possible := s.holders(e, "")
 	return e.taken < 0 || certain <= e.taken && e.taken <= possible && e.taken <= r.shape.Capacity
 }
 
-// seat checks an answer that wants a seat for a user: OK, or ROOM_FULL.
+// seat checks the answer to a call that asks for a seat for a user: OK or ROOM_FULL.
 func (r rules) seat(s *state, e event) bool {
 	p, known := s.people[e.user]
 	mine := known && p.lo(e.call) > e.end

@@ -18,7 +18,7 @@ func (r rules) reserve(s *state, e event) bool {
 	if e.code != "" {
 		return false
 	}
-	// A permit that certainly lives is prolonged, not replaced.
+	// A permit that certainly still lives is prolonged, not replaced.
 	if p.token != "" && p.token != "?" && p.permitLo > e.end && p.doubt < e.call && p.token != e.token {
 		return false
 	}
@@ -31,7 +31,7 @@ func (r rules) reserve(s *state, e event) bool {
 	return true
 }
 
-// owner is whose permit that is.
+// owner returns the user who holds that permit.
 func (s *state) owner(token string) (string, person, bool) {
 	for user, p := range s.people {
 		if token != "" && p.token == token {
@@ -41,7 +41,7 @@ func (s *state) owner(token string) (string, person, bool) {
 	return "", person{}, false
 }
 
-// sitter is in whose seat that session may be.
+// sitter returns the user whose seat that session may hold.
 func (s *state) sitter(session string) (string, person, bool) {
 	for user, p := range s.people {
 		if _, ok := p.sessions[session]; ok {
@@ -90,7 +90,7 @@ func (r rules) confirm(s *state, e event) bool {
 	p, known := s.people[e.user]
 	lease := e.call + wire.Lease.Milliseconds()
 	if _, again := p.sessions[e.session]; again && len(p.sessions) == 1 && p.sessions[e.session] > e.end {
-		p.sessions[e.session] = lease // a repeated call
+		p.sessions[e.session] = lease // a repeated call, which renews the lease
 		return r.counted(s, e)
 	}
 	if _, again := p.sessions[e.session]; !again {
@@ -112,7 +112,7 @@ func (r rules) confirm(s *state, e event) bool {
 	case e.token != "" || len(p.sessions) == 0:
 		p.token = "" // used
 	case p.token != "":
-		p.permitLo = 0 // used, if the old session's lease had ended
+		p.permitLo = 0 // it was used if the old session's lease had ended
 	}
 	p.either = 0
 	p.sessions = map[string]int64{e.session: lease}
@@ -121,8 +121,8 @@ func (r rules) confirm(s *state, e event) bool {
 	return r.counted(s, e)
 }
 
-// refused checks PERMIT_EXPIRED: the session has ended, or the permit was used, has
-// lapsed, or never was.
+// refused checks PERMIT_EXPIRED: the session has ended, or the permit was used, has lapsed,
+// or never existed.
 func (r rules) refused(s *state, e event) bool {
 	if _, perhaps := s.ended[e.session]; perhaps {
 		return true
@@ -142,7 +142,7 @@ func (r rules) refused(s *state, e event) bool {
 	return e.token != "" && (!ok || p.permitLo <= e.end || p.doubt >= e.call)
 }
 
-// maybeConfirm notes that the seat may have gone to that session.
+// maybeConfirm notes that the session may have got the seat, or may get it later.
 func (r rules) maybeConfirm(s *state, e event) bool {
 	user := e.user
 	if e.token != "" {
@@ -150,14 +150,14 @@ func (r rules) maybeConfirm(s *state, e event) bool {
 		if ok {
 			user = owner
 		} else if s.people[user].token != "?" {
-			return true // that permit has lapsed or was used, and does not come back
+			return true // that permit has lapsed or was used, and cannot become valid again
 		}
 	}
 	if s.ended[e.session] || user == "" {
 		return true
 	}
 	if p := s.people[user].clone(); p.token != "" {
-		// The permit may be used; the seat is held all the same.
+		// The permit may have been used; in both cases the seat is held.
 		p.either, p.permitLo = max(p.either, p.permitLo), 0
 		s.people[user] = p
 	}
@@ -185,7 +185,7 @@ func (r rules) leave(s *state, e event) bool {
 	until := min(e.call, p.lo(e.call))
 	delete(p.sessions, e.session)
 	p.either = 0
-	for other := range p.sessions { // which the one that left may have replaced
+	for other := range p.sessions { // the session that left may have replaced it
 		p.sessions[other] = 0
 	}
 	s.people[user] = p
@@ -204,7 +204,7 @@ func (r rules) renew(s *state, e event) bool {
 			return false
 		}
 		p = p.clone()
-		if p.doubt < e.call { // else a Leave may come yet
+		if p.doubt < e.call { // otherwise a Leave may still come
 			p.sessions[session] = max(p.sessions[session], e.leaseFrom(e.call))
 		}
 		s.people[user] = p

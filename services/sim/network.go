@@ -13,8 +13,9 @@ import (
 // forever is longer than any simulation.
 const forever = 1000 * time.Hour
 
-// Latencies of a write, one of its own each: so hardly two things happen at the same
-// instant, and a seed's story does not hang on the order in which Go runs goroutines.
+// Each write has a latency of its own, at least latencyMin and less than latencySpread more.
+// So hardly any two things happen at the same instant, and what a seed does hardly depends on
+// the order in which Go runs goroutines.
 const (
 	latencyMin    = 20 * time.Microsecond
 	latencySpread = 900 * time.Microsecond
@@ -30,21 +31,21 @@ type host struct {
 	name string
 
 	// Guarded by network.mu.
-	paused  int  // how many faults pause it just now
-	dead    bool // what it had is gone
-	silent  bool // dead without a word: nobody is told
-	refuses int  // how many faults make it refuse connections just now
+	paused  int  // how many faults pause it now
+	dead    bool // its process has ended
+	silent  bool // it is dead, and its peers were not told
+	refuses int  // how many faults make it refuse connections now
 }
 
-// network connects hosts, and knows what stands between them.
+// network connects hosts, and knows which faults lie between them.
 type network struct {
 	seed uint64
 
 	mu      sync.Mutex // guards all below, every host and every stream
 	streams map[*stream]struct{}
-	blocked map[[2]*host]int // ways that nothing passes, by how many faults
-	dials   map[string]int
-	calm    chan struct{} // closed and made anew when a way may be free again
+	blocked map[[2]*host]int // ways that are blocked → by how many faults
+	dials   map[string]int   // how many connections were made, by their two hosts
+	calm    chan struct{}    // closed and replaced when a way may be free again
 }
 
 func newNetwork(seed uint64) *network {
@@ -54,7 +55,7 @@ func newNetwork(seed uint64) *network {
 	}
 }
 
-// chance is a number that depends on nothing but the seed and what it is for.
+// chance returns a number that depends only on the seed and its purpose.
 func (n *network) chance(what string, count int) uint64 {
 	h := fnv.New64a()
 	_, _ = h.Write([]byte(strconv.FormatUint(n.seed, 36) + what + strconv.Itoa(count)))
@@ -72,7 +73,7 @@ func (n *network) blockedLocked(a, b *host) bool {
 	return n.blocked[[2]*host{a, b}] > 0 || b.paused > 0
 }
 
-// wakeAt makes a stream's waiters look again at a time.
+// wakeAt makes the waiters of a stream look again at the time t.
 func (n *network) wakeAt(t time.Time, s *stream) {
 	time.AfterFunc(time.Until(t), func() {
 		n.mu.Lock()
@@ -81,7 +82,7 @@ func (n *network) wakeAt(t time.Time, s *stream) {
 	})
 }
 
-// changedLocked makes everybody look again.
+// changedLocked makes all waiters look again.
 func (n *network) changedLocked() {
 	close(n.calm)
 	n.calm = make(chan struct{})
@@ -90,8 +91,8 @@ func (n *network) changedLocked() {
 	}
 }
 
-// passage waits until something can go from a to b. It answers errRefused where b is
-// known to be gone, and ctx's error when b is silent for so long.
+// passage waits until something can go from a to b. It returns errRefused if b is known to
+// be gone or refuses connections, and the error of ctx if that ends first.
 func (n *network) passage(ctx context.Context, a, b *host) error {
 	for {
 		n.mu.Lock()
@@ -118,8 +119,8 @@ func (n *network) passage(ctx context.Context, a, b *host) error {
 	}
 }
 
-// arrived waits until nothing that a has sent is held up on its way to b. What a dead
-// process had sent still arrives.
+// arrived waits until nothing that a has sent is held up on its way to b. What a process
+// has sent before it died still arrives.
 func (n *network) arrived(ctx context.Context, a, b *host) {
 	for {
 		n.mu.Lock()
@@ -137,7 +138,7 @@ func (n *network) arrived(ctx context.Context, a, b *host) {
 	}
 }
 
-// pause stops a host: nothing leaves it and nothing reaches it. The answer undoes it.
+// pause stops a host: nothing leaves it and nothing reaches it, until resume is called.
 func (n *network) pause(h *host) (resume func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -157,7 +158,7 @@ func (n *network) pause(h *host) (resume func()) {
 	}
 }
 
-// block stops what goes between two hosts, both ways.
+// block stops everything between two hosts, both ways, until free is called.
 func (n *network) block(a, b *host) (free func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -176,7 +177,7 @@ func (n *network) block(a, b *host) (free func()) {
 	}
 }
 
-// refuse makes a host refuse connections, and cuts those it has.
+// refuse makes a host refuse connections until accept is called, and cuts those it has.
 func (n *network) refuse(h *host) (accept func()) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -206,7 +207,8 @@ func (n *network) cutLocked(which func(*stream) bool) {
 	n.changedLocked()
 }
 
-// subscriptions does something to the streams that bring a process what is published.
+// subscriptions calls do for the streams that bring a process what is published, and returns
+// those streams.
 func (n *network) subscriptions(h *host, do func(*stream)) (found []*stream) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -228,8 +230,8 @@ func cutLocked(s *stream) {
 	s.back.breakLocked()
 }
 
-// kill ends a host. Its peers are told, unless it dies in silence. What it had sent
-// still arrives.
+// kill ends a host. Its peers see their connections end, unless silent is set. What it has
+// sent before still arrives.
 func (n *network) kill(h *host, silent bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -263,13 +265,13 @@ func onTheWay(chunks []chunk) []chunk {
 	return chunks
 }
 
-// greeting is how many writes go each way over a connection to Redis before the client
-// counts as connected.
+// greeting is how many writes go each way over a connection to Redis before go-redis
+// considers it established.
 const greeting = 2
 
-// dialRedis connects a process to Redis without waiting for anything: go-redis holds a
-// mutex as it connects its subscription, and in a bubble no time passes while another
-// goroutine waits for one. So where nothing passes just now the dial times out at once.
+// dialRedis connects a process to Redis without waiting for anything: go-redis holds a mutex
+// while it connects its subscription, and in a bubble time stands still while another
+// goroutine waits for a mutex. So if nothing can pass now, the dial fails at once.
 func (n *network) dialRedis(a, redis *host, accept func(net.Conn) error) (net.Conn, error) {
 	at, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -281,13 +283,13 @@ func (n *network) dialRedis(a, redis *host, accept func(net.Conn) error) (net.Co
 	})
 }
 
-// hangUpLocked breaks connections that a fault meets in their greeting, for the same
-// reason.
+// hangUpLocked breaks the connections of a whose greeting a new fault would hold up, for the
+// same reason.
 func (n *network) hangUpLocked(a *host) {
 	n.cutLocked(func(s *stream) bool { return s.prompt > 0 && s.writes == 0 && (s.src == a || s.dst == a) })
 }
 
-// dial connects a to b, where accept takes the other end.
+// dial connects a to b. accept takes b's end of the connection.
 func (n *network) dial(ctx context.Context, a, b *host, accept func(net.Conn) error) (net.Conn, error) {
 	if err := n.passage(ctx, a, b); err != nil {
 		return nil, &net.OpError{Op: "dial", Net: "memory", Addr: memory(b.name), Err: err}

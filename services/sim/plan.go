@@ -16,13 +16,13 @@ type Step struct {
 	Do    string
 	User  int
 	Room  int
-	Node  int           // the gateway that a user goes to; the process that a fault strikes
-	For   time.Duration // how long a fault lasts, or is late
-	What  string        // of a call fault: the method
+	Node  int           // the gateway that a user goes to, or the process that a fault strikes
+	For   time.Duration // how long a fault lasts, or how much it delays
+	What  string        // the method, if the fault strikes a call
 }
 
-// Operations of users. Each looks at what its user has at that time: who has no seat
-// has nothing to leave.
+// Operations of users. Each depends on what its user has at that time: a user without a
+// seat has nothing to leave.
 var operations = map[string]int{ // by weight
 	"create": 8, "reserve": 12, "cancel": 4, "join": 26, "walkin": 14, "message": 18,
 	"leave": 9, "close": 4, "break": 6, "rejoin": 6, "count": 3,
@@ -40,7 +40,7 @@ var faults = map[string]int{
 // methods that call faults strike, by weight.
 var methods = map[string]int{"ConfirmJoin": 5, "Leave": 4, "ReservePermit": 3, "CancelPermit": 2, "RenewLeases": 3, "CreateRoom": 1}
 
-// Config is the shape of a simulation; its zero value is the usual one.
+// Config is the shape of a simulation. The zero value is the usual shape.
 type Config struct {
 	Steps    int     // 220 when 0, of which about a sixth are faults
 	Calm     float64 // share of seeds without faults, 0.05 when 0
@@ -48,7 +48,7 @@ type Config struct {
 	Rooms    int     // room services: 2
 	Users    int     // 10
 	Names    int     // ids of rooms: 3
-	Trace    bool    // keep what happened, for a story
+	Trace    bool    // record what happens, in Result.Trace
 }
 
 func (c Config) orDefaults() Config {
@@ -68,7 +68,7 @@ func (c Config) orDefaults() Config {
 	return c
 }
 
-// RoomShape is how the room of one id is made, whenever it is.
+// RoomShape is how the room with one id is created, each time it is.
 type RoomShape struct {
 	Capacity  int
 	Counted   bool
@@ -76,7 +76,7 @@ type RoomShape struct {
 	Departure time.Duration
 }
 
-// Plan is a simulation written down: what it says happens, and nothing else.
+// Plan describes a simulation completely: nothing else happens in it.
 type Plan struct {
 	Seed       uint64 // of the latencies
 	Partitions int
@@ -114,7 +114,7 @@ func NewPlan(seed uint64, c Config) Plan {
 	return p
 }
 
-// pause is the time between two steps: often none to speak of, seldom 20 s.
+// pause returns the time between two steps: often next to nothing, seldom up to 20 s.
 func pause(r *rand.Rand) time.Duration {
 	switch n := r.IntN(100); {
 	case n < 55:
@@ -160,7 +160,8 @@ func randomFault(r *rand.Rand, c Config) Step {
 	return s
 }
 
-// pick draws from weights, in the order of names so that a seed keeps its meaning.
+// pick draws a name by its weight. It goes through the names in order, so that a seed always
+// gives the same plan.
 func pick(r *rand.Rand, weights map[string]int) string {
 	names, total := slices.Sorted(maps.Keys(weights)), 0
 	for _, w := range weights {
@@ -175,7 +176,7 @@ func pick(r *rand.Rand, weights map[string]int) string {
 	panic("unreachable")
 }
 
-// String writes a plan down, so that ParsePlan reads it.
+// String formats the plan so that ParsePlan can read it.
 func (p Plan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "seed %d partitions %d\n", p.Seed, p.Partitions)
@@ -192,7 +193,7 @@ func (p Plan) String() string {
 	return b.String()
 }
 
-// String is a step's line: after, what, and who and where as far as it matters.
+// String returns the step's line in a plan, with the fields that matter for it.
 func (s Step) String() string {
 	line := fmt.Sprintf("+%-12v %-13s", s.After, s.Do)
 	if _, ok := operations[s.Do]; ok {
@@ -213,7 +214,7 @@ func (s Step) String() string {
 	return line
 }
 
-// ParsePlan reads what String wrote; lines that begin with # are left out.
+// ParsePlan parses what String wrote. It ignores lines that begin with #.
 func ParsePlan(text string) (Plan, error) {
 	var p Plan
 	for number, line := range strings.Split(text, "\n") {

@@ -18,23 +18,23 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// What package rpc's service config says, and what its connections do.
+// The retries of package rpc's service config.
 const (
 	callAttempts = 3
 	firstBackoff = 50 * time.Millisecond
 	maxBackoff   = 500 * time.Millisecond
 )
 
-// trouble is what befalls one request on its way to a room service.
+// trouble is what happens to one request on its way to a room service.
 type trouble struct {
-	Loss  string        // "request" or "reply": it does not arrive
+	Loss  string        // "request" or "reply": it is lost
 	Reset bool          // the caller learns of the loss at once, by UNAVAILABLE
-	Late  time.Duration // the request takes so long
-	Again time.Duration // so much later it arrives once more
+	Late  time.Duration // the request is delayed by this time
+	Again time.Duration // the request arrives once more after this time
 }
 
-// roomsConn is a gateway's connection to the room services: it stands for gRPC's, whose
-// balancing, retries and errors it keeps. Requests pass the simulated network.
+// roomsConn is a gateway's connection to the room services. It replaces gRPC's, and behaves
+// the same in balancing, retries and errors. Requests go through the simulated network.
 type roomsConn struct {
 	w    *world
 	from *host
@@ -42,7 +42,7 @@ type roomsConn struct {
 
 	mu    sync.Mutex
 	calls int
-	armed map[string][]trouble // by method: what befalls its next requests
+	armed map[string][]trouble // by method: what happens to its next requests
 }
 
 func newRoomsConn(w *world, from *host) *roomsConn {
@@ -90,7 +90,7 @@ type reply struct {
 	err error
 }
 
-// attempt sends one request and waits for its reply, as long as ctx lets it.
+// attempt sends one request and waits for its reply until ctx ends.
 func (c *roomsConn) attempt(ctx context.Context, method string, req, resp proto.Message) error {
 	target := c.w.pickRooms()
 	if target == nil {
@@ -115,7 +115,7 @@ func (c *roomsConn) attempt(ctx context.Context, method string, req, resp proto.
 	}
 }
 
-// next is what befalls the next request of a method, and its number.
+// next returns what happens to the next request of a method, and its number.
 func (c *roomsConn) next(method string) (t trouble, number int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,15 +129,15 @@ func (c *roomsConn) next(method string) (t trouble, number int) {
 	return trouble{}, c.calls
 }
 
-// arm lets trouble befall the next request of a method; of any method for "".
+// arm makes trouble happen to the next request of a method, or of any method for "".
 func (c *roomsConn) arm(method string, t trouble) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.armed[method] = append(c.armed[method], t)
 }
 
-// deliver carries a request to a room service and its reply back. A request that is on
-// its way arrives, though its caller gave up long ago.
+// deliver carries a request to a room service and the reply back. A request that is on its
+// way arrives even if its caller has given up long ago.
 func (c *roomsConn) deliver(to *roomService, method string, req proto.Message, limit time.Duration, t trouble, number int, done chan<- reply) {
 	fail := func(err error) {
 		done <- reply{err: status.Error(codes.Unavailable, fmt.Sprint("transport: ", err))}
@@ -166,13 +166,13 @@ func (c *roomsConn) deliver(to *roomService, method string, req proto.Message, l
 	}
 	time.Sleep(c.w.net.latency(c.name+"?"+method, number))
 	if err := c.w.net.passage(c.w.ctx, to.host, c.from); err != nil {
-		fail(err) // nobody listens, or the server has died with the reply
+		fail(err) // the caller is gone, or the server died before the reply left
 		return
 	}
 	done <- r
 }
 
-// repeat delivers a request once more, to whichever room service there is then.
+// repeat delivers a request once more, to any room service that is there then.
 func (c *roomsConn) repeat(method string, req proto.Message, limit, after time.Duration) {
 	if !sleep(c.w.ctx, after) {
 		return
@@ -188,7 +188,7 @@ type roomService struct {
 	host  *host
 	srv   *room.Service
 	alive context.Context
-	close func() // ends it and waits
+	close func() // ends it and waits for its end
 }
 
 var roomMethods = func() map[string]grpc.MethodHandler {
@@ -199,7 +199,8 @@ var roomMethods = func() map[string]grpc.MethodHandler {
 	return methods
 }()
 
-// serve carries a request out, records it, and answers as package rpc's servers do.
+// serve carries a request out, records it, and returns what package rpc's servers would
+// answer.
 func (s *roomService) serve(method string, req proto.Message, limit time.Duration) reply {
 	ctx, cancel := context.WithTimeout(s.alive, max(min(limit, rpc.MaxDeadline), time.Millisecond))
 	defer cancel()
@@ -224,11 +225,12 @@ type call struct {
 	Err          error
 	Call, Return time.Time
 	By           *host
-	// Settled is when nothing of the call could be on its way to Redis any more.
+	// Settled is a time from which nothing of the call can be on its way to Redis any more.
 	Settled time.Time
 }
 
-// unknown reports whether the call may have been carried out, or may be yet.
+// unknown reports whether the call failed in a way that leaves open whether it was carried
+// out, or still may be.
 func (c *call) unknown() bool {
 	code := wire.CodeOf(c.Err)
 	return c.Err != nil && (code == wire.Unavailable || code == wire.Internal)
@@ -249,14 +251,14 @@ func (w *world) recorded(c *call) {
 	if !c.unknown() {
 		return
 	}
-	w.background.Go(func() { // what was sent arrives once the way is free
+	w.background.Go(func() { // what was sent arrives when the way is free
 		w.net.arrived(w.ctx, c.By, w.store)
 		time.Sleep(2 * (latencyMin + latencySpread))
 		c.Settled = time.Now()
 	})
 }
 
-// history is every call, in the order in which they ended.
+// history is all calls in the order in which they ended.
 type history struct {
 	mu    sync.Mutex
 	calls []*call

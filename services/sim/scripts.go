@@ -9,26 +9,27 @@ import (
 	"github.com/alicebob/miniredis/v2/server"
 )
 
-// parsed holds the texts of the scripts that some simulation has loaded.
+// parsed holds the texts of all scripts that any simulation of this process has loaded.
 var parsed sync.Map
 
-// scripts are those that one embedded store has been given. The store parses what SCRIPT
-// LOAD brings anew in each simulation, which was a fifth of all their time, and compiles
-// what EVAL brings once for all. So a script that an earlier simulation has loaded is only
-// noted here, and run by its text.
+// scripts holds the scripts that were loaded into one embedded store. The store would parse
+// the argument of SCRIPT LOAD in each simulation again, which took a fifth of the time of all
+// simulations, but compiles the argument of EVAL only once for all of them. So a script that
+// an earlier simulation has loaded is only noted here, and run by its text with EVAL.
 type scripts struct {
 	mu    sync.Mutex
 	texts map[string]string // by sha
 }
 
-// hook sees each command before the store, and reports whether it was carried out.
+// hook returns a function that sees each command before the store does, and reports whether
+// it has carried the command out itself.
 func (s *scripts) hook(srv *server.Server) server.Hook {
 	return func(c *server.Peer, cmd string, args ...string) bool {
 		switch {
 		case cmd == "SCRIPT" && len(args) == 2 && strings.EqualFold(args[0], "load"):
 			text := args[1]
 			if _, known := parsed.LoadOrStore(text, true); !known {
-				return false // the store says whether it is Lua at all
+				return false // the store checks that it is Lua
 			}
 			c.WriteBulk(s.add(text))
 			return true

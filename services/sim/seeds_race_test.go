@@ -2,5 +2,5 @@
 
 package sim
 
-// defaultSeeds under the race detector, with which a seed takes many times as long.
+// defaultSeeds is smaller under the race detector, where a seed takes many times as long.
 const defaultSeeds = 12

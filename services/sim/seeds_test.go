@@ -2,5 +2,5 @@
 
 package sim
 
-// defaultSeeds take 90 s on one core, or half as long as two processes.
+// defaultSeeds seeds take 90 s on one core, or half as long in two processes.
 const defaultSeeds = 200

@@ -5,9 +5,9 @@ import (
 	"testing"
 )
 
-// Shrink looks for a shorter plan that breaks the same rule: it leaves out steps, half
-// of them at first and fewer and fewer then, as long as tries last. What is left is the
-// story of the fault.
+// Shrink looks for a shorter plan that breaks the same rule as the first violation of r. It
+// leaves steps out, at first half of them and then fewer and fewer, and runs the plan at
+// most tries times. It returns the result of the shortest plan that it finds.
 func Shrink(t *testing.T, r Result, c Config, tries int) Result {
 	if len(r.Violations) == 0 {
 		return r
@@ -35,7 +35,7 @@ func Shrink(t *testing.T, r Result, c Config, tries int) Result {
 	return r
 }
 
-// without leaves steps out, and keeps the time at which the others happen.
+// without returns the plan without n steps. The others happen at the same times as before.
 func (p Plan) without(from, n int) Plan {
 	to := min(from+n, len(p.Steps))
 	rest := slices.Clone(p.Steps[to:])

@@ -1,26 +1,26 @@
-// Package sim runs the whole system in virtual time, with seeded operations and faults,
-// and checks every promise of docs/protocol.md, section 1, that can be seen there.
+// Package sim runs the whole system in virtual time, with operations and faults from a
+// seed, and checks every promise of docs/protocol.md, section 1, that can be observed there.
 //
-// One simulation is one testing/synctest bubble. In it are the real gateways and room
+// One simulation is one testing/synctest bubble. It contains the real gateways and room
 // services, the real scripts on the embedded store, users with the real client, and a
-// network in memory that loses, delays, repeats, freezes and cuts:
+// network in memory that loses, delays and repeats data, and freezes and cuts connections:
 //
 //	users ══ gateways ── calls ── room services
 //	             ╚═════ Redis ═════╝
 //
-// A plan says what happens: it is made from the seed up front, so it can be replayed,
-// cut shorter while it still fails (Shrink), and kept as text. The checkers:
+// A plan says what happens. It is made from the seed beforehand, so it can be replayed,
+// shortened while it still fails (Shrink), and kept as text. The checkers are:
 //
-//	truth   after every step, from Redis' state: I1, I2, I5, I8, no key without a room
-//	logs    every room's log replayed (package audit); who spoke had a lease (I6)
-//	frames  what gateways write: nothing to a session whose lease has ended (I6)
-//	model   the calls as the room services answered them, linearizable by porcupine
-//	        against a room with so many seats (I1–I5)
-//	member  what each user received is the log, in order, and at the end all of it (I7,
-//	        package audit)
+//	truth   after every step, checks Redis' state: I1, I2, I5, I8, no key without a room
+//	logs    replays every room's log (package audit); senders of messages had a lease (I6)
+//	frames  checks what gateways write: nothing to a session whose lease has ended (I6)
+//	model   checks with porcupine that the calls, as the room services answered them, are
+//	        linearizable against a model of a room with its seats (I1–I5)
+//	member  checks that each user received the log, in order and in the end completely
+//	        (I7, package audit)
 //
-// Not simulated: a Redis that forgets, and clocks that differ; docs/correctness.md
-// says what follows.
+// A Redis that forgets and clocks that differ are not simulated; docs/correctness.md says
+// what that means.
 package sim
 
 import (
@@ -45,29 +45,29 @@ type Violation struct {
 	Text string
 }
 
-// String tells it in one line.
+// String describes the violation in one line.
 func (v Violation) String() string {
 	return fmt.Sprintf("%9.3fs %s: %s", v.At.Seconds(), v.Rule, v.Text)
 }
 
-// Result is what came of a simulation.
+// Result is the outcome of a simulation.
 type Result struct {
 	Plan       Plan
 	Operations int            // of users
-	Outcomes   map[string]int // by operation and what came of it
-	Faults     map[string]int // by kind
+	Outcomes   map[string]int // number of operations, by kind and outcome
+	Faults     map[string]int // number of faults, by kind
 	Calls      int            // carried out by room services
 	Entries    int            // of rooms' logs
 	Sessions   int
 	Span       time.Duration // of virtual time
-	Freed      int           // seats of dead processes that came back
-	Longest    time.Duration // until the last of those did
+	Freed      int           // seats of dead processes that became free again
+	Longest    time.Duration // longest time until such a seat was free
 	Violations []Violation
-	Undecided  int      // rooms whose calls were too many to be put in order
+	Undecided  int      // rooms with too many calls to put them in order
 	Trace      []string // with Config.Trace
 }
 
-// Run carries a plan out in a bubble of its own.
+// Run executes a plan in a bubble of its own.
 func Run(t *testing.T, p Plan, c Config) Result {
 	var w *world
 	synctest.Test(t, func(t *testing.T) {
@@ -77,7 +77,7 @@ func Run(t *testing.T, p Plan, c Config) Result {
 		}
 		w.run()
 	})
-	w.linearize() // its time limit is of real time
+	w.linearize() // outside the bubble, since its time limit is in real time
 	return w.result()
 }
 
@@ -99,13 +99,13 @@ func (w *world) run() {
 	w.log.audit()
 }
 
-// look checks Redis' state once everybody waits for something.
+// look checks Redis' state once all goroutines wait for something.
 func (w *world) look() {
 	synctest.Wait()
 	w.truth.check()
 }
 
-// pass lets time go by.
+// pass lets time pass, and checks Redis' state meanwhile.
 func (w *world) pass(d time.Duration) {
 	for d > 0 {
 		part := min(d, pollEvery)
@@ -115,7 +115,7 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// windUp lets the faults end and everybody go, and waits for Redis to be empty.
+// windUp waits for the faults to end, lets all users leave, and waits for Redis to be empty.
 func (w *world) windUp() {
 	const (
 		faultsEnd = 40 * time.Second  // the longest lasts 35 s
@@ -144,10 +144,10 @@ func (w *world) windUp() {
 	}
 }
 
-// lastWords says something in each room while no gateway hears it, and nothing behind it:
-// each has to find out and to read what it missed by itself, for no later entry shows that
-// there is a hole. The subscriptions of some gateways are cut; those of the others stand
-// and bring nothing any more.
+// lastWords publishes a last message in each room while no gateway hears it. Each gateway
+// must notice by itself that it missed something and read it, for no later entry shows that
+// there is a hole. The subscriptions of some gateways are cut; those of the others stay open
+// but bring nothing any more.
 func (w *world) lastWords() {
 	rooms := make(map[string]bool)
 	for _, u := range w.people {
@@ -170,8 +170,8 @@ func (w *world) lastWords() {
 	}
 }
 
-// complete checks that each tab has what stood in its log a while before: one that lags
-// without knowing would lag for ever.
+// complete checks that each tab has everything that was in its log a while before. A tab
+// that lags without noticing would lag for ever.
 func (w *world) complete(while time.Duration) {
 	type due struct {
 		user *user
@@ -192,8 +192,8 @@ func (w *world) complete(while time.Duration) {
 	}
 }
 
-// left is what Redis holds beside the cluster's own: the partitions remember for two
-// minutes which sessions ended.
+// left returns the keys that are left in Redis, without the partitions' sets of sessions
+// that ended, which stay for two minutes.
 func (w *world) left() []string {
 	return slices.DeleteFunc(w.redis.Keys(), func(key string) bool {
 		return strings.HasSuffix(key, ":spent")
@@ -212,7 +212,7 @@ func (w *world) result() Result {
 	return r
 }
 
-// Table is a map's entries in one line, by name.
+// Table formats a map's entries in one line, sorted by name.
 func Table(m map[string]int) string {
 	var b strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(m)) {

@@ -29,18 +29,19 @@ var (
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	// On one processor Go hardly varies the order in which it runs what is ready, so a
-	// seed replays but for what Go draws at random: the order of maps, and of select.
+	// On one processor Go hardly varies the order in which it runs goroutines that are
+	// ready. So a seed can be replayed, except for what Go chooses at random: the order of
+	// maps, and of the cases of select.
 	runtime.GOMAXPROCS(1)
-	// A script is a new Lua state each, and little of it lives on: at 400 %, a quarter of
-	// the time was the collector's.
+	// Each run of a script makes a new Lua state, most of which is garbage afterwards. With
+	// 400 %, the collector took a quarter of the time.
 	debug.SetGCPercent(1600)
 	debug.SetMemoryLimit(512 << 20)
 	slog.SetDefault(slog.New(slog.NewTextHandler(io.Discard, nil)))
 	os.Exit(m.Run())
 }
 
-// try runs a plan and tells the shortest story found where it fails.
+// try runs a plan. If it fails, try logs the shortest plan that it finds for the failure.
 func try(t *testing.T, p Plan, sum *totals) {
 	t.Helper()
 	c := Config{Steps: *steps, Trace: *story}
@@ -80,8 +81,8 @@ func TestSimulation(t *testing.T) {
 	fmt.Println(sum)
 }
 
-// TestRegressions runs the plans of faults that were found and mended: their seeds
-// could come to mean something else.
+// TestRegressions runs the plans of defects that were found and fixed. They are kept as
+// plans because the same seed may make another plan one day.
 func TestRegressions(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.plan")
 	if err != nil {
@@ -113,7 +114,7 @@ func TestAPlanWrittenDownIsTheSamePlan(t *testing.T) {
 	}
 }
 
-// TestSoak runs seeds until it is told to stop, by -soak or an interrupt.
+// TestSoak runs seeds until the time of -soak is over, an interrupt comes, or one fails.
 func TestSoak(t *testing.T) {
 	if *soak == 0 {
 		t.Skip("-soak says for how long")

@@ -9,40 +9,40 @@ import (
 	"time"
 )
 
-// stream is one way of a connection: what src wrote reaches dst after a latency of
-// its own, and not while either of them is paused or the way between them blocked.
-// It takes whatever is written, as the kernel's buffers and the wire do.
+// stream is one direction of a connection. What src writes reaches dst after a latency, and
+// not while either of them is paused or the way between them is blocked. A write never
+// blocks, as if the kernel's buffers were large enough.
 type stream struct {
 	n        *network
 	src, dst *host
 	name     string
-	writes   int     // so far: they seed the latencies
-	prompt   int     // so many writes arrive at once
-	back     *stream // the other way of the connection
+	writes   int     // so far; the number seeds the latency of each write
+	prompt   int     // the first writes, up to this number, arrive at once
+	back     *stream // the other direction of the connection
 
 	// Guarded by n.mu.
-	subscribed bool          // it brings what is published
-	slow       time.Duration // so much later than others
-	deaf       bool          // what is written is lost, and nobody is told
-	lost       []byte        // what was, of it
-	hung       bool          // what is written does not arrive
+	subscribed bool          // it carries a subscription
+	slow       time.Duration // added to the latency
+	deaf       bool          // what is written is lost without notice
+	lost       []byte        // what was lost that way
+	hung       bool          // what is written does not arrive for now
 	changed    *sync.Cond
 	chunks     []chunk
 	last       time.Time // when the newest chunk arrives
 	reset      bool      // the connection broke: reads and writes fail
-	breakNext  bool      // it breaks at the next write, which is lost
-	closed     bool      // by the reader
-	ended      bool      // by the writer
+	breakNext  bool      // the connection breaks at the next write, which is lost
+	closed     bool      // the reader closed it
+	ended      bool      // the writer closed it
 	readBy     time.Time
 	writeBy    time.Time
-	onWrite    func(p []byte) // sees what is written as it is
+	onWrite    func(p []byte) // called with what is written, at the time of the write
 }
 
-// chunk is what one write put on the wire. A chunk without bytes is the end.
+// chunk is the data of one write. A chunk without data is the end of the stream.
 type chunk struct {
 	at   time.Time
 	data []byte
-	held bool // its sender was paused: it leaves when the sender goes on
+	held bool // its sender was paused: the chunk leaves when the sender resumes
 }
 
 func newStream(n *network, src, dst *host, name string) *stream {
@@ -119,8 +119,9 @@ func (s *stream) write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// hearAgainLocked ends deafness. No TCP connection loses something and goes on, though a
-// proxy may. Where none of the probes is lost with it, which tell of that, it breaks.
+// hearAgainLocked ends deafness. A TCP connection does not lose data and go on, though one
+// through a proxy may. The gateway notices such a loss only by a missing probe, so if data
+// but no probe was lost, the connection breaks.
 func (s *stream) hearAgainLocked() {
 	if len(s.lost) > 0 && !bytes.Contains(s.lost, []byte("ar:probe:")) {
 		cutLocked(s)
@@ -128,7 +129,7 @@ func (s *stream) hearAgainLocked() {
 	s.deaf, s.lost = false, nil
 }
 
-// sendLocked puts data on the wire; nil is the end.
+// sendLocked sends data; nil is the end of the stream.
 func (s *stream) sendLocked(data []byte) {
 	s.writes++
 	c := chunk{data: data, held: s.src.paused > 0}
@@ -146,7 +147,7 @@ func (s *stream) sendLocked(data []byte) {
 	s.changed.Broadcast()
 }
 
-// releaseLocked lets go what the sender wrote while it was paused.
+// releaseLocked sends what the sender wrote while it was paused.
 func (s *stream) releaseLocked() {
 	for i := range s.chunks {
 		if c := &s.chunks[i]; c.held {
@@ -157,7 +158,7 @@ func (s *stream) releaseLocked() {
 	}
 }
 
-// end is the writer's close: the reader gets what is on its way, then EOF.
+// end is the writer's close: the reader gets what is on its way, and then EOF.
 func (s *stream) end() {
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
@@ -176,7 +177,7 @@ func (s *stream) shut() {
 	s.changed.Broadcast()
 }
 
-// by sets a deadline and lets everyone look again, also at that time.
+// by sets a deadline, and makes all waiters look again, now and at that time.
 func (s *stream) by(field *time.Time, t time.Time) {
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
@@ -191,7 +192,7 @@ func (s *stream) by(field *time.Time, t time.Time) {
 type conn struct {
 	r, w *stream
 	once sync.Once
-	gone func() // called once, as this end is closed
+	gone func() // called once, when this end is closed
 }
 
 // connect makes a connection between two hosts; name seeds its latencies.

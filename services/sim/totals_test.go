@@ -52,7 +52,7 @@ func (s *totals) failed() bool {
 	return s.failures > 0
 }
 
-// rate is how fast it goes.
+// rate returns a line that says how fast the seeds run.
 func (s *totals) rate() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +61,7 @@ func (s *totals) rate() string {
 		s.seeds, float64(s.seeds)/took.Seconds(), float64(s.total.Operations)/took.Seconds(), s.failures)
 }
 
-// String is the table that a run ends with.
+// String returns the table that a run ends with.
 func (s *totals) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

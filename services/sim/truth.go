@@ -12,27 +12,27 @@ import (
 )
 
 const (
-	// reaperSlack is how long past its deadline something may stay in Redis: I8's 17 s
-	// less the lease.
+	// reaperSlack is how long something may stay in Redis after its deadline: the 17 s of I8
+	// minus the lease.
 	reaperSlack = 2 * time.Second
-	// recovery is what a reaper may need to work again once it can: connections that
-	// hung are given up (3 s), and so is its round (5 s).
+	// recovery is how long a reaper may need until it works again after an outage: it gives
+	// up connections that hang (after 3 s) and its round (after 5 s).
 	recovery = 7 * time.Second
-	// pollEvery bounds how late an end is noticed.
+	// pollEvery bounds how late the end of something is noticed.
 	pollEvery = 250 * time.Millisecond
 )
 
-// truth is what stands in Redis, read from the embedded store directly and not by the
-// project's scripts, and what is known from having looked all the time.
+// truth checks the state in Redis, which it reads directly from the embedded store and not
+// by the project's scripts. It also keeps what it has seen before.
 type truth struct {
 	w *world
 
 	mu         sync.Mutex
 	sessions   map[string]*sessionTruth
-	reaperBad  time.Time // when no reaper could work last
-	graves     map[*host]time.Time
-	longest    time.Duration // from a process' death to the last of its seats free again
-	seatsFreed int           // of dead processes
+	reaperBad  time.Time           // last time at which no reaper could work
+	graves     map[*host]time.Time // when processes died
+	longest    time.Duration       // longest time from a process' death until one of its seats was free
+	seatsFreed int                 // of dead processes
 }
 
 // sessionTruth is what is known of one session's lease.
@@ -40,8 +40,8 @@ type sessionTruth struct {
 	room, user string
 	gateway    string
 	until      time.Time // the latest end of the lease that was seen
-	gone       time.Time // when it was first seen to hold none; zero while it does
-	left       bool      // its user was told that the seat is given up
+	gone       time.Time // when the session was first seen without a lease; zero while it has one
+	left       bool      // its user was told that the seat has been given up
 }
 
 func newTruth(w *world) *truth {
@@ -65,13 +65,14 @@ func (t *truth) gaveUp(session string) {
 
 func millis(score float64) time.Time { return time.UnixMilli(int64(score)) }
 
-// leaseEnd is when a session's lease ends by what Redis says now, or said last.
+// leaseEnd returns when a session's lease ends, by what Redis holds now, and true; or, if it
+// holds no lease of the session, by what was seen last, and false.
 func (t *truth) leaseEnd(roomID, session string) (until time.Time, held bool) {
 	score, err := t.w.redis.DB(0).ZScore(t.w.layout.Keys(roomID).Leases(), roomlog.Lease(roomID, session))
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.sessions[session]
-	if err == nil && score > 0 { // 0 for who is not in the set
+	if err == nil && score > 0 { // 0 if the session is not in the set
 		until = millis(score)
 		if s == nil {
 			t.sessions[session] = &sessionTruth{room: roomID, until: until}
@@ -86,7 +87,7 @@ func (t *truth) leaseEnd(roomID, session string) (until time.Time, held bool) {
 	return s.until, false
 }
 
-// end is the latest end of a session's lease that was seen.
+// end returns the latest end of a session's lease that was seen.
 func (t *truth) end(session string) (time.Time, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -96,7 +97,7 @@ func (t *truth) end(session string) (time.Time, bool) {
 	return time.Time{}, false
 }
 
-// roomState is what one room's keys hold.
+// roomState is the content of one room's keys.
 type roomState struct {
 	id                     string
 	keys                   roomlog.Keys
@@ -105,7 +106,7 @@ type roomState struct {
 	tokens, seats, session map[string]string
 }
 
-// check looks at everything. Nothing else runs meanwhile.
+// check checks everything in Redis. The caller makes sure that nothing else runs meanwhile.
 func (t *truth) check() {
 	db := t.w.redis.DB(0)
 	ids := make(map[string]bool)
@@ -139,7 +140,7 @@ func (t *truth) check() {
 	t.ended(seen)
 }
 
-// strays finds leases in rooms that there are not, or that stay for ever.
+// strays finds leases of rooms that do not exist, and sets of leases that never expire.
 func (t *truth) strays(ids map[string]bool) {
 	for p := range t.w.layout.Partitions {
 		if key := roomlog.LeasesKey(p); t.w.redis.DB(0).Exists(key) && t.w.redis.DB(0).TTL(key) <= 0 {
@@ -162,7 +163,7 @@ func roomOfKey(key string) (string, bool) {
 	return id, true
 }
 
-// orphans finds keys of a room that there is not.
+// orphans finds keys of a room that does not exist.
 func (t *truth) orphans(id string) {
 	db := t.w.redis.DB(0)
 	for _, key := range db.Keys() {
@@ -232,7 +233,8 @@ func (t *truth) counts(r roomState) {
 	}
 }
 
-// reason checks that something keeps the room, and nothing stays past its time.
+// reason checks that nothing in the room stays after its time, and that an empty room has a
+// reason to exist.
 func (t *truth) reason(r roomState) {
 	for user, score := range r.permits {
 		t.overdue(r.id, "permit of "+user, millis(score))
@@ -268,7 +270,7 @@ func number(s string) (n int64) {
 	return n
 }
 
-// overdue tells of what should not be there any more, if a reaper could have come.
+// overdue reports something that should be gone by now, if a reaper was able to come.
 func (t *truth) overdue(id, what string, ends time.Time) {
 	since := ends
 	if able := t.reaperBad.Add(recovery); able.After(since) {
@@ -297,7 +299,7 @@ func (t *truth) due(r roomState) {
 	}
 }
 
-// holds keeps what is known of a session that holds a lease.
+// holds records what is known of a session that holds a lease.
 func (t *truth) holds(r roomState, session string, until time.Time) {
 	value := strings.SplitN(r.session[session], "\n", 3)
 	t.mu.Lock()
@@ -334,7 +336,8 @@ func (t *truth) ended(seen map[string]bool) {
 		}
 		s.gone = now
 		for h, died := range t.graves {
-			// A renewal that was on its way when its gateway died counts from when it came.
+			// Not counted: a lease that a renewal, on its way when the gateway died, renewed
+			// afterwards, and any lease if at some time since no reaper could work.
 			if h.name != s.gateway || s.until.After(died.Add(wire.Lease)) || t.reaperBad.After(died) {
 				continue
 			}
@@ -347,7 +350,7 @@ func (t *truth) ended(seen map[string]bool) {
 	}
 }
 
-// lastBad is now if no reaper can work, and when that was so last otherwise.
+// lastBad returns the last time at which no reaper could work: now, if none can.
 func (t *truth) lastBad() time.Time {
 	w := t.w
 	w.mu.Lock()

@@ -28,11 +28,11 @@ type user struct {
 	mu      sync.Mutex
 	tabs    []*tab // live ones, oldest first
 	permits map[int][]string
-	last    map[int]wire.Position // where the user was in a room's log
-	words   int
+	last    map[int]wire.Position // how far the user has read each room's log
+	words   int                   // messages sent, for their ids
 }
 
-// tab is one session, with what is known of it.
+// tab is one session of a user.
 type tab struct {
 	room    int
 	session *client.Session
@@ -55,8 +55,8 @@ func newUser(w *world, i int) *user {
 
 func roomID(room int) string { return fmt.Sprintf("r%d", room) }
 
-// actor is who carries a step out: the user and room that it names, or else the next
-// for whom there is something to do.
+// actor returns who carries a step out: the user that it names, in the room that it names, or
+// else the next user and room for whom there is something to do.
 func (w *world) actor(s Step) (*user, Step) {
 	n, rooms := len(w.people), len(w.plan.Rooms)
 	for i := range n * rooms {
@@ -69,7 +69,7 @@ func (w *world) actor(s Step) (*user, Step) {
 	return w.people[s.User%n], s
 }
 
-// able reports whether there is something to do.
+// able reports whether the user has what the step needs.
 func (u *user) able(s Step) bool {
 	switch s.Do {
 	case "cancel":
@@ -154,11 +154,11 @@ func (u *user) do(ctx context.Context, number int, s Step) error {
 	return u.part(ctx, s)
 }
 
-// part is what a user does with a tab.
+// part carries out an operation that needs a tab.
 func (u *user) part(ctx context.Context, s Step) error {
 	t := u.tab(s.Room)
 	if s.Do == "message" && s.Node%2 == 0 {
-		t = u.oldestTab(s.Room) // which another one may have replaced
+		t = u.oldestTab(s.Room) // a newer one may have replaced it
 	}
 	if t == nil {
 		return errNothing
@@ -198,7 +198,7 @@ func (u *user) keepPermit(room int, permit string) {
 	}
 }
 
-// permit is the newest one, which may have been used or have lapsed; "" for none.
+// permit returns the newest permit, which may have been used or have lapsed; "" for none.
 func (u *user) permit(room int) string {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -208,7 +208,7 @@ func (u *user) permit(room int) string {
 	return ""
 }
 
-// tab is the newest tab in a room.
+// tab returns the newest tab in a room, nil for none.
 func (u *user) tab(room int) *tab {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -265,7 +265,7 @@ func (u *user) join(ctx context.Context, s Step, permit string, after *wire.Posi
 	return nil
 }
 
-// listen takes what a tab receives until it ends.
+// listen reads the frames of a tab until it ends.
 func (u *user) listen(t *tab, epoch string) {
 	for f, err := range t.session.Frames(context.Background()) {
 		if err != nil {
@@ -301,10 +301,10 @@ func (u *user) cut() {
 	}
 }
 
-// abort is cut, at the end.
+// abort ends all tabs at the end of the simulation.
 func (u *user) abort() { u.cut() }
 
-// anyTab is some live tab, nil for none.
+// anyTab returns a live tab, nil for none.
 func (u *user) anyTab() *tab {
 	u.mu.Lock()
 	defer u.mu.Unlock()

@@ -27,8 +27,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
 )
 
-// balancerPatience is how long a room service that fell silent still gets calls: its
-// clients' keep-alive finds it out (package rpc: 15 s and 5 s).
+// balancerPatience is how long a room service that died silently still gets calls, until the
+// keep-alive of its clients notices (package rpc: 15 s and 5 s).
 const balancerPatience = 20 * time.Second
 
 // identityKey signs the users' identities.
@@ -46,9 +46,9 @@ type world struct {
 	net     *network
 	redis   *miniredis.Miniredis
 	store   *host     // Redis as a process
-	scripts scripts   // that it was given
-	hooked  sync.Once // the store has a server from the first connection on
-	users   *host     // where all users are
+	scripts scripts   // loaded into it
+	hooked  sync.Once // sets the hook at the first connection: only then has the store a server
+	users   *host     // the host of all users
 
 	signer  *identity.Signer
 	origins *origin.Policy
@@ -58,14 +58,14 @@ type world struct {
 	history    history
 	truth      *truth
 	log        *logs
-	background sync.WaitGroup // what goes on by itself until the end
-	acting     sync.WaitGroup // operations under way
+	background sync.WaitGroup // goroutines that run until the end
+	acting     sync.WaitGroup // operations of users
 
 	mu        sync.Mutex
 	rooms     []*roomService // by slot
 	gateways  []*gatewayNode // by slot
-	made      int            // processes so far: each has a name of its own
-	turn      int            // of the room services
+	made      int            // processes so far, to give each a name of its own
+	turn      int            // whose turn it is among the room services
 	died      map[*host]time.Time
 	struck    map[string]int // faults, by kind
 	done      map[string]int // operations, by kind and outcome
@@ -80,7 +80,7 @@ type gatewayNode struct {
 	host     *host
 	rooms    *roomsConn
 	listener *listener
-	close    func() // ends it and waits
+	close    func() // ends it and waits for its end
 }
 
 func newWorld(p Plan, c Config) (*world, error) {
@@ -109,7 +109,7 @@ func newWorld(p Plan, c Config) (*world, error) {
 	return w, w.start()
 }
 
-// start starts what watches, and then the processes.
+// start starts the checker of logs, and then the processes.
 func (w *world) start() error {
 	if err := w.log.follow(); err != nil {
 		return err
@@ -127,7 +127,7 @@ func (w *world) start() error {
 	return nil
 }
 
-// now is the time since the simulation's start.
+// now returns the time since the simulation's start.
 func (w *world) now() time.Duration { return time.Since(w.started) }
 
 func (w *world) host(kind string, slot int) *host {
@@ -137,12 +137,12 @@ func (w *world) host(kind string, slot int) *host {
 	return &host{name: fmt.Sprintf("%s%d-%d", kind, slot, w.made)}
 }
 
-// redisClient is how the process h talks to Redis.
+// redisClient returns the client with which the process h talks to Redis.
 func (w *world) redisClient(h *host) *redis.Client {
 	return redis.NewClient(roomlog.Tune(&redis.Options{
 		Addr: "redis:6379",
-		// Nobody waits for a connection: go-redis keeps the timers of those who do for
-		// all clients of the process, and a timer may not pass from bubble to bubble.
+		// Large enough that nobody waits for a connection: go-redis reuses the timers of such
+		// waits in all clients of the process, and a timer must not go to another bubble.
 		PoolSize: 500,
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
 			return w.net.dialRedis(h, w.store, w.serveRedis)
@@ -158,7 +158,7 @@ func (w *world) serveRedis(theirs net.Conn) error {
 	}
 	w.hooked.Do(func() { w.redis.Server().SetPreHook(w.scripts.hook(w.redis.Server())) })
 	theirs.(*conn).w.onWrite = func(answer []byte) {
-		if bytes.Contains(answer, []byte("Error compiling script")) { // also of one that ran
+		if bytes.Contains(answer, []byte("Error compiling script")) { // miniredis says so also if the script fails as it runs
 			w.tell("script", "%s", answer)
 		}
 	}
@@ -233,7 +233,8 @@ func (w *world) roomService(slot int) *roomService {
 	return w.rooms[slot%len(w.rooms)]
 }
 
-// pickRooms is whom the balancer gives the next call; nil where it knows of nobody.
+// pickRooms returns the room service to which the balancer gives the next call, nil if it
+// knows of none.
 func (w *world) pickRooms() *roomService {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -248,7 +249,7 @@ func (w *world) pickRooms() *roomService {
 	return nil
 }
 
-// dialGateway is how users reach a gateway: its name is g and its slot.
+// dialGateway connects a user to a gateway, whose host name is g and its slot.
 func (w *world) dialGateway(ctx context.Context, _, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -265,7 +266,7 @@ func (w *world) dialGateway(ctx context.Context, _, addr string) (net.Conn, erro
 	})
 }
 
-// stop ends everything, senders before receivers, and waits.
+// stop ends everything, senders before receivers, and waits for the end.
 func (w *world) stop() {
 	w.end()
 	for _, u := range w.people {
@@ -284,16 +285,16 @@ func (w *world) stop() {
 	w.background.Wait()
 }
 
-// tell keeps a violation.
+// tell records a violation.
 func (w *world) tell(rule, format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.found) < 20 { // one cause shows many times
+	if len(w.found) < 20 { // one cause can show many times
 		w.found = append(w.found, Violation{At: cmp.Or(w.span, w.now()), Rule: rule, Text: fmt.Sprintf(format, args...)})
 	}
 }
 
-// note keeps a line of the story.
+// note records a line of the trace.
 func (w *world) note(format string, args ...any) {
 	if !w.cfg.Trace {
 		return

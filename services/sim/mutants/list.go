@@ -1,13 +1,13 @@
 package main
 
-// mutant is one deliberate breakage.
+// mutant is one change that deliberately breaks a rule.
 type mutant struct {
 	name   string
 	breaks string
 	edits  []edit
 }
 
-// edit replaces text that stands in a file exactly once.
+// edit replaces a text that occurs in a file exactly once.
 type edit struct{ file, old, new string }
 
 const (

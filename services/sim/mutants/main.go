@@ -1,6 +1,7 @@
-// Mutants breaks the rules on purpose, one at a time, in a copy of the tree, and runs
-// the simulation and the store's suite on it: a suite that finds no mutant would find
-// no mistake either. It prints which test caught which, and fails unless all are caught.
+// Mutants breaks the rules on purpose, one at a time, in a copy of the source tree, and
+// runs the simulation and the store's tests on it: tests that do not find a mutant would
+// not find such a mistake either. It prints which test caught which mutant, and fails unless
+// all are caught.
 //
 //	go run ./services/sim/mutants [-seeds 60] [-only name,name] [-parallel 2]
 package main
@@ -26,7 +27,7 @@ var (
 	parallel = flag.Int("parallel", 2, "simulations at a time")
 )
 
-// suites are what has to find the mutants.
+// suites are the tests that must find the mutants.
 var suites = []struct {
 	name string
 	args []string
@@ -86,13 +87,13 @@ func run() error {
 	return nil
 }
 
-// copyTree copies what the suites are built from.
+// copyTree copies the sources from which the suites are built.
 func copyTree(dir string) error {
 	for _, part := range []string{"go.work", "go.work.sum", "proto", "pkg", "services"} {
 		err := filepath.WalkDir(part, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
 				if part == "go.work.sum" {
-					return nil // there need be none
+					return nil // it may be missing
 				}
 				return err
 			}
@@ -113,8 +114,8 @@ func copyTree(dir string) error {
 	return nil
 }
 
-// try makes the mutant, runs the suites on it, and puts the tree right again. It answers
-// with the tests that failed.
+// try makes the mutant, runs the suites on it, and restores the tree. It returns the tests
+// that failed.
 func (m mutant) try(dir string) (by []string, err error) {
 	restore, err := m.apply(dir)
 	defer func() {
@@ -148,8 +149,8 @@ func (m mutant) try(dir string) (by []string, err error) {
 	return by, nil
 }
 
-// apply makes the mutant's edits. What they replace must be there exactly once, so that
-// no mutant goes stale unnoticed.
+// apply makes the mutant's edits. The text that an edit replaces must occur exactly once, so
+// that a stale mutant is noticed.
 func (m mutant) apply(dir string) (restore map[string][]byte, err error) {
 	restore = make(map[string][]byte)
 	for _, e := range m.edits {
@@ -177,8 +178,8 @@ var (
 	violation = regexp.MustCompile(`(?m)^\s+sim_test\.go:\d+:\s+[\d.]+s ([\w]+): `)
 )
 
-// failed names the tests that failed, the first few: leaves only, and for simulations
-// the rules that were broken.
+// failed names the first test that failed, counts the others, and for simulations adds the
+// rules that were broken. It considers only tests without failed subtests.
 func failed(out string) string {
 	var names []string
 	for _, m := range failure.FindAllStringSubmatch(out, -1) {

@@ -19,7 +19,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// raw is a peer by hand. It says which address it comes from, as a proxy would.
+// raw is a peer that speaks HTTP and WebSocket by hand. It tells the gateway an address of its
+// choice, as a proxy would.
 type raw struct {
 	net.Conn
 	br *bufio.Reader
@@ -27,7 +28,7 @@ type raw struct {
 
 var addresses atomic.Uint32
 
-// address makes an address that nobody used yet.
+// address returns an address that nobody has used yet.
 func address() string {
 	n := addresses.Add(1)
 	return fmt.Sprintf("10.%d.%d.%d", n>>16&255, n>>8&255, n&255)
@@ -41,7 +42,7 @@ func dial(ctx context.Context, to *cluster.Process) (*raw, error) {
 	return &raw{conn, bufio.NewReaderSize(conn, 512)}, nil
 }
 
-// handshake asks for a WebSocket and answers with the status, 0 for no answer.
+// handshake asks for a WebSocket and returns the status, 0 if there is no answer.
 func (p *raw) handshake(from, query string) (status int) {
 	_, err := io.WriteString(p, "GET /chat"+query+" HTTP/1.1\r\nHost: "+p.RemoteAddr().String()+"\r\nX-Forwarded-For: "+from+
 		"\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
@@ -57,7 +58,7 @@ func (p *raw) handshake(from, query string) (status int) {
 	return resp.StatusCode
 }
 
-// closeCode reads to the close frame, and answers with its code; 1006 without one.
+// closeCode reads up to the close frame and returns its code; 1006 if there is none.
 func (p *raw) closeCode(by time.Time) wire.CloseCode {
 	_ = p.SetReadDeadline(by)
 	for {
@@ -80,7 +81,7 @@ func (p *raw) closeCode(by time.Time) wire.CloseCode {
 	}
 }
 
-// ended reads to the end of the connection, and answers with what came.
+// ended reads up to the end of the connection, and returns what came.
 func (p *raw) ended(t *testing.T, by time.Time) []byte {
 	t.Helper()
 	_ = p.SetReadDeadline(by)
@@ -91,7 +92,7 @@ func (p *raw) ended(t *testing.T, by time.Time) []byte {
 	return answer
 }
 
-// each calls do for 0 to n-1, from several goroutines, rate times a second.
+// each calls do for 0 to n-1 from several goroutines, rate times a second in total.
 func each(n, rate int, do func(i int)) {
 	var next atomic.Int64
 	var working sync.WaitGroup
@@ -107,7 +108,8 @@ func each(n, rate int, do func(i int)) {
 	working.Wait()
 }
 
-// many connects many peers at a rate, each with a first step that may fail.
+// many connects n peers, rate a second, and calls first for each. An error of first fails the
+// test.
 func many(t *testing.T, n, rate int, to *cluster.Process, first func(p *raw) error) (peers []*raw) {
 	var mu sync.Mutex
 	each(n, rate, func(int) {
@@ -127,7 +129,7 @@ func many(t *testing.T, n, rate int, to *cluster.Process, first func(p *raw) err
 	return peers
 }
 
-// joining is a first step: a WebSocket from an address, with a query.
+// joining is a first step for many: it opens a WebSocket from an address, with a query.
 func joining(p *raw, from, query string) error {
 	if status := p.handshake(from, query); status != http.StatusSwitchingProtocols {
 		return fmt.Errorf("the handshake got %d", status)
@@ -135,7 +137,7 @@ func joining(p *raw, from, query string) error {
 	return nil
 }
 
-// drip sends text, and then a byte of rest twice a second until the connection is gone.
+// drip sends text, and then one byte of rest twice a second until the connection is gone.
 func (p *raw) drip(text, rest string) {
 	_, err := io.WriteString(p, text)
 	for i := 0; err == nil; i++ {
@@ -150,7 +152,7 @@ func hangUp(peers []*raw) {
 	}
 }
 
-// maskedFrame is a small frame of a client, masked with zeros.
+// maskedFrame returns a small frame of a client, masked with zeros.
 func maskedFrame(b0 byte, payload []byte) []byte {
 	return append([]byte{b0, 0x80 | byte(len(payload)), 0, 0, 0, 0}, payload...)
 }

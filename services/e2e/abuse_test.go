@@ -20,18 +20,19 @@ import (
 const (
 	idleSockets   = 10_000
 	slowClients   = 1_000
-	dripRate      = 250 // a second: a body may take 4 s
+	dripRate      = 250 // new slow clients a second: a body may take 4 s
 	halfClosed    = 6_000
 	reconnects    = 6_000
 	connectRate   = 1_000 // a second: sockets that will stay, or reconnects
 	flooders      = 60
 	handshakeRate = 100   // CONNECT_RATE
 	addressRate   = 1_000 // HAPROXY_ADDRESS_RATE
-	// calmTime is how long the honest rooms' calm is measured before and after each attack.
-	// All of it together is what attacks are compared with: of a single one's 650 messages,
-	// a hiccup of the machine makes the p99 several times as high.
+	// calmTime is how long the honest rooms are measured without an attack, before the first
+	// attack, between attacks and after the last. Attacks are compared with all of these
+	// times together: one of them has only 650 messages, in which a hiccup of the machine
+	// makes the p99 several times as high.
 	calmTime = time.Second
-	// lateness is what a deadline may be late on a machine that others use too.
+	// lateness is how late a deadline may be on a machine that others use too.
 	lateness = 10 * time.Second
 )
 
@@ -45,7 +46,7 @@ type abuse struct {
 	calm   []time.Duration // of each message while nobody attacked
 }
 
-// row is what an attack did.
+// row is the effect of an attack.
 type row struct {
 	name, met             string
 	before, height, after vitals
@@ -53,7 +54,7 @@ type row struct {
 	under                 []time.Duration // of each message of the honest rooms
 }
 
-// Not parallel: it measures, and takes all that the machine has.
+// Not parallel: it measures, and uses the whole machine.
 func TestAbuse(t *testing.T) {
 	v := start(t, cluster.Options{Rooms: 1, Gateways: 1, Settings: []string{
 		"TRUST_PROXY=true", fmt.Sprint("CONNECT_RATE=", handshakeRate), fmt.Sprint("HAPROXY_ADDRESS_RATE=", addressRate),
@@ -66,7 +67,7 @@ func TestAbuse(t *testing.T) {
 	a.attack("1,000 half-closed sockets/s", a.halfClose)
 	a.attack("1,000 reconnects/s of an address", a.reconnect)
 	a.attack("60 floods: messages, pings, fragments", a.flood)
-	// Last, since HAProxy takes this test for the attacker.
+	// Last, because HAProxy then treats this test as the attacker.
 	a.attack("1,000 reconnects/s at HAProxy", a.reconnectByProxy)
 	a.rest()
 	t.Log("\n" + a.table())
@@ -94,8 +95,8 @@ func (a *abuse) table() string {
 	return text.String()
 }
 
-// attack makes an attack, and fails unless the honest rooms went on and memory is what
-// it was. run answers with the limit that met it, and calls height at its height.
+// attack makes an attack, and fails unless the honest rooms went on and memory is the same as
+// before. run calls height at the height of the attack, and returns the limit that met it.
 func (a *abuse) attack(name string, run func(height func()) (met string)) {
 	a.Helper()
 	r := row{name: name, before: a.v.collected(a.T, a.target)}
@@ -116,8 +117,8 @@ func (a *abuse) attack(name string, run func(height func()) (met string)) {
 	a.rows = append(a.rows, r)
 }
 
-// elsewhere answers with an address, and in time with another: no address opens more
-// WebSockets than it may.
+// elsewhere returns a function that returns an address, and another one soon enough that no
+// address opens more WebSockets than it may.
 func (a *abuse) elsewhere() func() string {
 	var asked atomic.Int64
 	var from atomic.Value
@@ -146,8 +147,8 @@ func (a *abuse) idle(height func()) string {
 	return fmt.Sprintf("4408 (10 s), the last after %.1f s", time.Since(began).Seconds())
 }
 
-// dripping lets many peers drip until all were cut off, and answers with what they got,
-// and how long that took from when the last of them began.
+// dripping makes many peers drip until all are cut off. It returns what they received, and how
+// long it took from the start of the last peer until all were cut off.
 func (a *abuse) dripping(text, rest string, limit time.Duration, height func()) (answers [][]byte, last time.Duration) {
 	var dripping sync.WaitGroup
 	defer dripping.Wait()
@@ -177,7 +178,7 @@ func (a *abuse) dripBodies(height func()) string {
 			told++
 		}
 	}
-	if told < slowClients/2 { // a byte under way resets the connection, and the answer with it
+	if told < slowClients/2 { // a byte on its way can reset the connection, and the answer is lost
 		a.Errorf("%d of %d slow bodies got 400", told, slowClients)
 	}
 	return fmt.Sprintf("400 (4 s), the last after %.1f s", last.Seconds())
@@ -200,8 +201,8 @@ func (a *abuse) halfClose(height func()) string {
 	return fmt.Sprintf("cut off at once, the last after %.1f s", time.Since(began).Seconds())
 }
 
-// again connects again and again, 1,000 times a second, and counts the answers,
-// 0 where the connection was refused.
+// again connects again and again, 1,000 times a second, and counts the statuses, 0 for refused
+// connections.
 func (a *abuse) again(to *cluster.Process, height func()) (statuses map[int]int, seconds float64) {
 	from, began := address(), time.Now()
 	var mu sync.Mutex
@@ -233,7 +234,7 @@ func (a *abuse) reconnect(height func()) string {
 
 func (a *abuse) reconnectByProxy(height func()) string {
 	statuses, seconds := a.again(a.v.Proxy, height)
-	// HAProxy is the one who names the address, whatever the peer says.
+	// HAProxy tells the gateway the real address, whatever the peer says.
 	refused := statuses[http.StatusTooManyRequests] + statuses[0]
 	if statuses[0] == 0 || reconnects-refused > addressRate {
 		a.Errorf("in %.1f s the address got %v, at most %d should pass HAProxy", seconds, statuses, addressRate)
@@ -241,7 +242,7 @@ func (a *abuse) reconnectByProxy(height func()) string {
 	return fmt.Sprintf("refused by HAProxy %d, 429 to %d of %d in %.1f s", statuses[0], statuses[http.StatusTooManyRequests], reconnects, seconds)
 }
 
-// flood is of members each of whom sends one kind of frame without an end.
+// flood makes members send frames without end, each of one kind.
 func (a *abuse) flood(height func()) string {
 	frames := [][]byte{maskedFrame(0x81, []byte(`{"type":"MESSAGE","body":1}`)), maskedFrame(0x89, nil), maskedFrame(0x00, nil)}
 	room := a.v.room(a.T, client.RoomSpec{Capacity: flooders})

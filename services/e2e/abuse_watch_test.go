@@ -13,7 +13,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// vitals are what a gateway says of itself.
+// vitals are figures that a gateway reports about itself.
 type vitals struct {
 	resident, heap float64 // bytes
 	goroutines     float64
@@ -21,7 +21,7 @@ type vitals struct {
 	at             time.Time
 }
 
-// collected has the gateway collect its garbage first, and then asks for its vitals.
+// collected makes the gateway collect its garbage, and then returns its vitals.
 func (v *venue) collected(t *testing.T, g *cluster.Process) vitals {
 	t.Helper()
 	profile := v.admin(t, g, "/debug/pprof/heap?gc=1")
@@ -61,7 +61,7 @@ func (v *venue) vitals(t *testing.T, g *cluster.Process) (now vitals) {
 	return now
 }
 
-// load is how many cores the gateway was using on average since before.
+// load returns how many cores the gateway has used on average since before.
 func (v vitals) load(before vitals) float64 {
 	return (v.cpu - before.cpu) / v.at.Sub(before.at).Seconds()
 }

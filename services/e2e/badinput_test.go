@@ -18,8 +18,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// Each refusal is tested where it is made; here is one of each kind through all that
-// stands between a user and the rules. Somebody else talks on all the while.
+// The packages test each of their refusals. This test sends one of each kind through the whole
+// system, while another user goes on talking.
 func TestBadInputIsRefusedAndDisturbsNobody(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{Settings: []string{"ALLOWED_ORIGINS=app.example.com"}})
@@ -86,7 +86,7 @@ func (v *venue) badHTTP(t *testing.T) {
 	}
 }
 
-// unsigned makes a token that says the same and that its algorithm is none.
+// unsigned returns a token with the same content, without a signature and with alg "none".
 func unsigned(token string) string {
 	parts := strings.Split(token, ".")
 	return base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"none","typ":"JWT"}`)) + "." + parts[1] + "."
@@ -210,7 +210,7 @@ func TestASocketThatDoesNotJoinIsClosed(t *testing.T) {
 	}
 }
 
-// readToClose counts ERROR frames up to the close; all have to say BAD_REQUEST.
+// readToClose counts the ERROR frames up to the close. All must have the code BAD_REQUEST.
 func readToClose(ctx context.Context, t *testing.T, ws *websocket.Conn) (told int, code wire.CloseCode) {
 	t.Helper()
 	for {

@@ -15,21 +15,21 @@ import (
 const (
 	// halfOpenNoticed is how long a half-open Redis may go unnoticed.
 	halfOpenNoticed = 5 * time.Second
-	// halfOpenMended is by when everybody hears each other again, where new connections
-	// are sound: noticed, connected anew, read from the log.
+	// halfOpenMended is how long it may take until all hear each other again, if new
+	// connections work: to notice, to connect again, and to read from the log.
 	halfOpenMended = halfOpenNoticed + 2*time.Second
 )
 
-// badNetwork is a cluster whose first gateway reaches Redis by a toxic proxy, and
-// members who talk by both gateways.
+// badNetwork is a cluster whose first gateway reaches Redis through a toxic proxy, and
+// members who talk through both gateways.
 type badNetwork struct {
 	*talk
 	proxy *toxic.Proxy
-	plain *client.Session // a socket of the first gateway that nobody talks over
+	plain *client.Session // a socket at the first gateway, for ask only
 	rows  [][2]any
 }
 
-// The longest of those that run side by side: the name of its file puts it first.
+// This is the longest of the parallel tests. The name of its file makes it start first.
 func TestNothingIsLostOverABadNetworkToRedis(t *testing.T) {
 	t.Parallel()
 	n := &badNetwork{}
@@ -64,7 +64,7 @@ func (n *badNetwork) tell(what, format string, args ...any) {
 	n.rows = append(n.rows, [2]any{what, fmt.Sprintf(format, args...)})
 }
 
-// others are the members who came in by the sound gateway.
+// others reports whether the member came in through the gateway without the toxic proxy.
 func (n *badNetwork) others(m *talker) bool { return m.base != n.v.Gateways[0].URL() }
 
 func (n *badNetwork) stops() {
@@ -96,7 +96,7 @@ func (n *badNetwork) cuts() {
 	n.tell(fmt.Sprintf("cuts %d times in 2 s", cuts), "all hear each other %.2f s after the last", n.settled(soon, nil).Seconds())
 }
 
-// halfOpens freezes the connections that there are; those made anew are sound.
+// halfOpens makes the existing connections half-open; new ones work.
 func (n *badNetwork) halfOpens(what string, ways ...toxic.Direction) {
 	n.Helper()
 	n.proxy.HalfOpen(false, ways...)
@@ -114,7 +114,7 @@ func (n *badNetwork) halfOpens(what string, ways ...toxic.Direction) {
 	n.settled(soon, nil)
 }
 
-// staysHalfOpen freezes new connections too, for longer than it may go unnoticed.
+// staysHalfOpen makes new connections half-open too, for longer than that may go unnoticed.
 func (n *badNetwork) staysHalfOpen() {
 	n.Helper()
 	n.proxy.HalfOpen(true, toxic.Up, toxic.Down)
@@ -135,13 +135,13 @@ func (n *badNetwork) staysHalfOpen() {
 		answered.Seconds(), unready.Seconds(), n.settled(2*soon, nil).Seconds())
 }
 
-// answer is what came of a message: its echo or ERROR, or nothing.
+// answer is the outcome of a message: after an echo or ERROR, err is nil.
 type answer struct {
 	after time.Duration
 	err   error
 }
 
-// ask sends a message by the bad network.
+// ask sends a message through the bad network.
 func (n *badNetwork) ask() <-chan answer {
 	ctx, asked, answers := within(n.T, soon), time.Now(), make(chan answer, 1)
 	id := rand.Text()
@@ -158,7 +158,7 @@ func (n *badNetwork) ask() <-chan answer {
 	return answers
 }
 
-// wantAnswer waits for what ask has begun.
+// wantAnswer waits for the answer to ask, and returns how long it took.
 func (n *badNetwork) wantAnswer(answers <-chan answer) time.Duration {
 	n.Helper()
 	a := <-answers
@@ -168,7 +168,7 @@ func (n *badNetwork) wantAnswer(answers <-chan answer) time.Duration {
 	return a.after
 }
 
-// status asks for a page, 0 where there is no answer.
+// status returns the status of a GET, 0 if there is no answer.
 func status(url string) int {
 	resp, err := http.Get(url)
 	if err != nil {

@@ -15,7 +15,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// screenshotEnv names a directory for pictures of lobby and room; none are taken without.
+// screenshotEnv is the environment variable with a directory for pictures of the lobby and a
+// room. Without it none are taken.
 const screenshotEnv = "SCREENSHOT_DIR"
 
 func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
@@ -51,7 +52,7 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	bob.want("#messages", "Hello, Bob")
 	bob.say("Hello, Ann")
 	ann.want("#messages", "Hello, Ann")
-	for i := range 8 { // more than a telephone shows, each with its author
+	for i := range 8 { // more than a telephone shows at once, with alternating authors
 		ann.say(fmt.Sprint("question ", i))
 		bob.say(fmt.Sprint("answer ", i))
 	}
@@ -59,7 +60,7 @@ func TestTwoTabsOnTwoGatewaysTalkInARoom(t *testing.T) {
 	bob.pictures("room")
 	bob.wantNoScrolling()
 
-	// A page that the browser keeps for its Back button has no seat meanwhile.
+	// While the browser keeps a page for its Back button, the page has no seat.
 	bob.persisted("pagehide")
 	ann.want("#messages", "Bob left")
 	v.wantOccupied(t, roomID, 1)
@@ -119,13 +120,14 @@ func (tab *tab) say(message string) {
 	tab.wantNone("#messages .pending") // the echo came
 }
 
-// persisted tells the page that it is left or shown again, and kept by the browser between.
+// persisted sends the page the event (pagehide or pageshow) that it gets when the browser
+// keeps it, or shows it again.
 func (tab *tab) persisted(event string) {
 	tab.t.Helper()
 	tab.run(chromedp.Evaluate[chromedp.Void](fmt.Sprintf("dispatchEvent(new PageTransitionEvent(%q, { persisted: true }))", event)))
 }
 
-// wantState waits for the state of the connection that the page shows.
+// wantState waits until the page shows this state of its connection.
 func (tab *tab) wantState(state string) {
 	tab.t.Helper()
 	tab.until("state "+state, func() bool {
@@ -150,7 +152,7 @@ func (tab *tab) wantNone(selector string) {
 	})
 }
 
-// wantNoScrolling fails where the page is larger than its window: in a room, lists scroll.
+// wantNoScrolling fails if the page is larger than its window. In a room only lists scroll.
 func (tab *tab) wantNoScrolling() {
 	tab.t.Helper()
 	tab.run(chromedp.EmulateViewport(390, 844))
@@ -169,7 +171,7 @@ func (tab *tab) until(what string, holds func() bool) {
 	eventually(tab.t, 2*soon, tab.name+"'s tab: "+what, holds)
 }
 
-// pictures takes the page as a desk and a telephone show it.
+// pictures takes pictures of the page in the sizes of a desktop and a telephone.
 func (tab *tab) pictures(name string) {
 	tab.t.Helper()
 	dir := os.Getenv(screenshotEnv)

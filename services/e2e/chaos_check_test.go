@@ -10,7 +10,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// What `anteroom load --check` has found wrong in other systems is in its own tests.
+// That `anteroom load --check` finds what is wrong in a system is tested in package load.
 func TestTheCheckerThatUsersRunFindsNothingWrongWithTheCluster(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{})

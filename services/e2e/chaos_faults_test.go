@@ -30,19 +30,19 @@ func (f fault) String() string {
 	return fmt.Sprintf("%s %s for %.1f s", f.does, f.to.Name, f.lasts.Seconds())
 }
 
-// plan makes the faults of a run, one phase behind the other, each from the end of the
-// one before: Redis, a round at gateways and room services, Redis, a second round,
-// Redis. Which processes are struck, when and for how long is up to the seed; what is
-// not:
+// plan makes the faults of a run. The phases follow one another, each from the end of the one
+// before: Redis, a round of gateways and room services, Redis, a second round, Redis. The
+// seed decides which processes are struck, when and for how long. The plan always ensures
+// that
 //
-//   - a gateway and a room service are neither dead nor paused at any time
-//   - in a round, a pause outlasts the leases
-//   - within 17 s of a gateway's death Redis is there, which I8 needs
-//   - where Redis stands still, so do a gateway and a room service, from before and for a
-//     little longer: calls pile up in front of each, whose users have given up when they
-//     are read
-//   - Redis is never away as long as a lease: then all of them would end, which
-//     TestMembersComeBackByThemselvesAfterALongOutageOfRedis shows
+//   - at any time, a gateway and a room service are neither dead nor paused
+//   - in a round, a pause is longer than the leases
+//   - Redis is there in the 17 s after a gateway's death, which I8 needs
+//   - when Redis stands still, a gateway and a room service do so too, from before and for a
+//     little longer: so calls pile up in front of each, and when they are read, their callers
+//     have given up
+//   - Redis is never away as long as a lease: then all leases would end, which
+//     TestMembersComeBackByThemselvesAfterALongOutageOfRedis covers
 func plan(rng *rand.Rand, v *venue) (phases [][]fault) {
 	between := func(from, to float64) time.Duration {
 		return time.Duration((from + rng.Float64()*(to-from)) * float64(time.Second))
@@ -76,7 +76,7 @@ func plan(rng *rand.Rand, v *venue) (phases [][]fault) {
 	return phases
 }
 
-// chaos strikes a cluster.
+// chaos strikes a cluster with faults.
 type chaos struct {
 	*testing.T
 	v     *venue
@@ -84,11 +84,11 @@ type chaos struct {
 
 	mu      sync.Mutex // guards what follows
 	counts  map[string]int
-	longest time.Duration // until all seats of a killed gateway were free
-	watched int           // seats that were
+	longest time.Duration // longest time until all watched seats of a killed gateway were free
+	watched int           // how many seats of killed gateways were watched
 }
 
-// strike carries a plan out, and answers when all is undone and measured.
+// strike carries a plan out, and returns when everything is undone and measured.
 func (c *chaos) strike(phases [][]fault) {
 	for _, faults := range phases {
 		began := time.Now()
@@ -125,7 +125,7 @@ func (c *chaos) one(f fault, phase time.Time) error {
 	return c.undoAfter(f, died.Add(f.lasts))
 }
 
-// undoAfter ends a fault when its time has come.
+// undoAfter undoes a fault at the time ends.
 func (c *chaos) undoAfter(f fault, ends time.Time) error {
 	if f.to != c.v.Redis {
 		time.Sleep(time.Until(ends))
@@ -162,7 +162,7 @@ func (c *chaos) undo(f fault) error {
 	return f.to.Start(ctx)
 }
 
-// count counts a fault by its kind, which is not told by which of several it struck.
+// count counts a fault by its kind, without the number in the name of the process.
 func (c *chaos) count(f fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -180,9 +180,8 @@ func (c *chaos) faults() string {
 	return fmt.Sprintf("%d: %s", total, strings.Join(kinds, ", "))
 }
 
-// seatWitnesses fills a room with users of one gateway, who do nothing: when it dies,
-// nobody but the reaper frees their seats. It answers with no room where that cannot be
-// done in time.
+// seatWitnesses fills a room with users of one gateway, who do nothing: when the gateway dies,
+// only the reaper frees their seats. It returns no room if that cannot be done in time.
 func (c *chaos) seatWitnesses(gateway *cluster.Process, until time.Time) (roomID string) {
 	ctx, cancel := context.WithDeadline(c.Context(), until)
 	defer cancel()
@@ -198,7 +197,7 @@ func (c *chaos) seatWitnesses(gateway *cluster.Process, until time.Time) (roomID
 			c.Logf("nobody watches the death of %s: %v", gateway.Name, err)
 			return ""
 		}
-		if err != nil { // a room service was killed just now, say
+		if err != nil { // for instance because a room service has just been killed
 			time.Sleep(50 * time.Millisecond)
 			continue
 		}

@@ -24,13 +24,14 @@ const (
 	chaosUsers    = 2000
 	chaosRooms    = 150
 	chaosCapacity = 8
-	// chaosStorm is how long the users storm at most. The faults take about 65 s, and the
-	// users go when what was torn is mended.
+	// chaosStorm is how long the storm of the users lasts at most. The faults take about
+	// 65 s; the users leave chaosMends after the last one.
 	chaosStorm = 2 * time.Minute
 	chaosMends = 5 * time.Second
-	// chaosPace makes 2 cores enough for all processes and the users.
+	// chaosPace slows the users down, so that 2 cores are enough for them and all processes.
 	chaosPace = 4
-	// chaosSeed in the environment repeats a run's faults and what its users do.
+	// chaosSeed is the environment variable that repeats the faults of a run, and what its
+	// users do.
 	chaosSeed = "CHAOS_SEED"
 )
 
@@ -73,7 +74,8 @@ func TestChaos(t *testing.T) {
 	c.judge(report)
 }
 
-// strikeStorm strikes once the storm is under way, which load.Check does not tell.
+// strikeStorm begins to strike when enough seats are taken, since load.Check does not tell when
+// the storm has begun.
 func (c *chaos) strikeStorm(ctx context.Context, phases [][]fault) {
 	for c.watch.taken() < chaosUsers/10 {
 		if ctx.Err() != nil {
@@ -107,9 +109,9 @@ func (c *chaos) judge(r load.Report) {
 	}
 }
 
-// emptied waits until Redis holds no key but the cluster's own, and the ids of sessions
-// that ended in the last two minutes. It answers with the number of seats that are left
-// where it does not come to that.
+// emptied waits until Redis holds only the cluster's own key, and the ids of sessions that
+// ended in the last two minutes. If that does not happen, it fails the test and returns the
+// number of seats that are left.
 func (c *chaos) emptied(gone time.Time) (leaked int) {
 	c.Helper()
 	for {
@@ -144,14 +146,14 @@ func (c *chaos) keysLeft() (left []string, err error) {
 	return left, err
 }
 
-// lapses reports whether a key only says which sessions ended lately, for 2 minutes:
-// a delayed ConfirmJoin of one of them must get no seat in the next room of that id.
+// lapses reports whether a key only holds which sessions ended in the last 2 minutes: a delayed
+// ConfirmJoin of one of them must get no seat in the next room with that id.
 func (c *chaos) lapses(key string) bool {
 	ttl := c.v.redis.PTTL(c.Context(), key).Val()
 	return strings.HasSuffix(key, ":spent") && ttl > 0 && ttl <= 2*time.Minute
 }
 
-// print shows the table.
+// print logs the table.
 func (c *chaos) print(r load.Report, leaked int) {
 	c.Helper()
 	var text strings.Builder

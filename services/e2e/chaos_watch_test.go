@@ -21,22 +21,22 @@ import (
 
 const (
 	lookEvery = 300 * time.Millisecond // at each room
-	// lateBy is how long past its end a lease or permit may stay in Redis: I8's 17 s
-	// less the lease.
+	// lateBy is how long a lease or permit may stay in Redis after its end: the 17 s of I8
+	// minus the lease.
 	lateBy = freedWithin - wire.Lease
-	// recovery is what the reapers may need after Redis was away: connections that hung
-	// are given up after 3 s, and their round after 5 s.
+	// recovery is how long the reapers may need after Redis was away: they give up
+	// connections that hang after 3 s, and their round after 5 s.
 	recovery = 7 * time.Second
 )
 
-// watch looks into Redis past everybody while the storm goes on: each room's counts,
-// who sits in it, and its log.
+// watch looks directly into Redis while the storm goes on: at each room's counts, its seats
+// and its log.
 type watch struct {
 	v     *venue
 	lives map[string]*watched // by room and epoch
 
 	mu       sync.Mutex // guards what follows
-	away     time.Time  // when Redis was away last
+	away     time.Time  // the last time when Redis was away
 	killed   map[string]time.Time
 	looks    int
 	over     int // moments over capacity
@@ -50,28 +50,28 @@ type watch struct {
 type watched struct {
 	*audit.Room
 	last int64                // seq up to which the log was read
-	seen map[string]time.Time // sessions, by when each was seen first
+	seen map[string]time.Time // session → when it was first seen
 }
 
 func newWatch(v *venue) *watch {
 	return &watch{v: v, lives: make(map[string]*watched), away: time.Now(), killed: make(map[string]time.Time)}
 }
 
-// redisAway says that Redis is away, or has just come back.
+// redisAway notes that Redis is away, or has just come back.
 func (w *watch) redisAway() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.away = time.Now()
 }
 
-// gatewayKilled says that a gateway is dead since now.
+// gatewayKilled notes that a gateway has died now.
 func (w *watch) gatewayKilled(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.killed[name] = time.Now()
 }
 
-// tell keeps a violation.
+// tell records a violation.
 func (w *watch) tell(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -96,7 +96,7 @@ func (w *watch) count(kind audit.Kind, n int64) {
 	}
 }
 
-// taken is how many seats were taken at the last look.
+// taken returns how many seats were taken at the last look.
 func (w *watch) taken() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -156,10 +156,10 @@ type glance struct {
 	now             time.Time
 	permits, leases []redis.Z
 	seats, sessions map[string]string
-	log             []redis.XMessage // behind what was read before
+	log             []redis.XMessage // entries after those that were read before
 }
 
-// look takes all of a room in one transaction, and answers with the seats taken.
+// look reads a room in one transaction, checks it, and returns how many seats are taken.
 func (w *watch) look(ctx context.Context, id string) (seated int, err error) {
 	g, presence, err := w.glance(ctx, id)
 	if err != nil || g.epoch == "" {
@@ -179,8 +179,8 @@ func (w *watch) look(ctx context.Context, id string) (seated int, err error) {
 	return len(g.leases) + len(g.permits), nil
 }
 
-// glance reads a room's keys at once. Nothing is answered of a room that goes, or is
-// made anew, at that moment.
+// glance reads a room's keys in one transaction. It returns nothing if the room is just being
+// deleted or created anew.
 func (w *watch) glance(ctx context.Context, id string) (g glance, presence string, err error) {
 	k := w.v.Layout().Keys(id)
 	before, err := w.v.redis.HGet(ctx, k.Room(), "epoch").Result()
@@ -230,7 +230,7 @@ func (w *watch) glance(ctx context.Context, id string) (g glance, presence strin
 	}, of.Presence, nil
 }
 
-// follow reads what is new in the log.
+// follow checks the new entries of the log.
 func (w *watch) follow(l *watched, g glance) {
 	if g.seq < l.last {
 		w.count(audit.SetBack, l.last-g.seq)
@@ -272,8 +272,8 @@ func (w *watch) seats(l *watched, g glance) {
 	}
 }
 
-// late checks that nothing stays taken past its time, once Redis has been there for a
-// while: permits, leases, and the seats of gateways that were killed.
+// late checks that permits, leases and the seats of killed gateways do not stay too long, once
+// Redis has been there for a while.
 func (w *watch) late(l *watched, g glance) {
 	w.mu.Lock()
 	well := w.away.Add(recovery)

@@ -19,7 +19,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// The honest rooms, which nothing may disturb: two of the members talk.
+// The honest rooms, which nothing may disturb. In each, two of the members talk.
 const (
 	choirRooms   = 10
 	choirMembers = 4
@@ -27,7 +27,7 @@ const (
 	choirEnv     = "ANTEROOM_E2E_CHOIR" // the gateway's URL, in the process that is the choir
 )
 
-// TestMain runs the tests, or the choir where that is asked for.
+// TestMain runs the tests or, if choirEnv is set, the choir.
 func TestMain(m *testing.M) {
 	gateway := os.Getenv(choirEnv)
 	if gateway == "" {
@@ -39,14 +39,16 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// choir is the honest rooms of a gateway, and how long their messages take. They are a
-// process of their own, so that what an attack costs the attacker is not measured.
+// choir is the honest rooms of a gateway, and how long their messages take. They run in a
+// process of their own, so that the measurement does not include what an attack costs the
+// attacker.
 type choir struct {
 	mu        sync.Mutex // guards what follows
 	latencies []time.Duration
 }
 
-// newChoir starts the rooms; they go on until the test ends, and nobody may leave before.
+// newChoir starts the rooms. They go on until the test ends; if they end before, the test
+// fails.
 func newChoir(t *testing.T, gateway string) *choir {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
@@ -78,7 +80,7 @@ func newChoir(t *testing.T, gateway string) *choir {
 	return c
 }
 
-// listen reads how long each message took, in ns.
+// listen reads lines that say how long each message took, in ns.
 func (c *choir) listen(out io.Reader, heard chan<- struct{}) {
 	for lines := bufio.NewScanner(out); lines.Scan(); {
 		took, err := strconv.ParseInt(lines.Text(), 10, 64)
@@ -95,7 +97,7 @@ func (c *choir) listen(out io.Reader, heard chan<- struct{}) {
 	}
 }
 
-// since tells how long each message took since it was asked last.
+// since returns how long each message took since the last call.
 func (c *choir) since() []time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()

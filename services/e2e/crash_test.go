@@ -87,8 +87,8 @@ func (v *venue) found(t *testing.T, room *cluster.Process) {
 	}
 }
 
-// listings is how many calls of ListRooms, which visits do not make, a room service has
-// answered.
+// listings returns how many calls of ListRooms a room service has answered. Visits make no such
+// calls.
 func (v *venue) listings(t *testing.T, room *cluster.Process) int64 {
 	t.Helper()
 	body := v.admin(t, room, "/metrics")
@@ -113,19 +113,19 @@ func TestARoomServiceThatHangsIsPassedOver(t *testing.T) {
 	must(t, hung.Pause())
 	began := time.Now()
 
-	// A call that it gets is asked of the other one, which gets the next ones at once.
+	// A call to the paused one is repeated to the other, which then gets the next calls at once.
 	for range 10 {
 		must(t, v.visit(v.URL(), room.RoomID, who))
 	}
 	took(t, "ten visits while a room service hangs", time.Since(began))
-	// Leases were renewed by the other one all the while.
+	// The other one has renewed the leases all the while.
 	time.Sleep(time.Until(began.Add(wire.Lease + wire.RenewEvery)))
 	wantNext(t, stays, stays, "not a lease lost")
 	must(t, hung.Resume())
 	must(t, v.visit(v.URL(), room.RoomID, who))
 }
 
-// traffic is users who reserve, join and leave, over and over.
+// traffic is users who reserve, join and leave again and again.
 type traffic struct {
 	visits  atomic.Int64
 	longest atomic.Int64 // ns
@@ -165,7 +165,7 @@ func (v *venue) traffic(t *testing.T, bases ...string) *traffic {
 	return tr
 }
 
-// more waits until n more visits were made.
+// more waits until n more visits have been made.
 func (tr *traffic) more(t *testing.T, n int64) {
 	t.Helper()
 	from := tr.visits.Load()
@@ -195,7 +195,7 @@ func (v *venue) visit(base, roomID string, who client.Identity) error {
 		if err == nil {
 			return s.Leave(ctx)
 		}
-		// A gateway that drains says so until HAProxy has noticed.
+		// A draining gateway refuses joins with 1012 until HAProxy has noticed.
 		if e, ok := errors.AsType[*client.JoinError](err); !ok || e.Close == nil || e.Close.Code != wire.CloseRestart {
 			return err
 		}

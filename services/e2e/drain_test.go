@@ -27,7 +27,7 @@ func TestADrainedGatewaysMembersMoveAndMissNothing(t *testing.T) {
 		t.Fatalf("HAProxy gave %s no member", drained.Name)
 	}
 	slow := v.identity(t, "Slow")
-	stays := v.join(t, drained.URL(), room.RoomID, slow) // though asked to move
+	stays := v.join(t, drained.URL(), room.RoomID, slow) // ignores DRAINING
 
 	talk := make(chan error, 1)
 	quiet := make(chan struct{})
@@ -62,7 +62,7 @@ func TestADrainedGatewaysMembersMoveAndMissNothing(t *testing.T) {
 	if moved != onIt {
 		t.Errorf("%d members came back, %d were on the gateway", moved, onIt)
 	}
-	// The seat of the one who did not move was kept as well: no seat is free.
+	// The seat of the member who did not move was kept too: the room has no other seat free.
 	v.join(t, v.URL(), room.RoomID, slow)
 	after := v.sessionsByGateway(t, room.RoomID)
 	if after[drained.Name] != 0 {
@@ -71,7 +71,7 @@ func TestADrainedGatewaysMembersMoveAndMissNothing(t *testing.T) {
 	v.wantOccupied(t, room.RoomID, 10)
 }
 
-// talkUntil lets all members talk in turn, 50 messages a second, until quiet is closed.
+// talkUntil makes all members talk in turn, 50 messages a second, until quiet is closed.
 func talkUntil(t *testing.T, members []*client.Member, quiet <-chan struct{}) error {
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -89,7 +89,7 @@ func talkUntil(t *testing.T, members []*client.Member, quiet <-chan struct{}) er
 	}
 }
 
-// sessionsByGateway counts a room's sessions on each gateway, by what Redis knows.
+// sessionsByGateway returns how many sessions of a room each gateway has, according to Redis.
 func (v *venue) sessionsByGateway(t *testing.T, roomID string) map[string]int {
 	t.Helper()
 	sessions, err := v.redis.HVals(within(t, soon), v.Layout().Keys(roomID).Sessions()).Result()

@@ -13,18 +13,18 @@ import (
 
 const ours = "github.com/anteroom-chat/anteroom/"
 
-// goPackage is what `go list -json` tells of a package. Deps has no imports of tests:
-// those may reach anywhere.
+// goPackage is the output of `go list -json` for a package. Deps does not include the imports
+// of tests, which may import anything.
 type goPackage struct {
 	ImportPath string
 	Imports    []string
 	Deps       []string
 }
 
-// forTests reports whether the package serves tests only: no command could want it.
+// forTests reports whether the package is only for tests.
 func (p goPackage) forTests() bool { return slices.Contains(p.Imports, "testing") }
 
-// brokenImport says which rule the package breaks with a dependency, empty for none.
+// brokenImport returns the rule that a package breaks by a dependency, empty for none.
 func brokenImport(pkg, dep string) string {
 	pkg, mine := strings.CutPrefix(pkg, ours)
 	dep, found := strings.CutPrefix(dep, ours)
@@ -46,8 +46,8 @@ func brokenImport(pkg, dep string) string {
 	return ""
 }
 
-// goRedis is Redis' client. Packages that are compiled last do not name it: roomlog.Redis
-// says why.
+// goRedis is the Redis client. Packages that are compiled last must not import it; the comment
+// of roomlog.Redis says why.
 const goRedis = "github.com/redis/go-redis/v9"
 
 // onlyBoth is the one package that holds both services and is not for tests.
@@ -103,7 +103,7 @@ func TestTheImportRuleFindsWhatBreaksIt(t *testing.T) {
 func goList(t *testing.T) []goPackage {
 	t.Helper()
 	list := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Imports,Deps", "work")
-	list.Env = append(os.Environ(), "GOWORK=") // the workspace, whatever the caller works without
+	list.Env = append(os.Environ(), "GOWORK=") // use the workspace even if the caller has turned it off
 	output, err := list.Output()
 	if err != nil {
 		stderr := ""

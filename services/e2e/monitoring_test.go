@@ -15,15 +15,15 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// selector is a metric of ours or of a process in an expression, with its matchers.
-// HAProxy's are its own to name, and ALERTS and up are Prometheus'.
+// selector matches a metric of our processes in an expression, with its label matchers. The
+// metrics of HAProxy, and ALERTS and up of Prometheus, are not checked.
 var (
 	selector = regexp.MustCompile(`\b((?:anteroom|go|process)_\w+)(?:\{([^}]*)\})?`)
 	equals   = regexp.MustCompile(`(\w+)="([^"]*)"`)
 	ruleExpr = regexp.MustCompile(`(?m)^ +expr: (?:\|\n((?: {10,}.*\n)+)|(.*))`)
 )
 
-// missing lists the selectors of the expressions that find nothing in a text of metrics.
+// missing lists the selectors of the expressions that match nothing in a text of metrics.
 func missing(expressions []string, text string) []string {
 	lines := strings.Split(text, "\n")
 	absent := make(map[string]bool)
@@ -45,7 +45,7 @@ func missing(expressions []string, text string) []string {
 	return slices.Sorted(maps.Keys(absent))
 }
 
-// expressions are those of the dashboard and of the rules.
+// expressions returns the expressions of the dashboard and of the rules.
 func expressions(t *testing.T) (dashboard, rules []string) {
 	t.Helper()
 	deploy := filepath.Join("..", "..", "deploy")
@@ -83,7 +83,7 @@ func TestTheDashboardAndTheAlarmsAskForWhatThereIs(t *testing.T) {
 	v := &venue{Client: users}
 	v.join(t, "", v.room(t, client.RoomSpec{Capacity: 2}).RoomID, v.identity(t, ""))
 
-	// Nothing goes wrong here, so there is no request that did, and those come with the first.
+	// The series of failed requests exists only after the first one, and nothing fails here.
 	text := `anteroom_http_requests_total{status="500"} 0` + "\n"
 	for _, p := range []*cluster.Process{c.Gateways[0], c.Rooms[0]} {
 		body := v.admin(t, p, "/metrics")

@@ -2,5 +2,5 @@
 
 package e2e
 
-// stepBack does nothing: threads have no priority of their own here.
+// stepBack does nothing here.
 func stepBack() (comeBack func()) { return func() {} }

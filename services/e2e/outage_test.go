@@ -37,7 +37,7 @@ func TestAShortOutageOfRedisIsToldAndCostsNobodyTheSeat(t *testing.T) {
 	if e, ok := errors.AsType[*client.StatusError](err); !ok || e.Status != http.StatusServiceUnavailable {
 		t.Errorf("through HAProxy, without Redis: %v", err)
 	}
-	// Every lease misses a renewal, and none ends.
+	// Every lease misses a renewal, but none ends.
 	time.Sleep(time.Until(down.Add(wire.RenewEvery + 2*time.Second)))
 	must(t, v.Redis.Start(within(t, soon)))
 	took(t, "Redis was down (less than a lease)", time.Since(down))
@@ -63,7 +63,7 @@ func TestAShortOutageOfRedisIsToldAndCostsNobodyTheSeat(t *testing.T) {
 func TestMembersComeBackByThemselvesAfterALongOutageOfRedis(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{})
-	// The seats are lost with their leases; the room must outlive that.
+	// The seats are lost with their leases, but the room must survive that.
 	room := v.room(t, client.RoomSpec{Capacity: 3, DepartureTimeout: 5 * time.Minute})
 	ann, bob := v.enter(t, room.RoomID, "Ann"), v.enter(t, room.RoomID, "Bob")
 	plain := v.join(t, v.Gateways[0].URL(), room.RoomID, v.identity(t, "Carol"))
@@ -94,7 +94,7 @@ func TestMembersComeBackByThemselvesAfterALongOutageOfRedis(t *testing.T) {
 	})
 }
 
-// Clients know what the API says, and nothing of HAProxy's own pages.
+// Clients understand the errors of the API, and not HAProxy's own error pages.
 func TestHAProxySaysAsTheAPIDoesThatNoGatewayAnswers(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{Rooms: 1, Gateways: 1})
@@ -111,15 +111,15 @@ func TestHAProxySaysAsTheAPIDoesThatNoGatewayAnswers(t *testing.T) {
 		_, err := v.Room(within(t, soon), "none")
 		cut <- err
 	}()
-	time.Sleep(300 * time.Millisecond) // the request waits at the gateway by then; if not, it finds none
+	time.Sleep(300 * time.Millisecond) // by then the request waits at the gateway; if it is later, it finds no gateway
 	must(t, v.Gateways[0].Kill())
 	refused(<-cut)
 	_, err := v.Room(within(t, soon), "none")
 	refused(err)
 }
 
-// enter makes a member that comes in through HAProxy and comes back soon: the service's
-// own delays of up to 20 s would only make the test longer.
+// enter makes a member that connects through HAProxy and comes back soon: the usual delays of
+// up to 20 s would only make the test longer.
 func (v *venue) enter(t *testing.T, roomID, nickname string) *client.Member {
 	t.Helper()
 	m, err := v.Enter(within(t, soon), client.MemberOptions{
@@ -131,8 +131,8 @@ func (v *venue) enter(t *testing.T, roomID, nickname string) *client.Member {
 	return m
 }
 
-// wantUnbroken reads a member's events up to seq and checks that the log came without a
-// hole, a double or a GAP. It answers with the number of returns.
+// wantUnbroken reads a member's events up to seq, and checks that the log came without a
+// hole, a duplicate or a GAP. It returns how often the member came back.
 func wantUnbroken(t *testing.T, m *client.Member, seq int64, d time.Duration) (returns int) {
 	t.Helper()
 	ctx := within(t, d)

@@ -9,7 +9,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/pace"
 )
 
-// bare starts what `make bench` measures.
+// bare starts a cluster like the one that `make bench` measures.
 func bare(tb testing.TB) (*cluster.Cluster, pace.Config) {
 	tb.Helper()
 	c := cluster.Start(tb, cluster.Options{Rooms: 1, Gateways: 2, NoProxy: true, Settings: []string{"MESSAGE_RATE=0"}})
@@ -54,14 +54,15 @@ func TestEveryKindOfLoadIsMeasuredAndDeliveredOnce(t *testing.T) {
 				t.Errorf("%s: %s measured: %v\n%+v", r.Shape, what, is, r)
 			}
 		}
-		// Only Linux tells what another process has used.
+		// The CPU time of other processes is known only on Linux.
 		if runtime.GOOS == "linux" && (r.ServerCores <= 0 || r.RawWrite <= 0 || talks && r.Ratio <= 0) {
 			t.Errorf("%s: the servers used %v cores, %v of a raw write of %v µs for a delivery", r.Shape, r.ServerCores, r.Ratio, r.RawWrite)
 		}
 	}
 }
 
-// A thousand joins at real processes for each of b.N: reserve, connect, confirm.
+// BenchmarkThousandJoins makes a thousand joins (reserve, connect, confirm) at real processes
+// in each iteration.
 func BenchmarkThousandJoins(b *testing.B) {
 	_, cfg := bare(b)
 	cfg.Shape = pace.Shape{Name: "join", Kind: pace.Join, Rooms: 250, Size: 4}

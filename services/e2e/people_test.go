@@ -18,10 +18,11 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// soon bounds what takes milliseconds unless the machine is very busy.
+// soon is a limit for things that take milliseconds unless the machine is very busy.
 const soon = 10 * time.Second
 
-// freedWithin is PROTOCOL's I8: the seats of a process that died are free after 17 s.
+// freedWithin is from rule I8 of docs/protocol.md: the seats of a process that died are free
+// after 17 s.
 const freedWithin = 17 * time.Second
 
 func must(t *testing.T, err error) {
@@ -38,7 +39,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// eventually waits until a condition holds, and says how long that took.
+// eventually waits until a condition holds, and returns how long that took.
 func eventually(t *testing.T, d time.Duration, what string, holds func() bool) time.Duration {
 	t.Helper()
 	began := time.Now()
@@ -51,7 +52,7 @@ func eventually(t *testing.T, d time.Duration, what string, holds func() bool) t
 	return time.Since(began)
 }
 
-// venue is a cluster with one client of it.
+// venue is a cluster together with a client of it.
 type venue struct {
 	*cluster.Cluster
 	*client.Client
@@ -78,7 +79,7 @@ func (v *venue) identity(t *testing.T, nickname string) client.Identity {
 	return id
 }
 
-// join joins by a certain gateway, or through HAProxy where base is empty.
+// join joins through the gateway at base, or through HAProxy if base is empty.
 func (v *venue) join(t *testing.T, base, roomID string, who client.Identity) *client.Session {
 	t.Helper()
 	s, err := v.Join(within(t, soon), client.JoinOptions{RoomID: roomID, Identity: who.Identity, BaseURL: base})
@@ -87,7 +88,7 @@ func (v *venue) join(t *testing.T, base, roomID string, who client.Identity) *cl
 	return s
 }
 
-// occupancy asks Redis, since a GET would drop what has lapsed before it counts.
+// occupancy asks Redis directly: a GET of the room would drop what has lapsed before it counts.
 func (v *venue) occupancy(t *testing.T, roomID string) (reserved, occupied int64) {
 	t.Helper()
 	keys, ctx := v.Layout().Keys(roomID), within(t, soon)
@@ -99,7 +100,7 @@ func (v *venue) occupancy(t *testing.T, roomID string) (reserved, occupied int64
 	return reserved, occupied
 }
 
-// roomExists asks Redis whether the room is there, lapsed or not.
+// roomExists asks Redis directly whether the room is there, lapsed or not.
 func (v *venue) roomExists(t *testing.T, roomID string) bool {
 	t.Helper()
 	n, err := v.redis.Exists(within(t, soon), v.Layout().Keys(roomID).Room()).Result()
@@ -107,7 +108,7 @@ func (v *venue) roomExists(t *testing.T, roomID string) bool {
 	return n == 1
 }
 
-// wantNoTrace checks that Redis holds no key of the room and names it in no index.
+// wantNoTrace checks that Redis holds no key of the room and no entry for it in an index.
 func (v *venue) wantNoTrace(t *testing.T, roomID string) {
 	t.Helper()
 	ctx := within(t, soon)
@@ -133,7 +134,7 @@ func (v *venue) wantNoTrace(t *testing.T, roomID string) {
 	must(t, keys.Err())
 }
 
-// receive waits for the first frame of a type, and answers with it and those before it.
+// receive waits for the first frame of a type, and returns it and the frames before it.
 func receive(t *testing.T, s *client.Session, d time.Duration, kind string) (wire.ServerFrame, []wire.ServerFrame) {
 	t.Helper()
 	ctx := within(t, d)
@@ -158,8 +159,8 @@ func types(frames []wire.ServerFrame) []string {
 	return names
 }
 
-// wantNext sends a marker as from and checks that it is the next frame that to gets:
-// nothing else has happened in the room for to.
+// wantNext sends a marker from one session, and checks that it is the next frame that the
+// other one receives: nothing else has happened in the room.
 func wantNext(t *testing.T, from, to *client.Session, marker string) {
 	t.Helper()
 	must(t, from.Send(within(t, soon), marker, marker))
@@ -169,7 +170,7 @@ func wantNext(t *testing.T, from, to *client.Session, marker string) {
 	}
 }
 
-// wantClose reads to the end and checks its code.
+// wantClose reads up to the end of the connection and checks the close code.
 func wantClose(t *testing.T, s *client.Session, d time.Duration, codes ...wire.CloseCode) {
 	t.Helper()
 	ctx := within(t, d)
@@ -206,7 +207,7 @@ func wantRefusal(t *testing.T, err error, code wire.Code) {
 	}
 }
 
-// took logs how long something took that the project promises a bound for.
+// took logs how long something took for which the project promises a limit.
 func took(t *testing.T, what string, d time.Duration) {
 	t.Helper()
 	t.Logf("figure: %s: %s", what, fmt.Sprintf("%.2f s", d.Seconds()))

@@ -9,8 +9,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// pubsubKillsFor in the environment is how long subscriptions are killed, once a
-// second: the default keeps `make test` short, 1m is the whole of it.
+// pubsubKillsFor is the environment variable with the time for which subscriptions are killed
+// once a second. The default keeps `make test` short; 1m is the full test.
 const pubsubKillsFor = "PUBSUB_KILLS_FOR"
 
 func TestNothingIsLostWhenSubscriptionsAreKilledEverySecond(t *testing.T) {

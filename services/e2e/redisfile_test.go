@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// command is how a command stands in an append-only file.
+// command returns a command in the format of the append-only file.
 func command(words ...string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "*%d\r\n", len(words))
@@ -19,8 +19,8 @@ func command(words ...string) string {
 	return b.String()
 }
 
-// A Redis that is killed while it writes a script's changes would carry out the half of them
-// at the start after the next.
+// Otherwise a Redis that is killed while it writes the changes of a script would carry out half
+// of them at the start after the next.
 func TestHalfATransactionIsCutOffBeforeRedisStarts(t *testing.T) {
 	t.Parallel()
 	whole := command("SET", "a", "1")
@@ -43,7 +43,7 @@ func TestHalfATransactionIsCutOffBeforeRedisStarts(t *testing.T) {
 		must(t, err)
 		return string(after)
 	}
-	// Of a lone command Redis cuts off itself what is not complete.
+	// Redis itself cuts off a single command that is incomplete.
 	for n := len(command("MULTI")) - 4; n < len(script); n += 3 {
 		if left := start(whole + script[:n]); left != whole {
 			t.Errorf("of %q was left %q", script[:n], left)

@@ -13,7 +13,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// Not parallel: a thousand members want both cores.
+// Not parallel: a thousand members need both cores.
 func TestRollingRestart(t *testing.T) {
 	v := start(t, cluster.Options{})
 	k := startTalk(t, v, talkOptions{rooms: 100, each: 10, every: 5 * time.Second})
@@ -44,8 +44,8 @@ func TestRollingRestart(t *testing.T) {
 	}
 }
 
-// reservers reserve seats and give them back all the while: in a room that is full
-// now and then, and in one that never is.
+// reservers reserve seats and give them back all the time, in a room that is full now and
+// then and in one that never is.
 type reservers struct {
 	stop func()
 

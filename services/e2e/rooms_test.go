@@ -11,7 +11,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// entry is what two members compare of the log.
+// entry is the part of a log entry that two members compare.
 type entry struct {
 	seq            int64
 	kind, from, id string
@@ -58,7 +58,7 @@ func TestMembersOnTwoGatewaysSeeTheSameLog(t *testing.T) {
 	}
 }
 
-// readMessages reads until it has n messages.
+// readMessages reads frames until it has n messages.
 func readMessages(t *testing.T, s *client.Session, n int) []entry {
 	ctx := within(t, soon)
 	var log []entry
@@ -119,7 +119,7 @@ func TestACrowdGetsExactlyTheSeatsThereAreAndLeavesNoTrace(t *testing.T) {
 	v.wantNoTrace(t, room.RoomID)
 }
 
-// enterAndLeave confirms permits over all gateways, and then leaves with all of them.
+// enterAndLeave confirms permits through all gateways, and then leaves with all sessions.
 func (v *venue) enterAndLeave(t *testing.T, roomID string, permits []client.Permit) {
 	t.Helper()
 	var sessions []*client.Session

@@ -42,7 +42,7 @@ func TestEverySettingIsAFlagAndAVariableOfTheSameName(t *testing.T) {
 	}
 }
 
-// What compose does not pass on is ignored without a word.
+// A setting that compose does not pass on would be ignored silently.
 func TestComposePassesSettingsOn(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docker-compose.yml")
@@ -54,8 +54,8 @@ func TestComposePassesSettingsOn(t *testing.T) {
 		must(t, err)
 		for _, flag := range flagInHelp.FindAllStringSubmatch(help, -1) {
 			switch flag[1] {
-			case "help", "healthcheck", "listen", "admin-listen": // the image knows its own
-			case "gateway-id": // not the same for all replicas
+			case "help", "healthcheck", "listen", "admin-listen": // the image sets them
+			case "gateway-id": // must differ between replicas
 			default:
 				if name := strings.ToUpper(strings.ReplaceAll(flag[1], "-", "_")); !strings.Contains(service, "\n      "+name+":") {
 					t.Errorf("docker-compose.yml does not pass %s on to %s", name, command)
@@ -65,7 +65,7 @@ func TestComposePassesSettingsOn(t *testing.T) {
 	}
 }
 
-// None of them waits for a Redis first, which nothing here provides.
+// The check must come before the connection to Redis, since no Redis runs here.
 func TestAWrongSettingStopsTheStartWithALineThatNamesIt(t *testing.T) {
 	t.Parallel()
 	gateway := map[string]string{

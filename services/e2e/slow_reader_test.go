@@ -50,7 +50,7 @@ func (r *slowReader) reached() int64 {
 	return r.seq
 }
 
-// follow checks that the Events are the log.
+// follow checks that the member's events are the log.
 func (r *slowReader) follow() {
 	for e := range r.member.Events() {
 		r.mu.Lock()
@@ -84,7 +84,7 @@ func (r *slowReader) judge() {
 	r.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	// More, where this process was held up: it reads through a small buffer.
+	// There can be more closes if this process was held up, since it reads through a small buffer.
 	if r.slow < slowStops {
 		r.Errorf("closed with 4508 %d times, it stopped reading %d times", r.slow, slowStops)
 	}
@@ -93,8 +93,8 @@ func (r *slowReader) judge() {
 	}
 }
 
-// valve lets nothing be read from its connections while it is shut. What the kernel
-// takes meanwhile is little.
+// valve blocks reading from its connections while it is shut. The kernel's buffers for them
+// are small.
 type valve struct {
 	mu   sync.Mutex
 	cond sync.Cond

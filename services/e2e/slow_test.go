@@ -26,17 +26,16 @@ const (
 	slowMeasured = 8    // of the others
 	slowRate     = 1000 // messages a second, of one member
 	slowBody     = 1200 // bytes: 256 KiB are 200 entries, well within history
-	slowStops    = 6    // times that the slow one stops reading
-	// slowBehind is how many entries it misses each time before it reads on: more than
-	// the kernel and the gateway hold for it, fewer than history has.
+	slowStops    = 6    // how often the slow reader stops reading
+	// slowBehind is how many entries the slow reader misses each time before it reads on:
+	// more than the kernel and the gateway buffer for it, but fewer than history keeps.
 	slowBehind = 600
-	// slowMost is by how much it may be behind before the speaker waits: a machine that
-	// stands still for a moment must not take it out of history's reach.
+	// slowMost is how many entries it may be behind before the speaker waits for it: if the
+	// machine stands still for a moment, it must not fall behind history.
 	slowMost = 900
 )
 
-// memoryEvery is how often the gateway is made to collect its garbage, and asked what
-// is left.
+// memoryEvery is how often the gateway is made to collect its garbage and asked for its memory.
 const memoryEvery = 250 * time.Millisecond
 
 // loud is a room in which one member says slowRate messages a second, and the others
@@ -49,7 +48,7 @@ type loud struct {
 	all     sync.WaitGroup // the speaker
 
 	mu    sync.Mutex // guards what follows
-	seq   int64      // the newest that the speaker got
+	seq   int64      // the newest seq that the speaker received
 	delay []time.Duration
 }
 
@@ -92,7 +91,7 @@ func TestASlowReaderIsClosedComesBackAndCostsNobodyElseAnything(t *testing.T) {
 	}
 }
 
-// startLoud brings everybody in but the slow one, and lets the speaker speak.
+// startLoud makes all members but the slow reader join, and starts the speaker.
 func startLoud(t *testing.T, v *venue, base, roomID string) *loud {
 	t.Helper()
 	ctx, stop := context.WithCancel(t.Context())
@@ -113,7 +112,7 @@ func startLoud(t *testing.T, v *venue, base, roomID string) *loud {
 	return l
 }
 
-// speak says slowRate messages a second: what a late tick left out comes with the next.
+// speak sends slowRate messages a second. After a late tick it sends what is due then.
 func (l *loud) speak(ctx context.Context) {
 	fill, began := strings.Repeat("x", slowBody), time.Now()
 	tick := time.NewTicker(time.Millisecond)
@@ -136,8 +135,8 @@ func (l *loud) speak(ctx context.Context) {
 	}
 }
 
-// sink brings a member in whose bytes are read and no more: to decode fifty thousand
-// frames a second takes more of the machine than to send them.
+// sink makes a member join whose bytes are read and dropped: decoding fifty thousand frames a
+// second would take more CPU than sending them.
 func (l *loud) sink(base, roomID string) {
 	l.Helper()
 	var conn net.Conn
@@ -155,7 +154,7 @@ func (l *loud) sink(base, roomID string) {
 	}()
 }
 
-// listen measures until the session ends.
+// listen measures the delay of each message until the session ends.
 func (l *loud) listen(ctx context.Context, s *client.Session) {
 	for {
 		frame, err := s.ReceiveRaw(context.Background())
@@ -178,7 +177,7 @@ func (l *loud) listen(ctx context.Context, s *client.Session) {
 	}
 }
 
-// number reads the integer behind a name, 0 where there is none.
+// number returns the integer after a name, 0 if there is none.
 func number(frame []byte, name string) (n int64) {
 	_, rest, _ := bytes.Cut(frame, []byte(name))
 	for _, digit := range rest {
@@ -196,7 +195,7 @@ func (l *loud) reached() int64 {
 	return l.seq
 }
 
-// window waits until the room has had as many messages as are said in a time.
+// window waits until the room has had as many messages as are due in the time d.
 func (l *loud) window(d time.Duration) {
 	l.Helper()
 	until := l.reached() + int64(slowRate*d/time.Second)
@@ -209,14 +208,14 @@ func (l *loud) end() {
 	l.all.Wait()
 }
 
-// figures are what was measured over a while.
+// figures is what was measured over some time.
 type figures struct {
 	p50, p99  time.Duration // of a message to one of the others
 	rate      float64       // messages a second
 	heap, rss int64         // of the gateway, bytes: live at the worst moment, resident
 }
 
-// measure measures the others and the gateway while something is done.
+// measure measures the other members and the gateway while do runs.
 func measure(l *loud, gateway *cluster.Process, do func()) figures {
 	l.Helper()
 	l.mu.Lock()
@@ -254,8 +253,8 @@ func measure(l *loud, gateway *cluster.Process, do func()) figures {
 	return m
 }
 
-// memory is what lives on the gateway's heap just after a collection, and what is
-// resident.
+// memory returns the gateway's live heap just after a garbage collection, and its resident
+// memory.
 func memory(gateway *cluster.Process) (heap, rss int64, err error) {
 	for _, path := range []string{"/debug/pprof/heap?gc=1", "/metrics"} {
 		resp, err := http.Get(gateway.AdminURL() + path)

@@ -10,7 +10,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/e2e/cluster"
 )
 
-// What is said meanwhile is more than a member may leave waiting, and none of them is slow.
+// While the gateway stands still, more is said than may wait for a member. Still no member
+// is a slow reader.
 func TestAGatewayThatStoodStillClosesNobodyWhoReads(t *testing.T) {
 	const (
 		members  = 10

@@ -25,7 +25,7 @@ func startPair(t *testing.T) *cluster.Cluster {
 	return cluster.Start(t, cluster.Options{Rooms: 1, Gateways: 1, NoProxy: true})
 }
 
-// dialRoom makes a connection of the test's own to a room service.
+// dialRoom connects the test itself to a room service.
 func dialRoom(t *testing.T, room *cluster.Process, options ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient(room.Addr(), append(options, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
@@ -53,13 +53,12 @@ func TestPostDrainStopsDevAsSIGTERMDoes(t *testing.T) {
 		_ = json.Unmarshal(lines.Bytes(), &ready)
 	}
 	wantDrain(t, ready.URL, ready.Admin)
-	for lines.Scan() { // to its end
+	for lines.Scan() { // read to the end
 	}
 	must(t, dev.Wait())
 }
 
-// wantDrain drains a process that is a gateway, and watches it until its members are
-// closed.
+// wantDrain drains a process that is a gateway, and watches it until its member is closed.
 func wantDrain(t *testing.T, public, admin string) {
 	t.Helper()
 	c, err := client.New(public)
@@ -87,7 +86,7 @@ func wantDrain(t *testing.T, public, admin string) {
 	wantClose(t, member, soon, wire.CloseRestart)
 }
 
-// ask answers with the status of a request without a body.
+// ask returns the status of a request without a body.
 func ask(t *testing.T, method, url string) int {
 	t.Helper()
 	req, err := http.NewRequestWithContext(within(t, soon), method, url, nil)
@@ -98,7 +97,7 @@ func ask(t *testing.T, method, url string) int {
 	return resp.StatusCode
 }
 
-// sent tells when a call was handed to its connection.
+// sent receives a value when a call has been written to its connection.
 type sent chan struct{}
 
 func (s sent) HandleRPC(_ context.Context, event stats.RPCStats) {
@@ -124,7 +123,8 @@ func TestARoomServiceThatStopsAnswersTheCallsItHas(t *testing.T) {
 		answered <- err
 	}()
 	<-calls
-	// What is answered on the same connection came behind the call: that is under way.
+	// The health check came after the call on the same connection. So if it is answered, the
+	// call has arrived.
 	_, err := grpc_health_v1.NewHealthClient(conn).Check(within(t, soon), &grpc_health_v1.HealthCheckRequest{})
 	must(t, err)
 	must(t, room.Terminate())

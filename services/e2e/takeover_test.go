@@ -14,7 +14,7 @@ import (
 func TestAUserWhoJoinsElsewhereTakesTheOwnSeatAlong(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{})
-	room := v.room(t, client.RoomSpec{Capacity: 2}) // full with the two: nothing else would do
+	room := v.room(t, client.RoomSpec{Capacity: 2}) // full with these two, so only a takeover works
 	ann := v.identity(t, "Ann")
 	older := v.join(t, v.Gateways[0].URL(), room.RoomID, ann)
 	watcher := v.join(t, v.Gateways[1].URL(), room.RoomID, v.identity(t, "Watcher"))
@@ -24,8 +24,8 @@ func TestAUserWhoJoinsElsewhereTakesTheOwnSeatAlong(t *testing.T) {
 	wantNext(t, newer, watcher, "after the takeover")
 	v.wantOccupied(t, room.RoomID, 2)
 
-	// The seat moves on while the gateway of its session is paused; what that session's
-	// end says when the gateway wakes must not free the seat.
+	// The seat is taken over while the gateway of its session is paused. The LEAVE of that
+	// session, which the gateway reads when it wakes, must not free the seat.
 	must(t, v.Gateways[2].Pause())
 	must(t, newer.SendRaw(within(t, soon), []byte(`{"type":"LEAVE"}`)))
 	newest := v.join(t, v.Gateways[0].URL(), room.RoomID, ann)
@@ -35,8 +35,8 @@ func TestAUserWhoJoinsElsewhereTakesTheOwnSeatAlong(t *testing.T) {
 	v.wantOccupied(t, room.RoomID, 2)
 }
 
-// Somebody's join gets stuck behind the load balancer at a gateway that stands still.
-// They give up and join elsewhere, where the old join must not find them afterwards.
+// A user's join gets stuck at a gateway that stands still. The user gives up and joins through
+// another gateway. Afterwards the old join must not take the seat over.
 func TestAJoinThatWasGivenUpTakesNothingOverLater(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{})
@@ -44,7 +44,7 @@ func TestAJoinThatWasGivenUpTakesNothingOverLater(t *testing.T) {
 	v.join(t, v.Gateways[2].URL(), room.RoomID, v.identity(t, "Witness"))
 	ann, stuck := v.identity(t, "Ann"), v.Gateways[0]
 	must(t, stuck.Pause())
-	for gaveUp, tries := false, 0; !gaveUp; tries++ { // it comes to this gateway by turns
+	for gaveUp, tries := false, 0; !gaveUp; tries++ { // HAProxy sends only some joins to this gateway
 		if tries == 10 {
 			t.Fatal("no join came to the gateway that stands still")
 		}
@@ -56,14 +56,15 @@ func TestAJoinThatWasGivenUpTakesNothingOverLater(t *testing.T) {
 	}
 	live := v.join(t, v.Gateways[1].URL(), room.RoomID, ann)
 	must(t, stuck.Resume())
-	next := v.join(t, stuck.URL(), room.RoomID, v.identity(t, "Next")) // behind the old one
+	next := v.join(t, stuck.URL(), room.RoomID, v.identity(t, "Next")) // after the old join
 	receive(t, live, soon, wire.TypeMemberJoined)
 	wantNext(t, next, live, "after the join that was given up")
 	v.wantOccupied(t, room.RoomID, 3)
 }
 
-// The notices wait for it, behind leases that are over. Whoever came back for such a seat
-// would take it from the newer session.
+// When the gateway wakes, its leases have ended, and the notices of the takeovers wait for it
+// to read. It must close these sessions with 4440: a client that came back after another code
+// would take the seat from the newer session.
 func TestAGatewayThatStoodStillTellsThoseWhoWereReplacedMeanwhile(t *testing.T) {
 	t.Parallel()
 	v := start(t, cluster.Options{})
@@ -79,7 +80,7 @@ func TestAGatewayThatStoodStillTellsThoseWhoWereReplacedMeanwhile(t *testing.T) 
 	for _, who := range users {
 		v.join(t, v.Gateways[1].URL(), room.RoomID, who)
 	}
-	<-over // the time that it stands still
+	<-over // the gateway stands still until then
 	must(t, v.Gateways[0].Resume())
 	for _, s := range older {
 		wantClose(t, s, soon, wire.CloseReplaced)

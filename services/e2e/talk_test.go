@@ -19,16 +19,16 @@ import (
 	"github.com/anteroom-chat/anteroom/services/audit"
 )
 
-// talkOptions say who talks where, and how much.
+// talkOptions says who talks where, and how much.
 type talkOptions struct {
-	rooms, each int           // each: members of a room, and its capacity
-	every       time.Duration // between two messages of a member
-	bases       []string      // where members come in, in turn, and go on from there; none means HAProxy
+	rooms, each int           // each is how many members a room has, and its capacity
+	every       time.Duration // time between two messages of a member
+	bases       []string      // base URLs; members start at different ones and go on to the next; none means HAProxy
 }
 
-// talk is rooms full of members who talk while something is done to the cluster. What
-// comes over each connection is audited frame by frame, what each member makes of it
-// is checked to be the log, and in the end that is compared with Redis.
+// talk is rooms full of members who talk while something is done to the cluster. The frames
+// of each connection are audited, the events of each member are checked to be the log, and
+// in the end all is compared with the log in Redis.
 type talk struct {
 	*testing.T
 	v       *venue
@@ -36,27 +36,27 @@ type talk struct {
 	rooms   []*talkRoom
 	talkers []*talker
 	began   time.Time
-	stop    context.CancelFunc // of talking
+	stop    context.CancelFunc // ends talking
 	talking sync.WaitGroup
 	reading sync.WaitGroup
 
-	sent, delivered, returns, told atomic.Int64 // told: GAP, or recovered false
+	sent, delivered, returns, told atomic.Int64 // told: how often a GAP or "recovered: false" came
 
 	mu       sync.Mutex // guards what follows
 	kinds    map[audit.Kind]int64
 	problems []string
 }
 
-// talkRoom is what all members of a room received, put together.
+// talkRoom puts together what all members of a room receive.
 type talkRoom struct {
 	id string
 
 	mu    sync.Mutex // guards what follows
 	audit *audit.Room
-	left  int64 // MEMBER_LEFT
+	left  int64 // number of MEMBER_LEFT
 }
 
-// startTalk fills the rooms and lets everybody talk. finish must follow.
+// startTalk fills the rooms and makes all members talk. finish must be called afterwards.
 func startTalk(t *testing.T, v *venue, o talkOptions) *talk {
 	t.Helper()
 	k := &talk{T: t, v: v, o: o, kinds: make(map[audit.Kind]int64)}
@@ -102,7 +102,7 @@ func (k *talk) enterAll() {
 	k.Logf("%d members of %d rooms came in within %.1f s", len(k.talkers), len(k.rooms), time.Since(began).Seconds())
 }
 
-// enter brings member i in. Neighbours in a room talk one behind the other.
+// enter makes member i join. Members of a room talk one after another.
 func (k *talk) enter(i int) (*talker, error) {
 	room := k.rooms[i%len(k.rooms)]
 	m := &talker{talk: k, room: room, audit: audit.NewMember(room.id, true), waiting: make(map[string]time.Time)}
@@ -144,8 +144,8 @@ func (k *talk) speak(ctx context.Context, m *talker, delay time.Duration) {
 	}
 }
 
-// settled waits until everybody of those (nil means all) has heard something that was
-// said from now on, and has been heard. It answers with how long that took.
+// settled waits until each of those members (nil means all) has received something that was
+// sent after the call, and also got back a message of its own. It returns how long that took.
 func (k *talk) settled(within time.Duration, those func(*talker) bool) time.Duration {
 	k.Helper()
 	from, seqs := time.Now(), make(map[*talkRoom]int64)
@@ -184,7 +184,7 @@ func (k *talk) finish(within time.Duration) {
 	k.reading.Wait()
 }
 
-// compare checks what members received against what stands in the log.
+// compare checks what members received against the log.
 func (k *talk) compare(r *talkRoom, log roomlog.Range) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -196,7 +196,7 @@ func (k *talk) compare(r *talkRoom, log roomlog.Range) {
 	k.found(r.audit.Audit())
 }
 
-// seats counts the seats that are taken, by Redis.
+// seats returns how many seats are taken, according to Redis.
 func (k *talk) seats() (occupied int) {
 	k.Helper()
 	for _, r := range k.rooms {
@@ -206,7 +206,7 @@ func (k *talk) seats() (occupied int) {
 	return occupied
 }
 
-// gone is how many MEMBER_LEFT came.
+// gone returns how many MEMBER_LEFT came.
 func (k *talk) gone() (left int64) {
 	for _, r := range k.rooms {
 		r.mu.Lock()
@@ -231,15 +231,15 @@ func (k *talk) found(vs []audit.Violation) {
 	}
 }
 
-// missing and doubled are what the auditors counted.
+// missing and doubled return what the auditors counted.
 func (k *talk) missing() int64 { return k.kinds[audit.SeqMissing] }
 
 func (k *talk) doubled() int64 {
 	return k.kinds[audit.SeqDouble] + k.kinds[audit.MessageTwice] + k.kinds[audit.SeqConflict]
 }
 
-// judge fails the test for every violation, and where members were told that something
-// is missing though nothing is.
+// judge fails the test for every violation, and if members were told that something is missing
+// although nothing is.
 func (k *talk) judge() {
 	k.Helper()
 	for i, problem := range k.problems {
@@ -263,7 +263,7 @@ func (k *talk) judge() {
 	}
 }
 
-// table shows what came of the talk, and further rows.
+// table logs the results of the talk, and the given rows.
 func (k *talk) table(title string, rows ...[2]any) {
 	k.Helper()
 	var text strings.Builder

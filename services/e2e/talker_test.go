@@ -9,24 +9,24 @@ import (
 	"github.com/anteroom-chat/anteroom/services/audit"
 )
 
-// talker is one member.
+// talker is one member of a talk.
 type talker struct {
 	*client.Member
 	talk *talk
 	room *talkRoom
-	base string // where it came in first; empty for HAProxy
+	base string // its first base URL; empty for HAProxy
 
 	mu      sync.Mutex // guards what follows
 	audit   *audit.Member
-	waiting map[string]time.Time // messages that have not come back, and when each was posted
-	newest  time.Time            // when the newest that has come back was posted
-	last    int64                // seq of the newest Event
-	heard   time.Time            // when an entry came last; zero before the talk
-	longest time.Duration        // without one
+	waiting map[string]time.Time // id of a message that has not come back → when it was posted
+	newest  time.Time            // when the newest message that has come back was posted
+	last    int64                // seq of the newest event
+	heard   time.Time            // when the last entry came; zero before the talk
+	longest time.Duration        // longest time without an entry
 }
 
-// post says something. What was not echoed may be written again at any time, which
-// the auditor has to know.
+// post sends a message. The client may write a message again at any time until it is echoed,
+// so the auditor must know of it.
 func (m *talker) post(body any) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -45,8 +45,8 @@ func (m *talker) waits() bool {
 	return len(m.waiting) > 0
 }
 
-// settled reports whether the member got an entry behind seq, and its own message back
-// that was posted after from.
+// settled reports whether the member got an entry after seq, and got back a message of its own
+// that it posted after from.
 func (m *talker) settled(from time.Time, seq int64) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -71,7 +71,7 @@ func (m *talker) silence() time.Duration {
 	return m.longest
 }
 
-// trace audits a frame as it came over the wire.
+// trace audits a frame as it comes over the wire.
 func (m *talker) trace(f wire.ServerFrame) {
 	m.mu.Lock()
 	entry := true
@@ -109,7 +109,7 @@ func (m *talker) joined(f wire.ServerFrame) {
 	}
 }
 
-// read checks that the Events are the log, each entry once and in order.
+// read checks that the events are the log, with each entry once and in order.
 func (m *talker) read() {
 	for e := range m.Events() {
 		m.mu.Lock()
@@ -124,7 +124,7 @@ func (m *talker) read() {
 func (m *talker) event(e client.Event) {
 	switch e.Type {
 	case wire.TypeJoined:
-		if m.last == 0 || e.Seq < m.last { // at first, or where Redis has lost entries
+		if m.last == 0 || e.Seq < m.last { // the first time, or if Redis has lost entries
 			m.last = e.Seq
 		}
 		return

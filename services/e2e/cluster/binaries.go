@@ -11,14 +11,14 @@ import (
 	"testing"
 )
 
-// BinEnv names the directory of the binaries, which `make test` has built. Without it
-// they are built once a test process.
+// BinEnv is the environment variable with the directory of the binaries that `make test` has
+// built. Without it each test process builds them once.
 const BinEnv = "ANTEROOM_BIN"
 
 // built is the directory made by buildOnce, for Main to remove.
 var built string
 
-// Main runs the tests of a package and cleans up behind them:
+// Main runs the tests of a package and cleans up after them:
 //
 //	func TestMain(m *testing.M) { cluster.Main(m) }
 func Main(m *testing.M) {
@@ -29,7 +29,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Binary is the path of a binary of the project: room, gateway or anteroom.
+// Binary returns the path of a binary of the project: room, gateway or anteroom.
 func Binary(tb testing.TB, name string) string {
 	tb.Helper()
 	path, err := Bin(name)
@@ -39,7 +39,7 @@ func Binary(tb testing.TB, name string) string {
 	return path
 }
 
-// Bin is Binary without a test.
+// Bin is Binary outside a test.
 func Bin(name string) (string, error) {
 	dir, err := binaries()
 	return filepath.Join(dir, name), err
@@ -73,7 +73,8 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	return built, nil
 })
 
-// moduleRoot is the directory of the module services, found from this file's place.
+// moduleRoot returns the directory of the module services, found from this source file's
+// path.
 func moduleRoot() (string, error) {
 	_, file, _, ok := runtime.Caller(0)
 	if !ok || !filepath.IsAbs(file) {

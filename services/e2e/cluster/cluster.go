@@ -7,9 +7,9 @@
 //	c.Gateways[0].Kill()        // kill -9
 //	c.Gateways[0].Start(ctx)    // returns once it is ready
 //
-// Everything is stopped when the test ends, and the kernel kills what is left when
-// the test's process dies (Linux). What the processes wrote is shown when the test
-// has failed.
+// Everything is stopped when the test ends. If the test's process dies, the kernel kills
+// the processes that are left (Linux only). If the test fails, the end of what each process
+// wrote is logged.
 package cluster
 
 import (
@@ -29,18 +29,18 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// Options describe a cluster. The zero value is that of `make cluster`.
+// Options describes a cluster. The zero value describes that of `make cluster`.
 type Options struct {
 	Rooms    int      // room services; 0 means 2
 	Gateways int      // 0 means 3
-	Settings []string // of all but Redis, as in the environment: "WALK_IN=false"
-	NoProxy  bool     // no HAProxy: users come in at the gateways
-	// RedisOf says where a gateway, counted from 0, finds the Redis that listens at
-	// addr: behind a proxy, say. nil means all find it at addr.
+	Settings []string // of all processes but Redis, as in the environment: "WALK_IN=false"
+	NoProxy  bool     // no HAProxy: users connect to the gateways
+	// RedisOf returns the address at which a gateway, counted from 0, reaches the Redis that
+	// listens at addr, for instance that of a proxy. nil means addr for all gateways.
 	RedisOf func(gateway int, addr string) string
 }
 
-// Cluster is a cluster that runs. Its processes may be used by many goroutines at once.
+// Cluster is a running cluster. Many goroutines may use its processes at once.
 type Cluster struct {
 	Redis    *Process
 	Rooms    []*Process
@@ -55,8 +55,8 @@ type Cluster struct {
 // machine that is not busy.
 const startTimeout = 45 * time.Second
 
-// Start starts a cluster and returns once a gateway can be reached through HAProxy. A
-// test without what it needs has failed: what it checks would go unnoticed.
+// Start starts a cluster and returns once a gateway can be reached through HAProxy. If a
+// program that it needs is missing, the test fails: a skipped test would go unnoticed.
 func Start(tb testing.TB, o Options) *Cluster {
 	tb.Helper()
 	began := time.Now()
@@ -70,8 +70,7 @@ func Start(tb testing.TB, o Options) *Cluster {
 	return c
 }
 
-// Open is Start without a test: the cluster keeps its files in dir, and runs until
-// Close.
+// Open is Start outside a test: the cluster keeps its files in dir, and runs until Close.
 func Open(ctx context.Context, dir string, o Options) (*Cluster, error) {
 	c, err := open(ctx, dir, o)
 	if err != nil {
@@ -81,7 +80,7 @@ func Open(ctx context.Context, dir string, o Options) (*Cluster, error) {
 	return c, nil
 }
 
-// open answers with what has been started after an error too.
+// open returns the cluster also if there is an error, as far as it has been started.
 func open(ctx context.Context, dir string, o Options) (*Cluster, error) {
 	if o.Rooms == 0 {
 		o.Rooms = 2
@@ -98,24 +97,24 @@ func open(ctx context.Context, dir string, o Options) (*Cluster, error) {
 	return c, c.start(ctx)
 }
 
-// URL is where users come in: HAProxy.
+// URL returns the base URL for users: that of HAProxy.
 func (c *Cluster) URL() string { return c.Proxy.URL() }
 
-// RedisURL is where the room services and gateways find Redis.
+// RedisURL returns the URL at which the room services and gateways find Redis.
 func (c *Cluster) RedisURL() string { return "redis://" + c.Redis.Addr() + "/0" }
 
-// RedisClient connects to Redis past everybody, until the test ends.
+// RedisClient returns a client that connects directly to Redis, until the test ends.
 func (c *Cluster) RedisClient(tb testing.TB) *redis.Client {
 	tb.Helper()
 	return redistest.Client(tb, c.RedisURL())
 }
 
-// Layout says where in Redis rooms lie.
+// Layout returns where in Redis rooms are.
 func (c *Cluster) Layout() roomlog.Layout {
 	return roomlog.Layout{Partitions: roomlog.DefaultPartitions}
 }
 
-// Client makes a client that comes in through HAProxy, with connections of its own.
+// Client returns a client that connects through HAProxy, with connections of its own.
 func (c *Cluster) Client(tb testing.TB) *client.Client {
 	tb.Helper()
 	made, err := client.New(c.URL())
@@ -126,7 +125,7 @@ func (c *Cluster) Client(tb testing.TB) *client.Client {
 	return made
 }
 
-// Processes are all processes, in the order of starting.
+// Processes returns all processes, in the order in which they start.
 func (c *Cluster) Processes() []*Process {
 	all := []*Process{c.Redis}
 	all = append(all, c.Rooms...)
@@ -137,7 +136,8 @@ func (c *Cluster) Processes() []*Process {
 	return append(all, c.Proxy)
 }
 
-// define says what each process runs, at addresses that are this cluster's until its end.
+// define sets what each process runs, and the addresses, which belong to this cluster until
+// it ends.
 func (c *Cluster) define(o Options) error {
 	bin, err := binaries()
 	if err != nil {
@@ -185,7 +185,7 @@ func (c *Cluster) define(o Options) error {
 	return c.defineProxy(filepath.Join(deploy, "haproxy", "local.cfg"), o.Settings)
 }
 
-// process makes a process that has an address, and maybe another one for admins.
+// process makes a process with an address and, if admin is set, an admin address.
 func (c *Cluster) process(name string, admin bool) (*Process, error) {
 	p := &Process{Name: name, log: filepath.Join(c.dir, name+".log")}
 	addrs := []*string{&p.addr}
@@ -203,7 +203,8 @@ func (c *Cluster) process(name string, admin bool) (*Process, error) {
 	return p, nil
 }
 
-// start starts first what others need; what is alike starts together.
+// start starts the processes in steps: first Redis, then room services and gateways together,
+// and last HAProxy.
 func (c *Cluster) start(ctx context.Context) error {
 	steps := [][]*Process{{c.Redis}, append(append([]*Process{}, c.Rooms...), c.Gateways...)}
 	if c.Proxy != nil {
@@ -227,7 +228,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	return nil
 }
 
-// Close kills everything.
+// Close kills all processes.
 func (c *Cluster) Close() {
 	var all sync.WaitGroup
 	for _, p := range c.Processes() {
@@ -241,7 +242,7 @@ func (c *Cluster) Close() {
 	}
 }
 
-// end is Close, and shows what the processes wrote where the test has failed.
+// end is Close, and logs what the processes wrote if the test has failed.
 func (c *Cluster) end(tb testing.TB) {
 	c.Close()
 	if !tb.Failed() {

@@ -16,8 +16,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// program finds a program that is not the project's; Debian keeps haproxy out of
-// users' paths.
+// program finds a program that is not part of the project. Debian installs haproxy outside
+// users' PATH.
 func program(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -51,14 +51,14 @@ func (c *Cluster) defineRedis(deploy string) error {
 	p.ready = func(ctx context.Context) error {
 		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Addr: p.Addr()}))
 		defer rdb.Close()
-		return rdb.Ping(ctx).Err() // an error too while it reads the append-only file
+		return rdb.Ping(ctx).Err() // also fails while Redis reads the append-only file
 	}
 	c.Redis = p
 	return nil
 }
 
-// defineProxy runs HAProxy on the configuration of make cluster, with a line for each
-// gateway of this one in every backend.
+// defineProxy defines an HAProxy with the configuration of make cluster, with this cluster's
+// gateways as the servers of each backend.
 func (c *Cluster) defineProxy(config string, settings []string) error {
 	haproxy, err := program("haproxy")
 	if err != nil {
@@ -102,7 +102,7 @@ func (c *Cluster) withGateways(text string) string {
 	return own.String()
 }
 
-// answers makes a check that url answers with 200.
+// answers returns a check that url answers with 200.
 func (p *Process) answers(url string) func(ctx context.Context) error {
 	return func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
@@ -111,7 +111,7 @@ func (p *Process) answers(url string) func(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		transport := &http.Transport{DisableKeepAlives: true} // and no proxy of the environment
+		transport := &http.Transport{DisableKeepAlives: true} // and it ignores the environment's proxy settings
 		resp, err := transport.RoundTrip(req)
 		if err != nil {
 			return err

@@ -6,10 +6,10 @@ import (
 	"syscall"
 )
 
-// port is a port of 127.0.0.1 that the system chose and gives to nobody else while it
-// is held. The holder is bound and does not listen, so that a process which sets
-// SO_REUSEADDR, as all servers do, can listen there, now and after a restart; and the
-// kernel never picks such a port for an outgoing connection.
+// port is a port of 127.0.0.1 that the system chose and gives to nobody else while it is
+// held. Its socket is bound but does not listen. So a process that sets SO_REUSEADDR, as all
+// servers do, can listen there, also after a restart, and the kernel never picks the port
+// for an outgoing connection.
 type port struct {
 	addr string
 	fd   int

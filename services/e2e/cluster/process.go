@@ -12,13 +12,14 @@ import (
 	"time"
 )
 
-// pollEvery is how often a condition is looked at.
+// pollEvery is how often a condition is checked.
 const pollEvery = 20 * time.Millisecond
 
 // pausePatience bounds how long the threads of a process may take to stop.
 const pausePatience = 5 * time.Second
 
-// Process is one process of a cluster. It keeps its address over stops and starts.
+// Process is one process of a cluster. It keeps its address when it is stopped and started
+// again.
 type Process struct {
 	Name string
 
@@ -29,24 +30,25 @@ type Process struct {
 
 	mu  sync.Mutex // guards what follows
 	cmd *exec.Cmd  // nil while it does not run
-	// Of the last start. ended is closed once the process is gone; state is set before.
+	// Of the last start. ended is closed when the process is gone; state is set before that.
 	ended chan struct{}
 	state *os.ProcessState
 }
 
-// Addr is host:port of what the process serves.
+// Addr returns the address, host:port, at which the process serves.
 func (p *Process) Addr() string { return p.addr }
 
-// URL is Addr for HTTP.
+// URL returns Addr as an HTTP URL.
 func (p *Process) URL() string { return "http://" + p.addr }
 
-// AdminAddr is host:port of metrics, health and pprof; empty for HAProxy and Redis.
+// AdminAddr returns the address, host:port, of metrics, health and pprof; empty for HAProxy
+// and Redis.
 func (p *Process) AdminAddr() string { return p.admin }
 
-// AdminURL is AdminAddr for HTTP.
+// AdminURL returns AdminAddr as an HTTP URL.
 func (p *Process) AdminURL() string { return "http://" + p.admin }
 
-// Start starts the process and waits until it is ready, which ctx bounds.
+// Start starts the process and waits until it is ready or ctx ends.
 func (p *Process) Start(ctx context.Context) error {
 	ended, err := p.launch()
 	if err != nil {
@@ -77,7 +79,7 @@ func (p *Process) launch() (ended chan struct{}, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close() // the process has its own
+	defer log.Close() // the process has a descriptor of its own
 	cmd := exec.Command(p.argv[0], p.argv[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.Env = append(baseEnv(), p.env...)
@@ -88,7 +90,7 @@ func (p *Process) launch() (ended chan struct{}, err error) {
 	ended = make(chan struct{})
 	p.cmd, p.ended, p.state = cmd, ended, nil
 	go func() {
-		_ = cmd.Wait() // state has all that the error says
+		_ = cmd.Wait() // ProcessState has everything that the error says
 		p.mu.Lock()
 		p.cmd, p.state = nil, cmd.ProcessState
 		p.mu.Unlock()
@@ -97,7 +99,8 @@ func (p *Process) launch() (ended chan struct{}, err error) {
 	return ended, nil
 }
 
-// baseEnv leaves out the settings of whoever runs the tests.
+// baseEnv returns the environment of the processes, without settings of the one who runs the
+// tests.
 func baseEnv() []string {
 	var env []string
 	for _, name := range []string{"PATH", "HOME", "TMPDIR", "GOCOVERDIR"} {
@@ -108,7 +111,7 @@ func baseEnv() []string {
 	return env
 }
 
-// PID is the process's id; 0 while it does not run.
+// PID returns the process's id; 0 while it does not run.
 func (p *Process) PID() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -141,9 +144,8 @@ func (p *Process) Signal(s syscall.Signal) error {
 // Terminate asks the process to stop, as an operator does; Wait tells how it went.
 func (p *Process) Terminate() error { return p.Signal(syscall.SIGTERM) }
 
-// Pause makes the process silent without closing its connections; Resume wakes it. The
-// signal comes to a busy machine's threads one by one: when Pause returns, all stand
-// still.
+// Pause stops the process (SIGSTOP) without closing its connections; Resume continues it. On
+// a busy machine the threads stop one by one: when Pause returns, all have stopped.
 func (p *Process) Pause() error {
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return err
@@ -164,8 +166,8 @@ func (p *Process) Pause() error {
 // Resume ends Pause.
 func (p *Process) Resume() error { return p.Signal(syscall.SIGCONT) }
 
-// Kill ends the process at once, as a crash does, and waits until it is gone. It is no
-// error when the process does not run.
+// Kill ends the process at once, as a crash does, and waits until it is gone. It is not an
+// error if the process does not run.
 func (p *Process) Kill() error {
 	if err := p.Signal(syscall.SIGKILL); err != nil && p.Running() && !errors.Is(err, os.ErrProcessDone) {
 		return err
@@ -179,7 +181,7 @@ func (p *Process) Kill() error {
 	return nil
 }
 
-// Stop is Terminate and Wait. When ctx ends first, the process is killed.
+// Stop calls Terminate and Wait. If ctx ends first, it kills the process.
 func (p *Process) Stop(ctx context.Context) error {
 	if err := p.Terminate(); err != nil {
 		return err
@@ -191,7 +193,7 @@ func (p *Process) Stop(ctx context.Context) error {
 	return err
 }
 
-// Restart is Stop and Start.
+// Restart calls Stop and Start.
 func (p *Process) Restart(ctx context.Context) error {
 	if err := p.Stop(ctx); err != nil {
 		return err
@@ -199,7 +201,7 @@ func (p *Process) Restart(ctx context.Context) error {
 	return p.Start(ctx)
 }
 
-// Wait waits for the end of the process: nil when its status was 0.
+// Wait waits for the end of the process, and returns nil if its status was 0.
 func (p *Process) Wait(ctx context.Context) error {
 	p.mu.Lock()
 	ended := p.ended
@@ -224,7 +226,7 @@ func (p *Process) status() string {
 	return p.state.String()
 }
 
-// LogTail is the end of what the process has written, over all its starts.
+// LogTail returns the end of what the process has written in all its runs.
 func (p *Process) LogTail(bytes int64) string {
 	file, err := os.Open(p.log)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"syscall"
 )
 
-// dieWithParent makes the kernel kill the process when the thread that started it
-// ends: also after a panic or go test's own timeout, which run no cleanup.
+// dieWithParent makes the kernel kill the process when the thread that started it ends. That
+// also works after a panic or go test's own timeout, when no cleanup runs.
 func dieWithParent() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 }
@@ -22,8 +22,8 @@ type launch struct {
 	err chan error
 }
 
-// launcher starts processes on one thread that lives as long as this process: the
-// parent's death that Pdeathsig means is that of the starting thread.
+// launcher starts processes on one thread that lives as long as this process: Pdeathsig acts
+// on the death of the thread that started the process.
 var launcher = sync.OnceValue(func() chan<- launch {
 	launches := make(chan launch)
 	go func() {
@@ -42,7 +42,7 @@ func startProcess(cmd *exec.Cmd) error {
 }
 
 // standsStill reports whether every thread of a process has been stopped (T in
-// proc_pid_stat(5), behind the name in parentheses).
+// proc_pid_stat(5), after the name in parentheses).
 func standsStill(pid int) bool {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
 	if err != nil {

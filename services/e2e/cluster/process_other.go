@@ -7,10 +7,10 @@ import (
 	"syscall"
 )
 
-// dieWithParent has no means here: after a panic of a test its processes go on.
+// dieWithParent does nothing here: after a panic of a test its processes go on.
 func dieWithParent() *syscall.SysProcAttr { return nil }
 
 func startProcess(cmd *exec.Cmd) error { return cmd.Start() }
 
-// standsStill is not known here: the process stops soon.
+// standsStill cannot know that here. It returns true, since the process stops soon.
 func standsStill(int) bool { return true }

@@ -8,7 +8,7 @@ import (
 
 const (
 	pieceBytes = 16 << 10
-	// onTheWay is how many pieces a slow connection holds: with latency, many are under
+	// onTheWay is how many pieces a slow connection holds: with latency, many are on their
 	// way at once.
 	onTheWay = 256
 )
@@ -19,13 +19,13 @@ type piece struct {
 	due   time.Time
 }
 
-// pass carries bytes one way until either side ends; the end is passed on behind them.
+// pass carries bytes one way until either side ends. It passes the end on after the bytes.
 func (p *Proxy) pass(l *link, way Direction, from, to net.Conn) {
 	pieces := make(chan piece, onTheWay)
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		p.write(l.gates[way], pieces, to)
-		for range pieces { // the reader must not wait for nobody
+		for range pieces { // so that the loop below, which reads, never blocks
 		}
 	})
 	for {
@@ -40,7 +40,7 @@ func (p *Proxy) pass(l *link, way Direction, from, to net.Conn) {
 	}
 	close(pieces)
 	writing.Wait()
-	// A half-open network does not tell of an end either: write has waited at the gate.
+	// A half-open network does not pass the end on either: write has waited at the gate.
 	if half, ok := to.(*net.TCPConn); ok {
 		_ = half.CloseWrite()
 	}
@@ -63,7 +63,7 @@ func (p *Proxy) write(g *gate, pieces <-chan piece, to net.Conn) {
 	g.wait()
 }
 
-// gate holds back who waits while it is shut.
+// gate makes callers of wait wait while it is shut.
 type gate struct {
 	mu     sync.Mutex // guards what follows
 	opened chan struct{}
@@ -94,7 +94,7 @@ func (g *gate) open() {
 	}
 }
 
-// end lets everybody go, and nothing pass.
+// end releases all waiters, which must not pass anything on any more.
 func (g *gate) end() {
 	g.mu.Lock()
 	g.ended = true
@@ -102,7 +102,7 @@ func (g *gate) end() {
 	g.open()
 }
 
-// wait returns once the gate is open, and false when it has come to its end.
+// wait returns once the gate is open. It returns false if the gate has ended.
 func (g *gate) wait() bool {
 	g.mu.Lock()
 	opened := g.opened

@@ -1,12 +1,12 @@
 // Package toxic is a TCP proxy that makes a network bad on purpose, for tests:
 //
-//	Refuse    nobody can connect, and what was connected is cut
-//	Cut       what is connected is cut; who connects again gets through
+//	Refuse    nobody can connect, and existing connections are cut
+//	Cut       existing connections are cut; new ones get through
 //	Set       latency and bandwidth of all connections
-//	HalfOpen  connections stand, and pass nothing on: those that are there, or new
-//	          ones too; one direction, or both
-//	Heal      everything passes again; what was held back too, as in a network that
-//	          lost packets for a while
+//	HalfOpen  connections stay open and pass nothing on: existing ones, or new ones
+//	          too; in one direction, or in both
+//	Heal      everything passes again, including what was held back, as in a network
+//	          that lost packets for a while
 //
 // A Proxy listens on loopback, at one address for its life. Its methods may be called
 // at any time, from many goroutines.
@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-// Direction is which way bytes go, as seen from who connects.
+// Direction is which way bytes go.
 type Direction int
 
 // The directions.
@@ -28,7 +28,7 @@ const (
 	Down                  // from the server to the client
 )
 
-// Quality is what a connection does to what passes, each way. The zero value does nothing.
+// Quality is how connections treat what passes, each way. The zero value changes nothing.
 type Quality struct {
 	Latency   time.Duration
 	Bandwidth int // bytes a second of one connection; 0 is no limit
@@ -44,11 +44,11 @@ type Proxy struct {
 	closed  bool
 	refuse  bool
 	quality Quality
-	frozen  [2]bool // of new connections, by Direction
+	frozen  [2]bool // whether new connections are half-open, by Direction
 	links   map[*link]struct{}
 }
 
-// link is a client's connection and the server's.
+// link is a client's connection together with the one to the server.
 type link struct {
 	client, server net.Conn
 	gates          [2]*gate
@@ -65,10 +65,10 @@ func New(target string) (*Proxy, error) {
 	return p, nil
 }
 
-// Addr is host:port of the proxy.
+// Addr returns the proxy's address, host:port.
 func (p *Proxy) Addr() string { return p.addr }
 
-// Close cuts everything and waits until nothing of the proxy is left.
+// Close cuts all connections and waits until all goroutines of the proxy have ended.
 func (p *Proxy) Close() {
 	p.mu.Lock()
 	p.closed = true
@@ -78,8 +78,8 @@ func (p *Proxy) Close() {
 	p.ended.Wait()
 }
 
-// Refuse cuts all connections, and every new one at once: a server that accepts nothing.
-// The port itself stays the proxy's, so that nobody else can take it.
+// Refuse cuts all connections, and every new one at once, like a server that accepts none.
+// The proxy keeps its port, so that nobody else can take it.
 func (p *Proxy) Refuse() {
 	p.mu.Lock()
 	p.refuse = true
@@ -96,15 +96,15 @@ func (p *Proxy) Cut() {
 	}
 }
 
-// Set changes what connections do to what passes, from the next bytes on.
+// Set changes how connections treat what passes, from the next bytes on.
 func (p *Proxy) Set(q Quality) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.quality = q
 }
 
-// HalfOpen lets connections stand and pass nothing on in the given directions: those
-// that there are, and, with newToo, those to come.
+// HalfOpen makes connections stay open and pass nothing on in the given directions: existing
+// connections and, with newToo, new ones.
 func (p *Proxy) HalfOpen(newToo bool, ways ...Direction) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -134,7 +134,7 @@ func (p *Proxy) accept() {
 			return
 		}
 		if err != nil {
-			time.Sleep(10 * time.Millisecond) // out of files, say
+			time.Sleep(10 * time.Millisecond) // for instance out of file descriptors
 			continue
 		}
 		p.ended.Go(func() { p.serve(c) })
@@ -169,7 +169,7 @@ func (p *Proxy) refuses() bool {
 	return p.refuse || p.closed
 }
 
-// add reports false where nobody may connect any more.
+// add returns false if connections are refused by now.
 func (p *Proxy) add(l *link) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -197,7 +197,7 @@ func (p *Proxy) now() Quality {
 	return p.quality
 }
 
-// cut ends both connections with a reset, and lets nobody wait at a gate.
+// cut ends both connections with a reset, and releases those who wait at a gate.
 func (l *link) cut() {
 	reset(l.client)
 	reset(l.server)

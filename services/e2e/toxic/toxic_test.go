@@ -15,7 +15,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// echo serves a proxy in front of a server that sends back what it gets.
+// echo returns a proxy in front of a server that sends back what it gets.
 func echo(t *testing.T) *toxic.Proxy {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -60,7 +60,7 @@ func say(t *testing.T, c net.Conn, text string) {
 	}
 }
 
-// hear reads what is expected, or the error that ends it.
+// hear reads the expected text, and returns an error if something else comes.
 func hear(c net.Conn, text string) error {
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	got := make([]byte, len(text))
@@ -80,7 +80,7 @@ func wantHeard(t *testing.T, c net.Conn, text string) {
 	}
 }
 
-// wantSilence checks that a connection stands, and nothing comes.
+// wantSilence checks that a connection is open, and that nothing comes.
 func wantSilence(t *testing.T, c net.Conn) {
 	t.Helper()
 	_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
@@ -115,7 +115,7 @@ func TestWhoRefusesLetsNobodyIn(t *testing.T) {
 	wantHeard(t, before, "one")
 	p.Refuse()
 	wantCut(t, before)
-	if c, err := net.Dial("tcp", p.Addr()); err == nil { // cut before or behind the handshake
+	if c, err := net.Dial("tcp", p.Addr()); err == nil { // cut before or after the handshake
 		t.Cleanup(func() { c.Close() })
 		wantCut(t, c)
 	}

@@ -12,8 +12,8 @@ import (
 // longer than wire.EchoTimeout has answered; the rest is for the network.
 const EchoPatience = wire.EchoTimeout + 2*time.Second
 
-// gapSlack is how many entries may be appended between the count that JOINED tells
-// and the read of what was missed.
+// gapSlack is how many entries may be appended between the seq that JOINED reports and the
+// read of what was missed.
 const gapSlack = 100
 
 // Member checks what one member of a room receives over its connections, one after another:

@@ -76,7 +76,7 @@ func (r Report) WriteJSON(w io.Writer) error {
 // WriteText writes the report as a table for people.
 func (r Report) WriteText(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	row := func(name string, value any) { _, _ = fmt.Fprintf(t, "%s\t%v\n", name, value) } // Flush tells
+	row := func(name string, value any) { _, _ = fmt.Fprintf(t, "%s\t%v\n", name, value) } // Flush returns the error
 	row("target", strings.Join(r.Targets, ", "))
 	row("users", r.Users)
 	row("rooms", fmt.Sprintf("%d of %d seats", r.Rooms, r.Capacity))

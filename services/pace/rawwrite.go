@@ -11,7 +11,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// rawSockets is to how many sockets the raw write is made in turn.
+// rawSockets is the number of sockets that the raw write goes to in turn.
 const rawSockets = 1000
 
 // deliveredBytes returns a MESSAGE as a gateway writes it to a member.

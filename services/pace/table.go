@@ -11,7 +11,7 @@ import (
 // members, and whether the goals were met.
 func WriteTable(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") } // Flush tells
+	row := func(cells ...string) { _, _ = fmt.Fprintln(t, strings.Join(cells, "\t")+"\t") } // Flush returns the error
 	row("", "", "", "", "CPU a delivery, µs", "", "", "", "a message", "latency, ms", "", "", "", "gateways", "cores in use", "", "raw write")
 	row("shape", "members", "msgs/s", "deliv./s", "servers", "gateways", "room", "redis", "redis", "p50", "p90", "p99", "p99.9", "KiB/member", "driver", "others", "µs")
 	for _, r := range results {
@@ -103,7 +103,7 @@ func writeGrowth(w io.Writer, results []Result) error {
 
 func writeGoals(w io.Writer, results []Result) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(t) // Flush tells
+	_, _ = fmt.Fprintln(t) // Flush returns the error
 	for _, r := range results {
 		verdict := "met"
 		if len(r.Missed) > 0 {

@@ -77,6 +77,27 @@ func testBodyChanges(t *testing.T, s *scripted) {
 	}
 }
 
+func testEchoedIDAgain(t *testing.T, s *scripted) {
+	c := inRoom(s)
+	s.send("text", "m1")
+	c.takes("text", "m1")
+	c.put(echo(5, me, "text", "m1"))
+	s.want("message 5 text own", "sent m1 5")
+	s.send("text", "m1") // which the server would not answer
+	s.want("sent m1 5")
+	s.send("text", "m2")
+	c.takes("text", "m2") // nothing was sent in between
+	c.close(1006)
+	s.want("reconnecting 250")
+	s.dialsAfter(firstDelay)
+	c = s.socket()
+	c.joined("f", 1, false) // a new room does not know the id
+	c.put(wire.GapFrame(1, 1))
+	s.want("joined 1 again renewed", "failed m2 UNCONFIRMED", "gap 1-1")
+	s.send("text", "m1")
+	c.takes("text", "m1")
+}
+
 func testNoJSON(t *testing.T, s *scripted) {
 	inRoom(s)
 	s.run("harness.send(1n, 'm1')")
@@ -193,16 +214,17 @@ func testPace(t *testing.T, s *scripted) {
 		s.want(fmt.Sprintf("message %d text own", seq), fmt.Sprintf("sent %s %d", id, seq))
 	}
 	sends("m1")
-	for _, ms := range []int{75, 150, 300, 600, 1200, 2400, 4800, 5000, 5000} {
+	for i, ms := range []int{75, 150, 300, 600, 1200, 2400, 4800, 5000, 5000} {
 		c.put(refusal(wire.RateLimited, "m1"))
 		s.want("error RATE_LIMITED m1 retrying")
 		// The echo of another message does not reset the pace.
-		s.send("text", "m2")
-		s.writesAfter(time.Second) // m1
+		other := fmt.Sprint("other ", i)
+		s.send("text", other)
+		s.writesAfter(time.Second)
 		c.takes("text", "m1")
-		s.writesAfter(time.Duration(ms) * time.Millisecond) // m2
-		c.takes("text", "m2")
-		answered("m2")
+		s.writesAfter(time.Duration(ms) * time.Millisecond)
+		c.takes("text", other)
+		answered(other)
 	}
 	answered("m1")
 	s.advance(10 * time.Second)

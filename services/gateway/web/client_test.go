@@ -42,6 +42,7 @@ func TestAnteroomJS(t *testing.T) {
 		"what may stand in an earlier room is not sent to a new one":      testResendNewRoom,
 		"what is sent again is what was sent first":                       testBodyChanges,
 		"a body that is no JSON value is refused":                         testNoJSON,
+		"an id that was echoed already resolves at once":                  testEchoedIDAgain,
 		"another user's id is no echo":                                    testOthersIDs,
 		"an ERROR rejects the message of its id":                          testRefusedMessage,
 		"what was sent and not answered is unconfirmed at the end":        testEndWithUnanswered,

@@ -131,7 +131,7 @@ export class RoomConnection extends EventTarget {
    * @param {any} body any JSON value; the whole frame must fit into `maxFrameBytes`, 16 KiB by default
    * @param {{id?: string}} [options] the id by which the server recognises retries, 1–64 characters.
    *   While a message with this id waits, it is not sent a second time and the same promise is
-   *   returned. The server does not answer an id again that it answered on this connection.
+   *   returned. After its echo, the promise for the same id resolves with that echo at once.
    * @returns {Promise<object>} the MESSAGE frame as the room received it, with `seq` and `time`
    * @throws {AnteroomError} as rejection: BAD_REQUEST and the like if the message was refused,
    *   CLOSED if it was never sent, UNCONFIRMED if it may have been delivered, RATE_LIMITED if

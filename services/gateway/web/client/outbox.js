@@ -17,6 +17,8 @@ const PACE_MAX_MS = 5_000;
 // never catch up.
 const PACE_MEMORY_MS = 10_000;
 const MAX_WAITING = 1_000;
+// Echoes that are kept for an application that sends an id again.
+const MAX_ECHOED = 100;
 // Below the server's burst of 40, so that a backlog is not refused.
 const MAX_IN_FLIGHT = 32;
 
@@ -28,6 +30,8 @@ const MAX_IN_FLIGHT = 32;
 export class Outbox {
   /** @type {Map<string, object>} id → {id, frame, inFlight, sentAt, unsure, fate, resolve, reject} */
   #waiting = new Map();
+  // id → {frame, at}, oldest first. The server does not answer an id twice on one connection.
+  #echoed = new Map();
   #transmit;
   #open = false;
   // 0 for no limit.
@@ -48,11 +52,13 @@ export class Outbox {
    * @param {string} id
    * @param {string} frame
    * @returns {Promise<object>} resolves with the echoed MESSAGE frame; for an id that waits
-   *   already, the promise of that message
+   *   already, the promise of that message; for one that was echoed lately, at once
    */
   add(id, frame) {
     const same = this.#waiting.get(id);
     if (same) return same.fate;
+    const echoed = this.#echoed.get(id);
+    if (echoed && Date.now() - echoed.at < RETRY_WINDOW_MS) return Promise.resolve(echoed.frame);
     if (this.#waiting.size >= MAX_WAITING) {
       const full = `${MAX_WAITING} messages are waiting already`;
       return Promise.reject(new AnteroomError('RATE_LIMITED', full));
@@ -70,6 +76,7 @@ export class Outbox {
     if (!message) return;
     this.#waiting.delete(id);
     this.#probing = false;
+    this.#keepEcho(id, frame);
     message.resolve(frame);
     this.#pump();
   }
@@ -201,7 +208,14 @@ export class Outbox {
     }, ms);
   }
 
+  #keepEcho(id, frame) {
+    this.#echoed.delete(id); // so that it becomes the newest
+    this.#echoed.set(id, { frame, at: Date.now() });
+    if (this.#echoed.size > MAX_ECHOED) this.#echoed.delete(this.#echoed.keys().next().value);
+  }
+
   #disown() {
+    this.#echoed.clear();
     for (const message of this.#waiting.values()) {
       if (message.unsure) this.#giveUp(message, unconfirmed());
     }

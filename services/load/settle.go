@@ -12,8 +12,7 @@ const (
 	pollPause      = 250 * time.Millisecond // between two questions about one room
 	pollMost       = 500                    // questions a second about all rooms
 	leavePatience  = time.Second            // until a seat is free after LEAVE; longer is a violation
-	leaveGiveUp    = 3 * time.Second
-	settlePatience = 3 * time.Second // beyond the time that a seat may stay taken
+	settlePatience = 3 * time.Second        // beyond the time that a seat may stay taken
 )
 
 // settle empties the rooms, half by LEAVE and half by breaking connections, and waits until

@@ -301,9 +301,6 @@ func (u *user) cut() {
 	}
 }
 
-// abort ends all tabs at the end of the simulation.
-func (u *user) abort() { u.cut() }
-
 // anyTab returns a live tab, nil for none.
 func (u *user) anyTab() *tab {
 	u.mu.Lock()

@@ -270,7 +270,7 @@ func (w *world) dialGateway(ctx context.Context, _, addr string) (net.Conn, erro
 func (w *world) stop() {
 	w.end()
 	for _, u := range w.people {
-		u.abort()
+		u.cut()
 	}
 	w.acting.Wait()
 	w.client.CloseIdleConnections()

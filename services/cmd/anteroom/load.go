@@ -31,7 +31,7 @@ func (measuring) vars() kong.Vars {
 type loadCmd struct {
 	Check       bool          `help:"Storm the target and check what every user observes against the protocol's rules. Exit status: 0 no violation, 1 violations, 2 the target could not be tested." env:"CHECK" xor:"mode"`
 	Target      []string      `help:"Base URLs of the deployment, comma-separated; users take them in turn." placeholder:"https://chat.example.com,…" required:"" env:"TARGET"`
-	Users       int           `help:"Users at once, 1 to 100000. More than there are seats makes refusals part of the test." default:"200" env:"USERS"`
+	Users       int           `help:"Concurrent users, 1 to 100000. More users than seats makes refusals part of the test." default:"200" env:"USERS"`
 	Rooms       int           `help:"Rooms that are created, 1 to 10000." default:"20" env:"ROOMS"`
 	Capacity    int           `help:"Seats of each room, 1 to 1000." default:"8" env:"CAPACITY"`
 	Duration    time.Duration `help:"How long the storm lasts, 1s to 24h; then it takes up to 40s until every seat is back." default:"20s" env:"DURATION"`

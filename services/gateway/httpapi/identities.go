@@ -20,7 +20,7 @@ type createIdentityInput struct {
 type identityAnswer struct {
 	UserID     string `json:"userId" doc:"Who the user is from now on"`
 	Identity   string `json:"identity" doc:"The signed token that proves it: keep it like a password"`
-	ExpireTime string `json:"expireTime" format:"date-time" doc:"When it ends to prove anything"`
+	ExpireTime string `json:"expireTime" format:"date-time" doc:"When it expires"`
 }
 
 type identityOutput struct {

@@ -21,11 +21,11 @@ type reserveInput struct {
 }
 
 type permitAnswer struct {
-	Permit     string  `json:"permit" doc:"A secret: who shows it takes the seat"`
+	Permit     string  `json:"permit" doc:"A secret: whoever presents it takes the seat"`
 	RoomID     string  `json:"roomId" doc:"The room"`
 	UserID     string  `json:"userId" doc:"Whose seat it is"`
 	ExpireTime string  `json:"expireTime" format:"date-time" doc:"When it lapses"`
-	TTLSeconds float64 `json:"ttlSeconds" doc:"How long it lives from now"`
+	TTLSeconds float64 `json:"ttlSeconds" doc:"How long it lives, from now on"`
 	URL        string  `json:"url" doc:"The WebSocket's path"`
 }
 

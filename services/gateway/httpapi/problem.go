@@ -16,11 +16,11 @@ const typePrefix = "urn:anteroom:error:"
 
 // problem is an RFC 9457 document. Clients decide by Code; Type is the same as a URI.
 type problem struct {
-	Type   string    `json:"type" format:"uri-reference" doc:"The kind of problem: urn:anteroom:error:<code>, or about:blank where status alone tells it"`
-	Title  string    `json:"title" doc:"The kind of problem in words, always the same"`
+	Type   string    `json:"type" format:"uri-reference" doc:"The kind of problem: urn:anteroom:error:<code>, or about:blank if the status says it all"`
+	Title  string    `json:"title" doc:"The kind of problem in words, the same for each code"`
 	Status int       `json:"status" doc:"The HTTP status"`
-	Detail string    `json:"detail" doc:"What is wrong with this request, for people"`
-	Code   wire.Code `json:"code" doc:"What clients decide by"`
+	Detail string    `json:"detail" doc:"What is wrong with this request, for humans"`
+	Code   wire.Code `json:"code" doc:"What clients should branch on"`
 }
 
 // problemOf translates an error with the error table.

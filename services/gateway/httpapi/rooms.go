@@ -21,7 +21,7 @@ const (
 // roomAnswer is a room as JSON.
 type roomAnswer struct {
 	RoomID     string `json:"roomId" doc:"The room's id"`
-	Epoch      string `json:"epoch" doc:"Tells this room from earlier and later ones with the same id"`
+	Epoch      string `json:"epoch" doc:"Distinguishes this room from earlier and later ones with the same id"`
 	Title      string `json:"title" doc:"May be empty"`
 	Capacity   int32  `json:"capacity" doc:"Number of seats"`
 	Reserved   int32  `json:"reserved" doc:"Seats held by permits"`
@@ -45,11 +45,11 @@ func roomOf(r *roomv1.Room) roomAnswer {
 // createRoomBody has pointers where a field that was left out differs from one that was sent
 // with its zero value.
 type createRoomBody struct {
-	RoomID           *string `json:"roomId,omitempty" doc:"Made for you when left out"`
+	RoomID           *string `json:"roomId,omitempty" doc:"Made for you if left out"`
 	Title            string  `json:"title,omitempty" doc:"Shown to people"`
 	Capacity         *int32  `json:"capacity" nullable:"false" doc:"Number of seats"`
-	Presence         *string `json:"presence,omitempty" enum:"full,count" doc:"full (default up to capacity 256): joins and leaves are told to members; count (default above, the only choice above 1,000): only the number of occupied seats is"`
-	EmptyTimeout     *int32  `json:"emptyTimeoutSeconds,omitempty" doc:"How long the room lives while nobody has entered yet"`
+	Presence         *string `json:"presence,omitempty" enum:"full,count" doc:"full (default up to capacity 256): members are told of joins and leaves; count (default above that, and the only choice above 1,000): they are told only the number of occupied seats"`
+	EmptyTimeout     *int32  `json:"emptyTimeoutSeconds,omitempty" doc:"How long the room lives before anybody has entered it"`
 	DepartureTimeout *int32  `json:"departureTimeoutSeconds,omitempty" doc:"How long a room that has been entered outlives its last seat"`
 }
 
@@ -72,7 +72,7 @@ type roomOutput struct {
 
 type listRoomsInput struct {
 	PageSize  pageSizeParam `query:"pageSize" doc:"How many rooms at most"`
-	PageToken string        `query:"pageToken" doc:"nextPageToken of the page before"`
+	PageToken string        `query:"pageToken" doc:"nextPageToken of the previous page"`
 }
 
 type roomList struct {

@@ -23,15 +23,15 @@ type Settings struct {
 	MaxFrameBytes  int           `help:"Largest frame of a client, in bytes, 256 to 1048576." default:"16384" env:"MAX_FRAME_BYTES"`
 	MessageRate    float64       `help:"Messages per second that a session may sustain; 0 is no limit." default:"20" env:"MESSAGE_RATE"`
 	MessageBurst   int           `help:"Messages that a session may send at once." default:"40" env:"MESSAGE_BURST"`
-	FrameRate      float64       `help:"PINGs, control frames, fragments of less than 1 KiB and refused messages per second that a socket may sustain; it is read no faster. 0 is no limit." default:"100" env:"FRAME_RATE"`
-	FrameBurst     int           `help:"Of these, how many a socket may send at once." default:"50" env:"FRAME_BURST"`
+	FrameRate      float64       `help:"PINGs, control frames, fragments of less than 1 KiB and refused messages per second that a socket may sustain; more are read with a delay. 0 is no limit." default:"100" env:"FRAME_RATE"`
+	FrameBurst     int           `help:"How many of these a socket may send at once." default:"50" env:"FRAME_BURST"`
 	MaxSockets     int           `help:"WebSockets open at once at this gateway; also at most 90 % of the files that the process may open. 0 is no limit of its own." default:"100000" env:"MAX_SOCKETS"`
 	ConnectRate    float64       `help:"WebSockets per second that a client address may open and sustain; 0 is no limit." default:"0" env:"CONNECT_RATE"`
 	ConnectBurst   int           `help:"WebSockets that a client address may open at once; 0 is --connect-rate, rounded up." default:"0" env:"CONNECT_BURST"`
 	WalkIn         bool          `help:"Let a join without a permit take a free seat; on by default." default:"true" negatable:"" env:"WALK_IN"`
 	HTTPRate       float64       `name:"http-rate" help:"Requests to /v1 per second that a client address may sustain; 0 is no limit." default:"0" env:"HTTP_RATE"`
 	HTTPBurst      int           `name:"http-burst" help:"Requests to /v1 that a client address may send at once; 0 is --http-rate, rounded up." default:"0" env:"HTTP_BURST"`
-	TrustProxy     bool          `help:"Take client addresses from X-Forwarded-For, as the proxy in front writes it; off by default." env:"TRUST_PROXY"`
+	TrustProxy     bool          `help:"Trust the client address that the proxy in front writes to X-Forwarded-For; off by default." env:"TRUST_PROXY"`
 	Partitions     int           `help:"Number of partitions that rooms hash to, 1 to 4096; all processes must agree." default:"64" env:"PARTITIONS"`
 }
 

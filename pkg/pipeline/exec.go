@@ -8,9 +8,10 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// Exec sends what pipe holds, in one round trip. Afterwards each command carries its own
-// error: go-redis leaves them without one, and with empty answers, where it needed a new
-// connection and Redis refused that (it loads, or has too many clients).
+// Exec sends the commands of pipe in one round trip. Afterwards each command carries its own
+// error. go-redis alone leaves the commands without an error, and with empty results, if it
+// needed a new connection and Redis refused that (because it is loading or has too many
+// clients).
 func Exec(ctx context.Context, pipe redis.Pipeliner) {
 	cmds, err := pipe.Exec(ctx)
 	failed := func(cmd redis.Cmder) bool { return cmd.Err() != nil }
@@ -22,8 +23,7 @@ func Exec(ctx context.Context, pipe redis.Pipeliner) {
 	}
 }
 
-// RunAll carries out n calls of a script in one round trip. Each answer carries its own
-// error.
+// RunAll runs n calls of a script in one round trip. Each reply carries its own error.
 func RunAll(ctx context.Context, rdb Redis, script *Script, n int, call func(i int) (keys []string, args []any)) []*redis.Cmd {
 	if n == 0 {
 		return nil
@@ -38,16 +38,17 @@ func RunAll(ctx context.Context, rdb Redis, script *Script, n int, call func(i i
 	return answers
 }
 
-// carryOut carries calls out in one round trip, and in another one where Redis did not know
-// a script (it forgets them when it restarts): such a call did nothing.
+// carryOut runs calls in one round trip. Calls whose script Redis did not know did nothing
+// (Redis forgets scripts when it restarts). They are run in another round trip.
 func carryOut(ctx context.Context, rdb Redis, calls []*Call) {
 	if unknown := attempt(ctx, rdb, calls, false); len(unknown) > 0 {
 		attempt(ctx, rdb, unknown, true)
 	}
 }
 
-// attempt answers with the calls whose script Redis does not know. To load it goes with them:
-// go-redis has other connections for what is in no pipeline, which may lead to another Redis.
+// attempt runs calls and returns those whose script Redis does not know. If load is set, the
+// pipeline also loads the scripts. Loading them outside the pipeline would use another
+// connection, which may lead to another Redis.
 func attempt(ctx context.Context, rdb Redis, calls []*Call, load bool) (unknown []*Call) {
 	runs := group(calls)
 	pipe := rdb.Pipeline()
@@ -67,7 +68,7 @@ func attempt(ctx context.Context, rdb Redis, calls []*Call, load bool) (unknown 
 		switch {
 		case !redis.HasErrorPrefix(cmds[i].Err(), "NOSCRIPT"):
 			r.tell(ctx, cmds[i])
-		case load: // or it was forgotten again within a millisecond
+		case load: // loading failed, or Redis forgot the script again within a millisecond
 			fail(r, cmp.Or[error](loads[i].Err(), ErrBusy))
 		default:
 			unknown = append(unknown, r...)
@@ -79,8 +80,9 @@ func attempt(ctx context.Context, rdb Redis, calls []*Call, load bool) (unknown 
 func fromReplica(cmd *redis.Cmd) bool { return redis.HasErrorPrefix(cmd.Err(), "READONLY") }
 
 // leaveReplica makes go-redis give up the connection that was used last, which leads to a
-// replica: it does so where the first command of a pipeline is refused, and at no other. A
-// Redis that takes it deletes a key that nobody has.
+// replica. go-redis does so only if the first command of a pipeline is refused with READONLY.
+// If the connection leads to another Redis by now, the command deletes a key that does not
+// exist.
 func leaveReplica(ctx context.Context, rdb Redis) {
 	pipe := rdb.Pipeline()
 	pipe.Del(ctx, "ar:")

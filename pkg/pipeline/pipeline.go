@@ -1,10 +1,10 @@
 // Package pipeline runs Redis scripts for many callers in few round trips.
 //
-// A lone call is sent at once. While its answer is on the way, and for as long again,
-// what others ask for is collected, and then sent together: at 64 callers a script costs
-// both ends a quarter of the CPU that it costs when each caller has a connection of its
-// own, since most of that is the kernel's work for each packet. Those of one script share a
-// run of it.
+// A lone call is sent at once. Calls that come while its reply is on the way, and for up to a
+// millisecond afterwards (see maxRest), are collected and then sent together. With 64
+// callers, a script then costs both ends a quarter of the CPU that it costs with a connection
+// for each caller, since most of that is the kernel's work for each packet. Calls of the same
+// script share a run of it.
 //
 //	callers ──Go, Run──▶ queue ──▶ worker: one batch, one round trip ──▶ Done
 package pipeline
@@ -21,25 +21,26 @@ import (
 )
 
 const (
-	batchSize = 256  // calls in one round trip
-	queueSize = 8192 // calls that wait
-	// maxRest bounds how long the worker rests after a round trip. Resting twice as long as
-	// that took saves a quarter of all CPU at 2,000 calls/s, and delays a call by half a
-	// rest; a call that comes after a rest does not wait.
+	batchSize = 256  // calls in one round trip, at most
+	queueSize = 8192 // calls that wait, at most
+	// maxRest bounds how long the worker rests after a round trip. It rests for twice the
+	// duration of the round trip. At 2,000 calls/s that saves a quarter of all CPU and delays
+	// a call by half a rest. A call that comes after the rest does not wait.
 	maxRest = time.Millisecond
-	// Patience is how long a call waits in its queue, and how long a round trip takes, at
-	// most.
+	// Patience is how long a call waits in its queue at most, and how long a round trip takes
+	// at most.
 	Patience = 3 * time.Second
-	// MostWait is how long both take together: a call that waited behind a round trip to a
-	// silent Redis does not wait for another one in full.
+	// MostWait is how long both take together at most: a call that waited for a round trip to
+	// a silent Redis does not wait for another one in full.
 	MostWait = Patience * 3 / 2
 )
 
-// ErrBusy refuses a call that was not sent to Redis: too many wait already, it waited
-// for longer than Patience or its caller did, or the Runner is closed.
+// ErrBusy is the error of a call that was not sent to Redis: too many calls are waiting
+// already, it waited for longer than Patience or until its caller gave up, or the Runner is
+// closed.
 var ErrBusy = wire.Errorf(wire.Unavailable, "too many calls are waiting for the store")
 
-// Redis is what runs scripts, alone and in batches: a *redis.Client.
+// Redis runs scripts, alone and in batches. It is a *redis.Client.
 type Redis interface {
 	redis.Scripter
 	Pipeline() redis.Pipeliner
@@ -51,40 +52,41 @@ type Call struct {
 	Keys   []string
 	Args   []any
 
-	// By is until when the call may wait for others that share its round trip, where none is
-	// there that does not wait. Zero: it does not.
+	// By is the time until which the call may wait in the queue for others that share its
+	// round trip. It waits only as long as all calls in the batch may wait. Zero means that
+	// it does not wait.
 	By time.Time
 
-	// Done is called once with the answer or its error, which is ErrBusy, or what go-redis
-	// says. It is called from a worker, or by Go itself where the call is refused at once: it
-	// must not block.
+	// Done is called once with the reply or its error, which is ErrBusy or an error of
+	// go-redis. It is called from a worker, or by Go itself if the call is refused at once.
+	// It must not block.
 	Done func(*redis.Cmd)
 
-	ctx    context.Context // of a caller that waits: it is not sent once that has ended
+	ctx    context.Context // of a caller that waits; the call is not sent once ctx has ended
 	queued time.Time
-	until  time.Time // by when it is sent, or not at all
+	until  time.Time // the call is refused if it was not sent by then
 }
 
-// Runner runs the calls of a script in the order in which they were given. Its methods may
+// Runner runs the calls of each script in the order in which they were given. Its methods may
 // be called from many goroutines.
 type Runner struct {
 	rdb      Redis
 	queue    chan *Call
 	patience *time.Timer // of work
 
-	mu     sync.RWMutex // held to send to queue: nothing is sent to it after closed
+	mu     sync.RWMutex // read-locked to send to queue, which is closed when closed is set
 	closed bool
 	ended  chan struct{}
 }
 
-// New starts a runner; Close ends it. The caller closes rdb.
+// New starts a runner, which Close ends. The caller must close rdb.
 func New(rdb Redis) *Runner {
 	r := &Runner{rdb: rdb, queue: make(chan *Call, queueSize), patience: time.NewTimer(0), ended: make(chan struct{})}
 	go r.work()
 	return r
 }
 
-// Close lets what is queued be run and waits for it.
+// Close waits until the queued calls have been run. Later calls are refused.
 func (r *Runner) Close() {
 	r.mu.Lock()
 	if !r.closed {
@@ -118,13 +120,13 @@ func (r *Runner) Go(c *Call) {
 
 func (c *Call) refuse() { fail([]*Call{c}, ErrBusy) }
 
-// Run is Wait for a call of a script with these keys and arguments.
+// Run is like Wait for a call of script with these keys and arguments.
 func (r *Runner) Run(ctx context.Context, script *Script, keys []string, args ...any) *redis.Cmd {
 	return r.Wait(ctx, &Call{Script: script, Keys: keys, Args: args})
 }
 
-// Wait is Go for a caller that waits; c.Done is not called. The script may be run though
-// ctx ended first, but not if that was before it was sent.
+// Wait is like Go but waits for the reply and returns it; it sets c.Done itself. If ctx ends
+// first, the script may still be run, unless ctx ended before the call was sent.
 func (r *Runner) Wait(ctx context.Context, c *Call) *redis.Cmd {
 	if err := ctx.Err(); err != nil {
 		return answerOf(ctx, err)
@@ -160,7 +162,8 @@ func (r *Runner) work() {
 	}
 }
 
-// collect adds what waits already, and what comes for as long as all of them may wait.
+// collect adds to the batch the calls that are waiting already, and those that come for as
+// long as all calls of the batch may wait.
 func (r *Runner) collect(batch []*Call) []*Call {
 	by := batch[0].By
 	for len(batch) < batchSize {
@@ -176,10 +179,11 @@ func (r *Runner) collect(batch []*Call) []*Call {
 	return batch
 }
 
-// next is the next call of those that wait, or come by then; nil for none.
+// next returns the next call that is queued, or that comes before by, or nil if there is
+// none.
 func (r *Runner) next(by time.Time) *Call {
 	select {
-	case c := <-r.queue: // nil: closed
+	case c := <-r.queue: // nil if closed
 		return c
 	default:
 	}
@@ -196,8 +200,8 @@ func (r *Runner) next(by time.Time) *Call {
 	}
 }
 
-// flush runs a batch in one round trip. Calls whose callers gave up are refused: Redis was
-// silent, or this process stood still.
+// flush runs a batch in one round trip. It refuses calls that are too late, because Redis was
+// silent or this process stood still.
 func (r *Runner) flush(batch []*Call) {
 	now := time.Now()
 	batch = slices.DeleteFunc(batch, func(c *Call) bool {
@@ -212,7 +216,7 @@ func (r *Runner) flush(batch []*Call) {
 	}
 	until := now.Add(Patience)
 	if most := batch[0].queued.Add(MostWait); most.Before(until) {
-		until = most // the first of them has waited longest
+		until = most // the first one has waited longest
 	}
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()

@@ -9,40 +9,40 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// runSize is how many keys and arguments the calls of one run have together, at most: a run
-// keeps everybody else waiting.
+// runSize is how many keys and arguments the calls of one run have together, at most. Redis
+// serves no other client during a run.
 const runSize = 400
 
 //go:embed lua/each.lua
 var eachLua string
 
 // Script is an operation in Lua. One run of it serves several calls, which costs Redis up to
-// a third less than a run for each: the command, the clock, and the functions that a script
-// makes before it does anything. Their keys may be of several partitions, as a Redis Cluster
-// would not have it.
+// a third less than a run for each call: the command, the clock and the functions that a
+// script defines first are needed only once. The keys of the calls may be in several
+// partitions, which a Redis Cluster would not allow.
 type Script struct {
 	src string
 	lua *redis.Script
 }
 
 // NewScript makes a script. operation is the body of a function of KEYS and ARGV, which are
-// those of one call, and answers with something other than nil. prelude stands in front of
-// it, once in a run.
+// those of one call; it must not return nil. prelude precedes it and is executed once in a
+// run.
 func NewScript(prelude, operation string) *Script {
 	src := prelude + "\nlocal function operation(KEYS, ARGV)\n" + operation + "\nend\n" + eachLua
 	return &Script{src, redis.NewScript(src)}
 }
 
-// Load makes a Redis know the script.
+// Load loads the script into Redis.
 func (s *Script) Load(ctx context.Context, rdb redis.Scripter) error {
 	return s.lua.Load(ctx, rdb).Err()
 }
 
-// run is calls that share a run of their script.
+// run is a list of calls that share one run of their script.
 type run []*Call
 
-// group makes runs of calls. Those of one script keep their order: a call shares the last
-// run of its script, or begins the next one.
+// group distributes calls over runs. Calls of the same script keep their order: a call joins
+// the last run of its script, or begins the next one.
 func group(calls []*Call) []run {
 	var runs []run
 	for _, c := range calls {
@@ -55,7 +55,7 @@ func group(calls []*Call) []run {
 	return runs
 }
 
-// lastOf is the index of the last run of a script, -1 for none.
+// lastOf returns the index of the last run of a script, or -1 if there is none.
 func lastOf(runs []run, script *Script) int {
 	for i, r := range slices.Backward(runs) {
 		if r[0].Script == script {
@@ -80,7 +80,7 @@ func (r run) send(ctx context.Context, pipe redis.Pipeliner) *redis.Cmd {
 	return r[0].Script.lua.EvalSha(ctx, pipe, keys, args...)
 }
 
-// tell gives each call its own of all answers.
+// tell gives each call its own part of the reply.
 func (r run) tell(ctx context.Context, all *redis.Cmd) {
 	answers, err := all.Slice()
 	if err == nil && len(answers) != len(r) {
@@ -99,10 +99,10 @@ func (r run) tell(ctx context.Context, all *redis.Cmd) {
 	}
 }
 
-// fault is what Redis says of one call of a run.
+// fault is Redis' error for one call of a run.
 type fault string
 
 func (f fault) Error() string { return string(f) }
 
-// RedisError makes it a redis.Error.
+// RedisError makes fault a redis.Error.
 func (fault) RedisError() {}

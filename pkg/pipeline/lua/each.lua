@@ -1,17 +1,16 @@
--- Stands behind an operation, which it carries out for each of the calls that share this run
--- of the script.
--- KEYS: those of the first call, then those of the second …; all calls have as many
+-- Follows an operation, and runs it for each of the calls that share this run of the script.
+-- KEYS: those of the first call, then those of the second …; every call has the same number
 -- ARGV: 1 number of calls; then those of each call, likewise
--- Answers for each call an array of one, what the operation answered; or, as text, the error
--- that this call came to, which leaves the others alone.
+-- Returns: for each call, an array of one element, which is what the operation returned; or
+-- the error of this call as text. An error of one call does not affect the others.
 --
--- As text, since go-redis stops reading an array at an error like OOM in it, and takes what
--- is left for the answers of the next commands. Only READONLY, of a replica that carries out
--- no write, is answered as an error, for the whole run: go-redis then gives the connection
--- up, and the next one may lead to the Redis that has taken over.
+-- Errors are returned as text because go-redis stops reading an array at an error like OOM in
+-- it, and takes the rest for the replies to the next commands. Only READONLY, from a replica,
+-- which carries out no write, is returned as an error, and for the whole run: go-redis then
+-- gives up the connection, and the next one may lead to the Redis that has taken over.
 --
--- A full Redis refuses a run whose first write needs memory. Behind a first write that needs
--- none, as to delete something, it takes all writes, those of later calls too.
+-- A full Redis refuses a run whose first write needs memory. If the first write needs none,
+-- as a deletion, Redis accepts all writes after it, those of later calls too.
 local calls = tonumber(ARGV[1])
 local keys, args = #KEYS / calls, (#ARGV - 1) / calls
 local answers = {}

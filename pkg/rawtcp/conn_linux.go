@@ -13,15 +13,15 @@ import (
 	"unsafe"
 )
 
-// call is a read or a write under way. Package net is handed a function for each, which
-// would have to be made anew for each.
+// call is a read or a write in progress. Package net needs a function for each. Pooled calls
+// keep theirs, so that none is made for every read or write.
 type call struct {
-	p     []byte // to read to; what is left to be written
+	p     []byte // buffer to read into, or what is left to write
 	flags int
 	n     int
 	errno syscall.Errno
 
-	receive, take, send func(fd uintptr) bool // true: it is over, false: wait
+	receive, take, send func(fd uintptr) bool // true: done; false: wait and try again
 }
 
 var calls = sync.Pool{New: func() any {
@@ -51,7 +51,8 @@ func begin(p []byte, flags int) *call {
 	return c
 }
 
-// end answers with how much was read or written. failed is package net's error.
+// end returns the number of bytes read or written, and puts c back into the pool. failed is
+// package net's error.
 func (c *call) end(failed error) (n int, err error) {
 	n, err = c.n, failed
 	if err == nil && c.errno != 0 {
@@ -62,7 +63,7 @@ func (c *call) end(failed error) (n int, err error) {
 	return n, err
 }
 
-// Read reads what has come, or waits for something to come.
+// Read reads what has arrived, or waits until something arrives.
 func (c *Conn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -78,7 +79,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write writes all of p, or answers with how much of it was taken, and why no more.
+// Write writes all of p, or returns how much of it was taken and the reason why no more was.
 func (c *Conn) Write(p []byte) (int, error) {
 	op := begin(p, 0)
 	n, err := op.end(c.raw.Write(op.send))
@@ -88,15 +89,16 @@ func (c *Conn) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Take receives what is there, with the flags of recvfrom: it never waits. It answers with
-// how much that is, 0 at the end; syscall.EAGAIN says that nothing is there. Past a read
-// deadline it receives nothing.
+// Take receives what is there, without waiting. flags are those of recvfrom. It returns the
+// number of bytes, which is 0 at the end of the stream, or syscall.EAGAIN if nothing is
+// there. After the read deadline it receives nothing.
 func (c *Conn) Take(p []byte, flags int) (int, error) {
 	op := begin(p, flags)
 	return op.end(c.raw.Read(op.take))
 }
 
-// fault is an error as package net words it, whose raw connections call theirs otherwise.
+// fault returns an error like those of *net.TCPConn. Package net's raw connections name their
+// operations differently.
 func (c *Conn) fault(op string, err error) error {
 	if failed, ok := errors.AsType[*net.OpError](err); ok {
 		err = failed.Err
@@ -106,19 +108,19 @@ func (c *Conn) fault(op string, err error) error {
 	return &net.OpError{Op: op, Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: err}
 }
 
-// Send hands a socket what it takes at once, and answers with how much that is, or why
-// nothing. Not by SYS_WRITE: by way of the file that the socket is as well, the kernel takes
-// 5 % longer.
+// Send writes as much of p as the socket takes at once, and returns that number of bytes, or
+// the reason why it took none. It does not use SYS_WRITE, which goes through the kernel's
+// file layer and takes 5 % longer.
 func Send(fd int, p []byte) (int, syscall.Errno) {
 	return transfer(syscall.SYS_SENDTO, fd, p, syscall.MSG_NOSIGNAL)
 }
 
-// Receive is Take on a descriptor that the caller keeps open.
+// Receive is like Take on a descriptor. The caller must keep it open.
 func Receive(fd int, p []byte, flags int) (int, syscall.Errno) {
 	return transfer(syscall.SYS_RECVFROM, fd, p, flags)
 }
 
-const toldOf = 512 // one call in so many
+const toldOf = 512 // the scheduler is told of one call in this many
 
 func transfer(trap uintptr, fd int, p []byte, flags int) (int, syscall.Errno) {
 	told := rand.Uint32N(toldOf) == 0

@@ -2,7 +2,8 @@
 
 package rawtcp
 
-// Read and Write are those of *net.TCPConn here.
+// Here Read and Write are those of *net.TCPConn.
 
-// Idle reports whether the connection is open with nothing to read. Here it does not know.
+// Idle reports whether the connection is open with nothing to read. On this platform it
+// cannot know, and reports false.
 func (c *Conn) Idle() bool { return false }

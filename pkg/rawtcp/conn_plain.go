@@ -8,12 +8,12 @@ import (
 	"syscall"
 )
 
-// Read and Write are those of *net.TCPConn here. The race detector sees what they do, and
-// what goroutines learn from each other by them.
+// Here Read and Write are those of *net.TCPConn, so that the race detector sees what they do,
+// and the order that they establish between goroutines.
 
-// Take receives what is there, with the flags of recvfrom: it never waits. It answers with
-// how much that is, 0 at the end; syscall.EAGAIN says that nothing is there. Past a read
-// deadline it receives nothing.
+// Take receives what is there, without waiting. flags are those of recvfrom. It returns the
+// number of bytes, which is 0 at the end of the stream, or syscall.EAGAIN if nothing is
+// there. After the read deadline it receives nothing.
 func (c *Conn) Take(p []byte, flags int) (n int, err error) {
 	failed := c.raw.Read(func(fd uintptr) bool {
 		var errno syscall.Errno
@@ -28,17 +28,17 @@ func (c *Conn) Take(p []byte, flags int) (n int, err error) {
 	return n, err
 }
 
-// Send hands a socket what it takes at once, and answers with how much that is, or why
-// nothing.
+// Send writes as much of p as the socket takes at once, and returns that number of bytes, or
+// the reason why it took none.
 func Send(fd int, p []byte) (int, syscall.Errno) {
 	return uninterrupted(func() (int, error) { return syscall.Write(fd, p) })
 }
 
-// Receive is Take on a descriptor that the caller keeps open.
+// Receive is like Take on a descriptor. The caller must keep it open.
 func Receive(fd int, p []byte, flags int) (int, syscall.Errno) {
 	return uninterrupted(func() (n int, err error) {
 		if flags == 0 {
-			return syscall.Read(fd, p) // which the race detector sees
+			return syscall.Read(fd, p) // the race detector sees this one
 		}
 		n, _, err = syscall.Recvfrom(fd, p, flags)
 		return n, err

@@ -19,12 +19,12 @@ import (
 const (
 	checkTimeout     = 2 * time.Second // of one readiness check
 	adminStopTimeout = 2 * time.Second
-	probeTimeout     = 4 * time.Second // of HealthCheck: above checkTimeout
+	probeTimeout     = 4 * time.Second // of HealthCheck; longer than checkTimeout
 )
 
-// NewRegistry makes a metrics registry that has the process's own metrics.
+// NewRegistry returns a metrics registry that includes the metrics of the process itself.
 func NewRegistry() *metrics.Set {
-	metrics.ExposeMetadata(true) // the types, for the whole process
+	metrics.ExposeMetadata(true) // writes the types; applies to the whole process
 	registry := metrics.NewSet()
 	registry.RegisterMetricsWriter(metrics.WriteProcessMetrics)
 	registry.RegisterMetricsWriter(metrics.WriteFDMetrics)
@@ -32,7 +32,7 @@ func NewRegistry() *metrics.Set {
 	return registry
 }
 
-// writeBuildInfo tells what was built; the Go version is in go_info.
+// writeBuildInfo writes what was built. The Go version is in go_info.
 func writeBuildInfo(w io.Writer) {
 	if info, ok := debug.ReadBuildInfo(); ok {
 		metrics.WriteGaugeUint64(w, fmt.Sprintf("go_build_info{checksum=%q,path=%q,version=%q}",
@@ -43,7 +43,7 @@ func writeBuildInfo(w io.Writer) {
 // Check is one condition of readiness.
 type Check struct {
 	Name  string
-	Ready func(ctx context.Context) error // nil when ready; has 2 s
+	Ready func(ctx context.Context) error // nil when ready; ctx ends after 2 s
 }
 
 // Admin serves what operators need, apart from the users' port: /metrics,
@@ -54,7 +54,8 @@ type Admin struct {
 	mux      *http.ServeMux
 }
 
-// ListenAdmin takes the address, so that a taken one stops the start; Run serves.
+// ListenAdmin listens on the address, so that a start fails if the address is taken. Run
+// serves.
 func ListenAdmin(address string, registry *metrics.Set, checks ...Check) (*Admin, error) {
 	listener, err := net.Listen("tcp", address)
 	if err != nil {
@@ -68,8 +69,8 @@ func ListenAdmin(address string, registry *metrics.Set, checks ...Check) (*Admin
 	}}, nil
 }
 
-// CheckAddress finds at once what no listener can take: where a process first waits
-// for others, a wrong address would show late.
+// CheckAddress reports an address that no listener can use. A process that first waits for
+// others would notice a wrong address late.
 func CheckAddress(flag, address string) error {
 	_, port, err := net.SplitHostPort(address)
 	if err == nil {
@@ -81,12 +82,12 @@ func CheckAddress(flag, address string) error {
 	return nil
 }
 
-// Addr is the address that was taken; it tells the port when port 0 was asked for.
+// Addr returns the address that it listens on, with the actual port if port 0 was requested.
 func (a *Admin) Addr() string { return a.listener.Addr().String() }
 
-// HandleDrain lets POST /drain stop the process in order, as SIGTERM does; before Run.
-// drain starts that, once or again, and does not wait for the end. It is answered with
-// 202 when drain has returned.
+// HandleDrain makes POST /drain stop the process in order, as SIGTERM does. It must be called
+// before Run. drain begins the stop and does not wait for its end; it may be called again.
+// The response, 202, is sent when drain has returned.
 func (a *Admin) HandleDrain(drain func()) {
 	a.mux.HandleFunc("POST /drain", func(w http.ResponseWriter, _ *http.Request) {
 		drain()
@@ -106,7 +107,7 @@ func (a *Admin) Run(ctx context.Context) error {
 	bound, cancel := context.WithTimeout(context.WithoutCancel(ctx), adminStopTimeout)
 	defer cancel()
 	if a.server.Shutdown(bound) != nil {
-		_ = a.server.Close() // a profile under way is cut
+		_ = a.server.Close() // cuts off a profile in progress
 	}
 	if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("admin listener: %w", err)
@@ -130,7 +131,7 @@ func adminHandler(registry *metrics.Set, checks []Check) *http.ServeMux {
 	return mux
 }
 
-// serveReady runs the checks at once and tells each one's result on a line.
+// serveReady runs all checks at the same time and writes one line for each result.
 func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
 	ctx, cancel := context.WithTimeout(r.Context(), checkTimeout)
 	defer cancel()
@@ -146,7 +147,7 @@ func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
 		select {
 		case err = <-results[i]:
 		case <-ctx.Done():
-			select { // the check before it may have taken all of the time
+			select { // an earlier check may have taken all of the time
 			case err = <-results[i]:
 			default: // it ignores its context
 			}
@@ -162,14 +163,15 @@ func serveReady(w http.ResponseWriter, r *http.Request, checks []Check) {
 	w.Write([]byte(text.String()))
 }
 
-// Probe is what a health check asks for.
+// Probe is the question that a health check asks.
 type Probe string
 
-// The probes. What restarts processes asks whether they are live, what routes or waits
-// asks whether they are ready: a restart mends no outage of what a process depends on.
+// The probes. A supervisor that restarts processes should ask whether they are live: a
+// restart does not help when something that a process depends on is down. Load balancers, and
+// whoever waits for a process, should ask whether it is ready.
 const (
 	Live  Probe = "live"  // /healthz: the process runs
-	Ready Probe = "ready" // /readyz: what it depends on answers, and it does not stop
+	Ready Probe = "ready" // /readyz: its dependencies answer, and it is not stopping
 )
 
 func (p Probe) path() string {
@@ -179,10 +181,10 @@ func (p Probe) path() string {
 	return "/readyz"
 }
 
-// HealthCheck is what --healthcheck does, for container health checks in images
-// without a shell: it asks the process at its own admin address and answers nil or why
-// the process is not what was asked for. An address without a host (":9101", or one
-// that means every interface) is asked on loopback.
+// HealthCheck implements --healthcheck, for container health checks in images without a
+// shell. It asks the process at its own admin address and returns nil, or an error that says
+// why the process is not live or not ready. If the address has no host (":9101") or one that
+// means every interface, loopback is used.
 func HealthCheck(ctx context.Context, probe Probe, address string) error {
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
@@ -198,7 +200,7 @@ func HealthCheck(ctx context.Context, probe Probe, address string) error {
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)
 	}
-	transport := &http.Transport{DisableKeepAlives: true} // and no proxy of the environment
+	transport := &http.Transport{DisableKeepAlives: true} // and no proxy from the environment
 	resp, err := (&http.Client{Transport: transport}).Do(req)
 	if err != nil {
 		return fmt.Errorf("health check: %w", err)

@@ -9,14 +9,14 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// AwaitLimit is how long a start waits for what it depends on: a Redis that reads
-// its append-only file back refuses commands for seconds.
+// AwaitLimit is how long a starting process waits for what it depends on. A Redis that is
+// loading its append-only file refuses commands for seconds.
 const AwaitLimit = 15 * time.Second
 
 const awaitEvery = 250 * time.Millisecond
 
-// Await repeats try while it fails with UNAVAILABLE, for AwaitLimit at most; any
-// other error is final.
+// Await calls try again while it fails with UNAVAILABLE, for at most AwaitLimit. It returns
+// any other error at once.
 func Await(ctx context.Context, what string, try func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, AwaitLimit)
 	defer cancel()

@@ -7,8 +7,8 @@ import (
 	"log/slog"
 )
 
-// Group runs components together: when its context ends or any of them returns,
-// all are stopped, last added first.
+// Group runs components together. When its context ends or any component returns, all are
+// stopped, the last added first.
 type Group struct {
 	Logger *slog.Logger // default: slog.Default()
 
@@ -19,27 +19,27 @@ type component struct {
 	name string
 	run  func(ctx context.Context) error
 	stop context.CancelFunc
-	done chan struct{} // closed when run has returned, err set before
+	done chan struct{} // closed when run has returned; err is set before
 	err  error
 }
 
-// Add adds a component. run works until ctx ends, cleans up within a bound of its
-// own (the group sets none: only the component knows what it may cut), and returns
-// nil. It may use every component that was added before it.
+// Add adds a component. run should work until ctx ends, clean up within a time limit of its
+// own, and return nil. The group sets no limit: only the component knows what it may cut
+// short. run may use every component that was added before it.
 func (g *Group) Add(name string, run func(ctx context.Context) error) {
 	g.components = append(g.components, &component{name: name, run: run, done: make(chan struct{})})
 }
 
-// Run starts all components and returns when all have ended, with the errors of
-// those that failed. A component that returns before it was asked to ends the
-// group, with an error even if it had none itself.
+// Run starts all components and returns when all have ended, with the errors of those that
+// failed. A component that returns before it was asked to ends the group, and Run then
+// returns an error even if the component did not.
 func (g *Group) Run(ctx context.Context) error {
 	if g.Logger == nil {
 		g.Logger = slog.Default()
 	}
 	ended := make(chan *component, len(g.components))
 	for _, c := range g.components {
-		// Not a child of ctx: each is stopped in its turn.
+		// Not cancelled by ctx: the components are stopped one after the other.
 		own, stop := context.WithCancel(context.WithoutCancel(ctx))
 		c.stop = stop
 		go func() {
@@ -62,7 +62,7 @@ func (g *Group) Run(ctx context.Context) error {
 	return errors.Join(early, g.stopAll())
 }
 
-// stopAll ends the components one by one, last added first.
+// stopAll ends the components one by one, the last added first.
 func (g *Group) stopAll() error {
 	var errs []error
 	for i := len(g.components) - 1; i >= 0; i-- {

@@ -6,9 +6,9 @@ import (
 	"os"
 )
 
-// NewLogger makes the process's logger: text when out is a terminal, JSON lines
-// otherwise. level is debug, info, warn or error. It also becomes slog's default,
-// for what third parties log.
+// NewLogger makes the process's logger. It writes text if out is a terminal, and JSON lines
+// otherwise. level is debug, info, warn or error. The logger also becomes slog's default, for
+// third-party code.
 func NewLogger(out *os.File, level string) (*slog.Logger, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {

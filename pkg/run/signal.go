@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// Signals answers with a context that ends at the first SIGINT or SIGTERM; the
-// second one ends the process at once with status 128 + signal, as shells count.
-// stop gives the signals back.
+// Signals returns a context that ends at the first SIGINT or SIGTERM. The second signal ends
+// the process at once with status 128 + signal, as in a shell. stop restores the default
+// behaviour of the signals.
 func Signals(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)

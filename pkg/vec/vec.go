@@ -1,6 +1,6 @@
-// Package vec tells metrics of one name apart by the values of their labels. The metrics
-// library knows a metric by its whole name, labels included, which would have to be put
-// together for every event.
+// Package vec provides metrics of one name with different label values. The metrics library
+// identifies a metric by its whole name, labels included, and that name would have to be
+// built for every event.
 package vec
 
 import (
@@ -10,30 +10,30 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 )
 
-// Vec is metrics of one name. Each is there once the values of its labels have come, or
-// from the start by Begin, and stays: they must be few.
+// Vec is a set of metrics of one name. A metric appears when its label values are first used,
+// or from the start by Begin, and then stays, so there must be few.
 type Vec[M any] struct {
 	name   string
 	labels []string
-	metric func(name string) M // of the set; made if it is not there
+	metric func(name string) M // gets the set's metric of this name, or makes it
 
 	mu   sync.RWMutex
-	made map[[2]string]M // by values
+	made map[[2]string]M // by label values
 }
 
 // Counters count events.
 type Counters = Vec[*metrics.Counter]
 
-// Histograms count values up to bounds.
+// Histograms count values in buckets.
 type Histograms = Vec[*metrics.PrometheusHistogram]
 
-// NewCounters makes counters with one or two labels, or answers with those of the set:
-// its counters of the same name are the same.
+// NewCounters returns counters with one or two labels. If the set already has counters of the
+// same name, they are shared.
 func NewCounters(set *metrics.Set, name string, labels ...string) *Counters {
 	return newVec(set.GetOrCreateCounter, name, labels)
 }
 
-// NewHistograms is NewCounters for histograms.
+// NewHistograms is like NewCounters, for histograms whose buckets end at bounds.
 func NewHistograms(set *metrics.Set, bounds []float64, name string, labels ...string) *Histograms {
 	return newVec(func(name string) *metrics.PrometheusHistogram {
 		return set.GetOrCreatePrometheusHistogramExt(name, bounds)
@@ -47,7 +47,7 @@ func newVec[M any](metric func(string) M, name string, labels []string) *Vec[M] 
 	return &Vec[M]{name: name, labels: labels, metric: metric, made: make(map[[2]string]M)}
 }
 
-// With answers with the metric whose labels have these values, in the labels' order.
+// With returns the metric whose labels have these values, in the labels' order.
 func (v *Vec[M]) With(values ...string) M {
 	if len(values) != len(v.labels) {
 		panic("vec: " + v.name + " has other labels") // a defect
@@ -67,8 +67,8 @@ func (v *Vec[M]) With(values ...string) M {
 	return m
 }
 
-// Begin makes the metrics of one label that are known before their first event: what asks
-// by how much a counter grew would miss an event that the counter came with.
+// Begin makes metrics with one label before their first event. A query for how much a counter
+// grew would miss an event with which the counter first appears.
 func Begin[M any, V ~string](v *Vec[M], values ...V) {
 	for _, value := range values {
 		v.With(string(value))

@@ -9,13 +9,13 @@ import (
 	"google.golang.org/grpc/balancer/roundrobin"
 )
 
-// balancerName is gRPC's round robin, which leaves out servers that hang: they stay
-// connected until their keepalive fails 20 s later, and would be every second server
-// that is asked until then, and as often the one asked in another's place.
+// balancerName names gRPC's round robin without the servers that hang. A server that hangs
+// stays connected until its keepalive fails 20 s later. With two servers, half of all calls
+// would go to it until then, and half of all second attempts too.
 const balancerName = "anteroom_round_robin"
 
-// hangPause is how long a server that hung is asked for nothing while there are others.
-// Then one call tries it.
+// hangPause is how long a server that hung gets no calls while there are other servers. Then
+// one call tries it.
 const hangPause = 5 * time.Second
 
 func init() { balancer.Register(balancerBuilder{}) }
@@ -29,7 +29,7 @@ func (balancerBuilder) Build(cc balancer.ClientConn, options balancer.BuildOptio
 	return balancer.Get(roundrobin.Name).Build(watched, options)
 }
 
-// watchedConn puts our picker in front of the balancer's.
+// watchedConn wraps the picker of the round robin with ours.
 type watchedConn struct {
 	balancer.ClientConn
 	hangs *hangs
@@ -45,13 +45,14 @@ type picker struct {
 	hangs *hangs
 }
 
-// mostServers is how many servers a pick passes over at most. One more than that is prime,
-// and so is hardly a multiple of how many there are: where all hang, each has its turn.
+// mostServers is how many servers a pick skips at most. mostServers+1 is prime and thus
+// hardly ever a multiple of the number of servers, so if all servers hang, each gets its
+// turn.
 const mostServers = 66
 
-// Pick takes the first server that does not hang. Since others pick from the same round at
-// the same time, a server may come twice before all were seen: after mostServers it takes the
-// first one, hanging or not.
+// Pick picks the first server that does not hang. Other calls pick from the same round at the
+// same time, so a server may come up twice before all have been seen. After mostServers, Pick
+// takes the first one, whether it hangs or not.
 func (p picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	a, tries := info.Ctx.Value(attemptKey{}).(*attempt)
 	first, err := p.Picker.Pick(info)
@@ -69,14 +70,14 @@ func (p picker) Pick(info balancer.PickInfo) (balancer.PickResult, error) {
 	return result, err
 }
 
-// hangs are the servers of a connection that hung lately.
+// hangs records the servers of a connection that hung lately.
 type hangs struct {
 	mu    sync.Mutex
-	until map[balancer.SubConn]time.Time // when to try one again
+	until map[balancer.SubConn]time.Time // when to try the server again
 }
 
-// avoids reports whether to pass a server over. A call that tries gets one whose time to be
-// tried again has come: what comes of that is noted.
+// avoids reports whether to skip a server. If tries is set, the outcome of the call will be
+// recorded. Such a call gets a server whose time to be tried again has come.
 func (h *hangs) avoids(server balancer.SubConn, tries bool) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,13 +88,13 @@ func (h *hangs) avoids(server balancer.SubConn, tries bool) bool {
 	case !tries || time.Now().Before(until):
 		return true
 	}
-	h.until[server] = time.Now().Add(attemptTimeout) // the others wait for what comes of it
+	h.until[server] = time.Now().Add(attemptTimeout) // other calls wait for the outcome
 	return false
 }
 
-// attempt is one try of a call: which server it went to.
+// attempt is one attempt of a call, with the server that it was sent to.
 type attempt struct {
-	server balancer.SubConn // nil where it came to none
+	server balancer.SubConn // nil if it was sent to none
 	hangs  *hangs
 }
 
@@ -104,7 +105,8 @@ func withAttempt(ctx context.Context) (context.Context, *attempt) {
 	return context.WithValue(ctx, attemptKey{}, a), a
 }
 
-// ended notes whether the server hung, or answered: else nothing is known of it.
+// ended records whether the server hung or answered. If it did neither, nothing is known
+// about it.
 func (a *attempt) ended(hung, answered bool) {
 	if a.server == nil || !hung && !answered {
 		return
@@ -116,7 +118,7 @@ func (a *attempt) ended(hung, answered bool) {
 		return
 	}
 	now := time.Now()
-	for server, until := range a.hangs.until { // which may be gone for good
+	for server, until := range a.hangs.until { // forget servers that may be gone for good
 		if now.Sub(until) > time.Minute {
 			delete(a.hangs.until, server)
 		}

@@ -20,30 +20,31 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// Periods of a connection. A client pings less often than the server allows
-// (minPing), or it is cut off with ENHANCE_YOUR_CALM.
+// Periods of a connection. A client must ping less often than the server allows (minPing), or
+// the server closes the connection with ENHANCE_YOUR_CALM.
 const (
 	minPing     = 10 * time.Second
 	pingEvery   = 15 * time.Second
 	pingTimeout = 5 * time.Second
 )
 
-// DefaultTimeout is how long a call takes at most, its retries included, when the
-// caller's context has no deadline.
+// DefaultTimeout is how long a call takes at most, including its retries, if the caller's
+// context has no deadline.
 const DefaultTimeout = 3 * time.Second
 
-// attemptTimeout is how long a server has for a call before another one is asked: a
-// server that hangs is noticed by its keepalive after 20 s only, and would cost each
-// call that is sent to it the whole of its time until then.
+// attemptTimeout is how long a server has for a call before another server is asked.
+// Keepalive notices a server that hangs only after 20 s. Until then, each call sent to that
+// server would lose all of its time.
 const attemptTimeout = 1500 * time.Millisecond
 
-// redialEvery is how often a server that is gone is looked for, 20 % more or less.
+// redialEvery is how often the client tries to reach a server that is gone, plus or minus
+// 20 %.
 const redialEvery = 500 * time.Millisecond
 
-// serviceConfig balances calls over every address that says SERVING and retries
-// what did not reach a server or was answered UNAVAILABLE: every call of the room
-// service can be repeated. Throttling ends retries while more than about every
-// tenth call fails, so an outage is not met by three times the calls.
+// serviceConfig balances calls over every address that reports SERVING. It retries calls that
+// did not reach a server or were answered UNAVAILABLE, since every call of the room service
+// can be repeated. Throttling stops retries while more than about one call in ten fails, so
+// that an outage does not triple the number of calls.
 const serviceConfig = `{
 	"loadBalancingConfig": [{"` + balancerName + `": {}}],
 	"healthCheckConfig": {"serviceName": ""},
@@ -61,18 +62,18 @@ const serviceConfig = `{
 	}]
 }`
 
-// ClientConfig describes a connection; the zero value is a good one.
+// ClientConfig describes a connection. The zero value is ready to use.
 type ClientConfig struct {
 	Timeout time.Duration // of a call whose context has no deadline; default: DefaultTimeout
 	Metrics *metrics.Set  // default: not registered
-	// Dialer replaces TCP: an in-memory listener in tests and in `anteroom dev`.
+	// Dialer replaces TCP, for an in-memory listener in tests and in `anteroom dev`.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	// Lookup replaces DNS in tests.
 	Lookup func(ctx context.Context, host string) ([]string, error)
 }
 
-// Dial makes a connection to every server that target names; it does not wait for
-// any. target is a gRPC target (dns:///rooms:50051, which is looked up every 2 s) or a
+// Dial makes a connection to all servers that target names, and does not wait for any of
+// them. target is a gRPC target (dns:///rooms:50051, which is looked up every 2 s) or a
 // comma-separated list of host:port. Calls on the connection fail with *wire.Error (see
 // FromStatus).
 func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
@@ -82,17 +83,17 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(newPlaintext()),
 		grpc.WithResolvers(dnsBuilder{cfg.Lookup}),
-		grpc.WithNoProxy(), // internal calls never leave by a proxy of the environment
+		grpc.WithNoProxy(), // internal calls never use a proxy from the environment
 		grpc.WithDefaultServiceConfig(serviceConfig),
-		grpc.WithDisableServiceConfig(), // a TXT record does not configure us
+		grpc.WithDisableServiceConfig(), // a DNS TXT record must not configure us
 		grpc.WithStaticStreamWindowSize(window),
 		grpc.WithStaticConnWindowSize(window),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time: pingEvery, Timeout: pingTimeout, PermitWithoutStream: true,
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			// A restarted server is found again before the next one is stopped: a dial
-			// that is refused costs nothing beside calls that no server is left for.
+			// A server that restarts must be found again before the next one is stopped. A
+			// refused dial costs nothing compared to calls for which no server is left.
 			Backoff:           backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialEvery},
 			MinConnectTimeout: 2 * time.Second,
 		}),
@@ -114,7 +115,7 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	return conn, nil
 }
 
-// parseTarget leaves gRPC targets as they are and makes a resolver for a list.
+// parseTarget returns a gRPC target unchanged, and makes a resolver for a list.
 func parseTarget(target string) (string, []grpc.DialOption, error) {
 	if scheme, rest, ok := strings.Cut(target, "://"); ok {
 		_, endpoint, _ := strings.Cut(rest, "/")
@@ -152,8 +153,8 @@ func hostPort(address string) (host, port string, err error) {
 	return host, port, nil
 }
 
-// callInterceptor gives every call a deadline, asks a second server where the first one
-// hangs or dies, and translates the error.
+// callInterceptor gives every call a deadline, asks a second server if the first one hangs or
+// dies, and translates the error.
 func callInterceptor(timeout time.Duration, m *callMetrics) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, resp any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, options ...grpc.CallOption,
@@ -168,14 +169,16 @@ func callInterceptor(timeout time.Duration, m *callMetrics) grpc.UnaryClientInte
 		defer cancel()
 		first, attempt := withAttempt(first)
 		err := invoke(first, method, req, resp, conn, options...)
-		// The server knows the deadline too, and may be the first to find it over.
+		// The server knows the deadline too, and may be the first to notice that it has
+		// passed.
 		hung := err != nil && time.Since(start) > attemptTimeout*9/10
-		// gRPC itself does not retry a call whose answer had begun when the server died.
+		// gRPC itself does not retry a call if the server died after its reply had begun.
 		st := statusOf(err)
 		cut := st.Code() == codes.Unavailable && len(st.Details()) == 0
 		attempt.ended(hung, !cut && st.Code() != codes.Canceled && st.Code() != codes.DeadlineExceeded)
 		if err = FromStatus(err); (hung || cut) && ctx.Err() == nil && errors.Is(err, &wire.Error{Code: wire.Unavailable}) {
-			// Every call can be repeated. Where the first server hung, this goes to another.
+			// Every call can be repeated. If the first server hung, this one goes to another
+			// server.
 			err = FromStatus(invoke(ctx, method, req, resp, conn, options...))
 		}
 		m.observe(method, codeLabel(err, nil), start)

@@ -12,13 +12,14 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// codec is protobuf's, but keeps to itself that a request cannot be read: gRPC would
-// answer INTERNAL, a defect of ours, before any interceptor could say better.
+// codec is the protobuf codec, except that it does not report a request that cannot be
+// decoded: gRPC would answer INTERNAL, which means a defect of ours, before any interceptor
+// could return a better error.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2(proto.Name)} }
 
-// request is where a codec puts a request, or why there is none.
+// request receives a decoded request, or the error that decoding it caused.
 type request struct {
 	into any
 	err  error
@@ -32,7 +33,8 @@ func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return c.CodecV2.Unmarshal(data, v)
 }
 
-// withReadable is a service that answers BAD_REQUEST to requests that cannot be read.
+// withReadable returns a copy of the service that answers BAD_REQUEST to requests that cannot
+// be decoded.
 func withReadable(desc *grpc.ServiceDesc) *grpc.ServiceDesc {
 	d := *desc
 	d.Methods = slices.Clone(desc.Methods)

@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// lookupEvery is how often DNS is asked for the servers, whatever became of the last
-	// time.
+	// lookupEvery is how often DNS is asked for the servers, whether or not the last lookup
+	// succeeded.
 	lookupEvery   = 2 * time.Second
 	lookupTimeout = 5 * time.Second
 )
 
-// dnsBuilder takes the place of gRPC's own resolver of dns:///host:port and
-// dns://server/host:port. That one asks only when a connection breaks, 30 s after the last
-// time at the earliest, and up to 2 minutes after a failure: servers that are added would
-// never be called, and of those that are replaced one after the other, at new addresses,
-// none would be known for half a minute, which is longer than a lease.
+// dnsBuilder replaces gRPC's own resolver for dns:///host:port and dns://server/host:port.
+// gRPC's resolver asks only when a connection breaks, at the earliest 30 s after the last
+// lookup, and waits up to 2 minutes after a failure. Servers that are added would never be
+// called. If all servers were replaced one after the other at new addresses, none would be
+// known for half a minute, which is longer than a lease.
 type dnsBuilder struct {
-	lookup func(ctx context.Context, host string) ([]string, error) // nil: DNS
+	lookup func(ctx context.Context, host string) ([]string, error) // nil means DNS
 }
 
 func (dnsBuilder) Scheme() string { return "dns" }
@@ -33,11 +33,11 @@ func (dnsBuilder) Scheme() string { return "dns" }
 func (b dnsBuilder) Build(target resolver.Target, cc resolver.ClientConn, _ resolver.BuildOptions) (resolver.Resolver, error) {
 	host, port, err := hostPort(target.Endpoint())
 	if err != nil {
-		return nil, err // Dial has looked already
+		return nil, err // does not happen: Dial has checked it
 	}
 	lookup := b.lookup
 	if lookup == nil {
-		lookup = resolverAt(target.URL.Host).LookupHost // which knows IP addresses too
+		lookup = resolverAt(target.URL.Host).LookupHost // also accepts IP addresses
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &dnsResolver{host: host, port: port, lookup: lookup, cc: cc, cancel: cancel}
@@ -45,7 +45,8 @@ func (b dnsBuilder) Build(target resolver.Target, cc resolver.ClientConn, _ reso
 	return r, nil
 }
 
-// resolverAt asks a DNS server, or those of the system where none is named.
+// resolverAt returns a resolver that asks the given DNS server, or the system's servers if
+// server is empty.
 func resolverAt(server string) *net.Resolver {
 	if server == "" {
 		return net.DefaultResolver
@@ -66,7 +67,7 @@ type dnsResolver struct {
 	ended      sync.WaitGroup
 }
 
-// watch tells the connection of every change.
+// watch reports every change to the connection.
 func (r *dnsResolver) watch(ctx context.Context) {
 	tick := time.NewTicker(lookupEvery)
 	defer tick.Stop()
@@ -77,10 +78,10 @@ func (r *dnsResolver) watch(ctx context.Context) {
 		case ctx.Err() != nil:
 			return
 		case err != nil:
-			r.cc.ReportError(err) // what is known goes on
+			r.cc.ReportError(err) // the known addresses stay in use
 		case !slices.Equal(hosts, known):
 			known = hosts
-			_ = r.cc.UpdateState(r.state(hosts)) // refused only where there are none
+			_ = r.cc.UpdateState(r.state(hosts)) // fails only without addresses
 		}
 		select {
 		case <-ctx.Done():
@@ -110,7 +111,8 @@ func (r *dnsResolver) state(hosts []string) resolver.State {
 	return state
 }
 
-// ResolveNow is asked for when a connection breaks: the next tick is soon enough.
+// ResolveNow is called when a connection breaks. It does nothing, since the next tick is soon
+// enough.
 func (r *dnsResolver) ResolveNow(resolver.ResolveNowOptions) {}
 
 func (r *dnsResolver) Close() {

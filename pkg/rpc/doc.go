@@ -1,7 +1,7 @@
-// Package rpc holds what every gRPC server and client of the project has in
-// common, so that services contain handlers and nothing else.
+// Package rpc has what all gRPC servers and clients of the project share, so that services
+// contain only handlers.
 //
-// Errors cross the wire by interceptors only:
+// Only interceptors translate errors between the two sides:
 //
 //	handler returns           status                    caller gets
 //	*wire.Error               of the error table, with  the same *wire.Error
@@ -11,7 +11,8 @@
 //	any other error, panic    Internal (logged once)    INTERNAL
 //	(no connection, no answer)                          UNAVAILABLE
 //
-// Deadlines: a server gives 5 s to a call that carries none and cuts others at
-// 30 s; a client gives 3 s. Order of a server's stop: NOT_SERVING first (callers'
-// balancers turn away), then no new calls, then the end of those under way.
+// Deadlines: a server gives 5 s to a call that has no deadline, and limits all others to
+// 30 s. A client gives a call 3 s. A server stops in this order: it reports NOT_SERVING, so
+// that callers' balancers turn to other servers; it takes no new calls; it waits for the
+// calls in progress.
 package rpc

@@ -12,13 +12,12 @@ import (
 
 // callMetrics count the calls of one side.
 type callMetrics struct {
-	calls    *vec.Counters   // by how they ended: OK, an error code of the contract, or a gRPC code
+	calls    *vec.Counters   // by result: OK, an error code of the contract, or a gRPC code
 	duration *vec.Histograms // retries included
 }
 
-// newMetrics makes anteroom_rpc_<side>_calls_total and
-// anteroom_rpc_<side>_duration_seconds; a second server or connection on the same
-// registry counts into the same ones.
+// newMetrics makes anteroom_rpc_<side>_calls_total and anteroom_rpc_<side>_duration_seconds.
+// Several servers or connections on one registry share these metrics.
 func newMetrics(side string, registry *metrics.Set) *callMetrics {
 	if registry == nil {
 		registry = metrics.NewSet()
@@ -30,8 +29,8 @@ func newMetrics(side string, registry *metrics.Set) *callMetrics {
 	}
 }
 
-// begin lets the methods' calls be there from the start, with how they should end and how
-// they never should.
+// begin makes each method's counters for OK, the normal result, and INTERNAL, which should
+// never occur, so that they exist before the first call.
 func (m *callMetrics) begin(desc *grpc.ServiceDesc) {
 	for _, method := range desc.Methods {
 		name := "/" + desc.ServiceName + "/" + method.MethodName

@@ -22,45 +22,47 @@ import (
 
 // Limits of a server.
 const (
-	DefaultDeadline = 5 * time.Second  // of a call that carries none
-	MaxDeadline     = 30 * time.Second // of a call that asks for more
-	// MaxMessageBytes bounds requests and answers: a snapshot of 1,000 members with
-	// ids and nicknames at their limits is below 300 KiB, 10,000 leases below 3 MiB.
+	DefaultDeadline = 5 * time.Second  // of a call that has none
+	MaxDeadline     = 30 * time.Second // limit for a call that asks for more
+	// MaxMessageBytes limits requests and responses. A roster of 1,000 members with the
+	// longest ids and nicknames is below 300 KiB, and 10,000 leases are below 3 MiB.
 	MaxMessageBytes = 4 << 20
-	// window is what either side may send ahead, in a call and on a connection: the largest
-	// message, and then some, since gRPC gives the room back by quarters. With windows that
-	// it finds out by itself, both sides measure the line by a ping at every call.
+	// window is how many bytes either side may send ahead, in a call and on a connection: the
+	// largest message, and more, because gRPC gives back a window only a quarter at a time.
+	// If gRPC chose the windows itself, both sides would measure the connection by a ping at
+	// every call.
 	window = 2 * MaxMessageBytes
-	// streamWorkers goroutines carry out calls one after another; more calls at a time
-	// get goroutines of their own, whose stacks have to grow first, which is 8 % of a
-	// join's cost here.
+	// streamWorkers is the number of goroutines that serve calls one after another. Calls
+	// beyond that number get goroutines of their own, whose stacks must grow first. That is
+	// 8 % of what a join costs the server.
 	streamWorkers = 64
-	// DefaultStopTimeout is how long a stopping server waits for calls under way.
+	// DefaultStopTimeout is how long a stopping server waits for calls in progress.
 	DefaultStopTimeout = 10 * time.Second
-	// streamsPatience is how long a stopping server lets streams go on, those of health and
-	// of reflection, which do not end by themselves: who watches its health hears that it stops.
+	// streamsPatience is how long a stopping server lets streams go on. Those of health
+	// checks and reflection do not end by themselves. The delay lets a client that watches
+	// its health learn that it stops.
 	streamsPatience = time.Second
 )
 
-// ServerConfig describes a server; the zero value serves.
+// ServerConfig describes a server. The zero value is ready to use.
 type ServerConfig struct {
 	Logger      *slog.Logger  // default: slog.Default()
 	Metrics     *metrics.Set  // default: not registered
 	StopTimeout time.Duration // default: DefaultStopTimeout
 }
 
-// Server is a grpc.Server with health, deadlines, typed errors and
-// metrics. It answers NOT_SERVING to health checks until SetServing(true).
+// Server is a grpc.Server with health checks, deadlines, typed errors and metrics. It answers
+// NOT_SERVING to health checks until SetServing(true).
 type Server struct {
 	*grpc.Server
 	health      *health.Server
 	metrics     *callMetrics
-	services    []string // whose health is told; "" is the server's own
+	services    []string // names of the services whose health is reported; "" is the server's own
 	stopTimeout time.Duration
 	endStreams  chan struct{} // closed when streams are to end
 }
 
-// NewServer makes a server. Register services, then Run.
+// NewServer makes a server. Register the services, then call Run.
 func NewServer(cfg ServerConfig) *Server {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -102,7 +104,7 @@ func (s *Server) RegisterService(desc *grpc.ServiceDesc, impl any) {
 	s.SetServing(false)
 }
 
-// SetServing tells health checks, and by them the clients' balancers, whether this
+// SetServing tells health checks, and through them the clients' balancers, whether this
 // server and its services want calls.
 func (s *Server) SetServing(serving bool) {
 	state := grpc_health_v1.HealthCheckResponse_NOT_SERVING
@@ -114,8 +116,9 @@ func (s *Server) SetServing(serving bool) {
 	}
 }
 
-// Run serves until ctx ends, then stops: NOT_SERVING to health checks, no new
-// calls, those under way end, and after the stop timeout what is left is cut. It is run once.
+// Run serves until ctx ends, then stops: it reports NOT_SERVING, takes no new calls, and
+// waits for the calls in progress. After the stop timeout it cuts them off. Run may be called
+// only once.
 func (s *Server) Run(ctx context.Context, listener net.Listener) error {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(listener) }()
@@ -146,12 +149,12 @@ func deadlineInterceptor(ctx context.Context, req any, _ *grpc.UnaryServerInfo, 
 	if _, ok := ctx.Deadline(); !ok {
 		limit = DefaultDeadline
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit) // keeps an earlier deadline
+	ctx, cancel := context.WithTimeout(ctx, limit) // an earlier deadline stays in force
 	defer cancel()
 	return handle(ctx, req)
 }
 
-// errorInterceptor counts calls and translates their errors, panics included.
+// errorInterceptor counts calls and translates their errors and panics.
 func errorInterceptor(logger *slog.Logger, m *callMetrics) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 		start := time.Now()
@@ -161,7 +164,7 @@ func errorInterceptor(logger *slog.Logger, m *callMetrics) grpc.UnaryServerInter
 			return resp, nil
 		}
 		if ended := ctx.Err(); ended != nil && wire.CodeOf(err) == wire.Unavailable {
-			err = ended // what was out of reach was so because nobody waits any more
+			err = ended // the store was unavailable only because the call had ended
 		}
 		st, defect := ToStatus(err)
 		if defect {
@@ -181,8 +184,8 @@ func handleSafely(ctx context.Context, req any, handle grpc.UnaryHandler) (resp 
 	return handle(ctx, req)
 }
 
-// streamInterceptor keeps a panic in a stream, as of health, to that stream, and ends streams
-// once end is closed: then their handlers hear that nobody is there.
+// streamInterceptor turns a panic in a stream into an error of that stream, and ends streams
+// once end is closed. Their handlers then see that the client is gone.
 func streamInterceptor(logger *slog.Logger, end <-chan struct{}) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
 		handled := make(chan error, 1)

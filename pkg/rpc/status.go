@@ -13,13 +13,14 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// Domain is the ErrorInfo.domain of every error of this project.
+// Domain is the ErrorInfo.domain of all errors of this project.
 const Domain = "anteroom"
 
-// ToStatus translates what a handler returned. A refusal becomes the status of
-// the error table with its code as ErrorInfo.reason; a context's end its own
-// status; a status stays as it is. defect is true for everything else: the caller
-// is told INTERNAL and nothing more, and err has to be logged.
+// ToStatus translates the error of a handler. A *wire.Error becomes the status given in the
+// error table, with its code as ErrorInfo.reason. The end of a context becomes
+// DeadlineExceeded or Canceled, and a status stays as it is. Everything else is a defect: the
+// status is INTERNAL and says nothing more, defect is true, and err must be logged. A
+// *wire.Error with code INTERNAL is a defect too.
 func ToStatus(err error) (st *status.Status, defect bool) {
 	if err == nil {
 		return nil, false
@@ -47,20 +48,22 @@ func fromWire(e *wire.Error) *status.Status {
 		details = append(details, &errdetails.RetryInfo{RetryDelay: durationpb.New(wire.RetryAfter)})
 	}
 	with, err := st.WithDetails(details...)
-	if err != nil { // only an OK status or an unmarshalable detail does that
+	if err != nil { // happens only with an OK status or a detail that cannot be marshaled
 		return st
 	}
 	return with
 }
 
-// FromStatus translates the error of a call back. What the server refused is the
-// *wire.Error that it raised. What did not reach a server, or did not come back in
-// time, is UNAVAILABLE: it says nothing about the room. Anything else is INTERNAL,
-// also a ResourceExhausted or NotFound that the room service did not raise: it
-// must never pass for ROOM_FULL or ROOM_NOT_FOUND.
+// FromStatus translates the error of a call back:
 //
-// The status, and the context's error where the caller's context ended, stay in
-// reach of errors.Is and errors.As.
+//   - A refusal by the server becomes the *wire.Error that the server raised.
+//   - A call that did not reach a server, or was not answered in time, becomes UNAVAILABLE,
+//     which says nothing about the room.
+//   - Anything else is INTERNAL, also a ResourceExhausted or NotFound that the room service
+//     did not raise: these must never pass for ROOM_FULL or ROOM_NOT_FOUND.
+//
+// errors.Is and errors.As also find the status and, if the caller's context ended, the error
+// of the context.
 func FromStatus(err error) error {
 	if err == nil {
 		return nil
@@ -89,8 +92,8 @@ func FromStatus(err error) error {
 	return &callError{refusal: wire.AsError(nil), cause: err}
 }
 
-// statusOf finds the status as the server sent it: gRPC wraps what its last retry
-// got, and status.Convert would put that text into the message.
+// statusOf returns the status as the server sent it. gRPC wraps the error of the last retry,
+// and status.Convert would put that text into the message.
 func statusOf(err error) *status.Status {
 	if sent, ok := errors.AsType[interface {
 		error
@@ -101,19 +104,19 @@ func statusOf(err error) *status.Status {
 	return status.Convert(err)
 }
 
-// callError is the refusal that a call ended with, and the status that brought it.
+// callError is the refusal with which a call ended, and the status error that it came from.
 type callError struct {
 	refusal *wire.Error
 	cause   error
 }
 
-// Error tells the refusal; the cause is for logs: Cause finds it.
+// Error describes the refusal. The cause is for logs; see Cause.
 func (e *callError) Error() string { return e.refusal.Error() }
 
 func (e *callError) Unwrap() []error { return []error{e.refusal, e.cause} }
 
-// Cause answers with the status error behind err, for a log line; err itself when
-// it did not come from a call.
+// Cause returns the status error that err came from, for a log line. If err did not come from
+// a call, it returns err itself.
 func Cause(err error) error {
 	if call, ok := errors.AsType[*callError](err); ok {
 		return call.cause
@@ -121,8 +124,9 @@ func Cause(err error) error {
 	return err
 }
 
-// codeLabel names the end of a call in metrics: OK, a code of the error table, or
-// the gRPC code where the table has none. st is what err was translated to.
+// codeLabel returns the label in metrics for the result of a call: OK, a code of the error
+// table or, if the table has none, the gRPC code. st is the status that err was translated
+// to.
 func codeLabel(err error, st *status.Status) string {
 	if err == nil {
 		return "OK"

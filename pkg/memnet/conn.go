@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// stream is one way of a connection.
+// stream is one direction of a connection.
 type stream struct {
 	mu      sync.Mutex
 	changed sync.Cond
 	data    []byte
-	ended   bool // by the writer: reads get what is there, then EOF
+	ended   bool // by the writer: reads return what is there, then EOF
 	closed  bool // by the reader: writes fail
 	broken  bool // reads and writes fail
-	stalled bool // reads wait whatever there is
+	stalled bool // reads wait, even if there is data
 	readBy  time.Time
 	writeBy time.Time
-	timers  [2]*time.Timer // that wake readers and writers at their deadlines
+	timers  [2]*time.Timer // they wake readers and writers at their deadlines
 }
 
 func newStream(stalled bool) *stream {
@@ -56,7 +56,8 @@ func (s *stream) read(p []byte) (int, error) {
 	}
 }
 
-// look says why the stream is not idle: nil where it is there, and nothing to be read.
+// look returns nil if the stream is open and there is nothing to read. Otherwise the error
+// says why not.
 func (s *stream) look() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -98,7 +99,8 @@ func (s *stream) write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// set changes something and lets everyone look again.
+// set changes the stream's state and wakes all waiting goroutines, so that they check it
+// again.
 func (s *stream) set(change func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +111,7 @@ func (s *stream) set(change func()) {
 func (s *stream) stall(stalled bool) { s.set(func() { s.stalled = stalled }) }
 func (s *stream) reset()             { s.set(func() { s.broken, s.data = true, nil }) }
 
-// deadline sets a deadline, and lets everyone look again then.
+// deadline sets a deadline and wakes all waiting goroutines when it passes.
 func (s *stream) deadline(by *time.Time, i int, t time.Time) {
 	s.set(func() {
 		*by = t
@@ -136,23 +138,23 @@ type Conn struct {
 // Read reads what the other end wrote.
 func (c *Conn) Read(p []byte) (int, error) { return c.in.read(p) }
 
-// Write writes for the other end; it waits while Buffer bytes are on their way.
+// Write writes to the other end. It waits while Buffer bytes are in flight.
 func (c *Conn) Write(p []byte) (int, error) { return c.out.write(p) }
 
-// LocalAddr is the name of this end.
+// LocalAddr returns the name of this end.
 func (c *Conn) LocalAddr() net.Addr { return c.local }
 
-// RemoteAddr is the name of the other end.
+// RemoteAddr returns the name of the other end.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
-// CloseWrite ends what this end sends: the other end reads what is there, then EOF.
+// CloseWrite ends the data that this end sends: the other end reads what is there, then EOF.
 func (c *Conn) CloseWrite() error {
 	c.out.set(func() { c.out.ended = true })
 	return nil
 }
 
-// Close ends both ways. As with TCP, what the other end sent and this one has not read
-// resets the connection, and what this one sent may be lost by that.
+// Close ends both directions. As with TCP, if this end has not read everything that the other
+// end sent, the connection is reset, and data that this end sent may be lost.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	over := c.over
@@ -183,26 +185,27 @@ func (c *Conn) closed() bool {
 	return c.over
 }
 
-// SetReadDeadline ends reads, those that wait included, at a time.
+// SetReadDeadline sets the time at which reads fail, including those that are waiting.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	c.in.deadline(&c.in.readBy, 0, t)
 	return nil
 }
 
-// SetWriteDeadline ends writes, those that wait included, at a time.
+// SetWriteDeadline sets the time at which writes fail, including those that are waiting.
 func (c *Conn) SetWriteDeadline(t time.Time) error {
 	c.out.deadline(&c.out.writeBy, 1, t)
 	return nil
 }
 
-// SetDeadline sets both.
+// SetDeadline sets both deadlines.
 func (c *Conn) SetDeadline(t time.Time) error {
 	_ = c.SetReadDeadline(t)
 	return c.SetWriteDeadline(t)
 }
 
-// SyscallConn is for clients that look at a connection before they use it again, as go-redis
-// does: Read tells what it would find. There is no descriptor.
+// SyscallConn is for clients such as go-redis that check a connection before they use it
+// again. The Read method of the result reports what a read would find. There is no
+// descriptor.
 func (c *Conn) SyscallConn() (syscall.RawConn, error) { return rawConn{c.in}, nil }
 
 var errUnread = errors.New("something was not read")

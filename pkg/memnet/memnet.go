@@ -1,5 +1,5 @@
-// Package memnet is a network in memory, for tests: listeners by name, connections
-// with buffers and deadlines as sockets have them, and links whose faults a test
+// Package memnet is an in-memory network for tests. It has listeners with names, connections
+// with buffers and deadlines like those of sockets, and links with faults that a test
 // chooses.
 //
 //	n := memnet.New()
@@ -7,11 +7,10 @@
 //	c, err := n.Dial(ctx, "gateway-1", "redis")
 //	n.Link("gateway-1", "redis").Stall(true)  // and Refuse, Cut
 //
-// All of it works on the virtual clock of testing/synctest: whoever waits is durably
-// blocked, and there is no goroutine of its own. Unlike net.Pipe, connections hold
-// Buffer bytes in flight each way; unlike grpc's bufconn, a deadline that is taken
-// back while its timer fires does not count, and net/http takes one back with every
-// upgrade.
+// All of it works on the virtual clock of testing/synctest: a goroutine that waits is durably
+// blocked, and the package starts no goroutines. Unlike net.Pipe, a connection holds Buffer
+// bytes in flight each way. Unlike grpc's bufconn, a deadline that is removed while its timer
+// fires has no effect; net/http removes one at every upgrade.
 package memnet
 
 import (
@@ -38,12 +37,12 @@ type Network struct {
 	links     map[[2]string]*Link
 }
 
-// New makes a network without anybody in it.
+// New makes an empty network.
 func New() *Network {
 	return &Network{listeners: make(map[string]*listener), links: make(map[[2]string]*Link)}
 }
 
-// Listen listens under a name, until the listener is closed; then the name is free again.
+// Listen listens under a name. The name is free again when the listener is closed.
 func (n *Network) Listen(name string) (net.Listener, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -55,7 +54,7 @@ func (n *Network) Listen(name string) (net.Listener, error) {
 	return l, nil
 }
 
-// Link is what lies between who dials and who listens.
+// Link returns the link from a dialer's name to a listener's name.
 func (n *Network) Link(from, to string) *Link {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -72,7 +71,7 @@ func (n *Network) linkLocked(from, to string) *Link {
 	return l
 }
 
-// Dial connects. It waits for as long as the link is stalled, or nobody accepts.
+// Dial connects. It waits until the listener accepts.
 func (n *Network) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	n.mu.Lock()
 	listener, link := n.listeners[to], n.linkLocked(from, to)
@@ -97,10 +96,10 @@ func (n *Network) Dial(ctx context.Context, from, to string) (net.Conn, error) {
 	return nil, &net.OpError{Op: "dial", Net: "memory", Addr: Addr(to), Err: err}
 }
 
-// Addr is the name of an end.
+// Addr is the name of one end of a connection.
 type Addr string
 
-// Network answers "memory".
+// Network returns "memory".
 func (Addr) Network() string { return "memory" }
 
 func (a Addr) String() string { return string(a) }
@@ -134,12 +133,12 @@ func (l *listener) Close() error {
 
 func (l *listener) Addr() net.Addr { return Addr(l.name) }
 
-// Link is all connections from one end to another, those of the future included.
+// Link is all connections from one name to another, future ones included.
 type Link struct {
 	mu      sync.Mutex
 	refused bool
-	forth   bool // stalled from who dialed
-	back    bool // stalled to who dialed
+	forth   bool // data from the dialer is stalled
+	back    bool // data to the dialer is stalled
 	pairs   map[*pair]struct{}
 }
 
@@ -168,19 +167,19 @@ func (l *Link) connect(from, to Addr) (*Conn, *Conn, error) {
 	return p.a, p.b, nil
 }
 
-// Refuse makes new connections fail; those that there are go on.
+// Refuse makes new connections fail. Existing ones go on.
 func (l *Link) Refuse(refuse bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.refused = refuse
 }
 
-// Stall holds up what is sent, both ways, as a partition or a paused process does:
-// nothing is lost, and it arrives once the link goes on.
+// Stall holds up what is sent in both directions, as a partition or a paused process does.
+// Nothing is lost: it arrives once the link goes on.
 func (l *Link) Stall(stall bool) { l.StallWays(stall, stall) }
 
-// StallWays is Stall for each way: forth from who dialed, and back. With back alone, a
-// server does what it is asked for, and its answers do not come.
+// StallWays is Stall for each direction: forth from the dialer, and back to it. With back
+// alone, a server carries out requests, but its replies do not arrive.
 func (l *Link) StallWays(forth, back bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -191,7 +190,7 @@ func (l *Link) StallWays(forth, back bool) {
 	}
 }
 
-// Cut resets the connections that there are. What was on its way is lost.
+// Cut resets the existing connections. What was on its way is lost.
 func (l *Link) Cut() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -201,7 +200,7 @@ func (l *Link) Cut() {
 	}
 }
 
-// Open is how many connections there are that not both ends have closed.
+// Open returns the number of connections that have not been closed by both ends.
 func (l *Link) Open() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()

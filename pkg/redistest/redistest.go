@@ -1,6 +1,5 @@
-// Package redistest gives tests a Redis of their own: the embedded one that
-// `anteroom dev` runs on, or a real redis-server. A rule of the store counts as kept
-// once it holds on both.
+// Package redistest gives each test a Redis of its own: the embedded one that `anteroom dev`
+// runs on, or a real redis-server. The store must keep its rules on both.
 package redistest
 
 import (
@@ -12,7 +11,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// Embedded starts a miniredis whose keys lapse in real time, or by SetTime.
+// Embedded starts a miniredis whose keys expire in real time, or by SetTime.
 func Embedded(tb testing.TB) *miniredis.Miniredis {
 	tb.Helper()
 	m := miniredis.RunT(tb)
@@ -20,8 +19,8 @@ func Embedded(tb testing.TB) *miniredis.Miniredis {
 	return m
 }
 
-// Client connects to a redis:// or unix:// URL as the project's processes do, until
-// the test ends.
+// Client connects to a redis:// or unix:// URL in the same way as the project's processes. It
+// closes the client when the test ends.
 func Client(tb testing.TB, url string) *redis.Client {
 	tb.Helper()
 	rdb, err := roomlog.Connect(url)

@@ -11,29 +11,29 @@ import (
 	"time"
 )
 
-// startTimeout bounds the start of a server, which takes some 20 ms where nothing
-// else keeps the machine busy.
+// startTimeout bounds the start of a server, which takes some 20 ms on an idle machine.
 const startTimeout = 20 * time.Second
 
-// Redis is a redis-server that listens on a Unix socket. Nothing of it is kept on
-// disk unless its arguments say so.
+// Redis is a redis-server that listens on a Unix socket. It keeps nothing on disk unless its
+// arguments say so.
 type Redis struct {
 	tb     testing.TB
 	socket string
 	args   []string
-	cmd    *exec.Cmd // nil while it is stopped
+	cmd    *exec.Cmd // nil while the server is stopped
 	output bytes.Buffer
 }
 
-// Server starts a redis-server with further arguments, until the test ends. A test
-// that needs one and finds none has failed: what it checks would go unnoticed.
+// Server starts a redis-server with the given additional arguments. It runs until the test
+// ends. If redis-server is not installed, the test fails: skipping it would hide that nothing
+// was checked.
 func Server(tb testing.TB, args ...string) *Redis {
 	tb.Helper()
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		tb.Fatal("redis-server is not installed, and this test runs on nothing else: " +
 			"`make deps` installs it on Debian and Ubuntu; elsewhere `brew install redis`, `dnf install redis`, …")
 	}
-	// Not t.TempDir, whose names can be longer than a socket's path may be (108 bytes).
+	// Not t.TempDir, whose path can be longer than a socket's may be (108 bytes).
 	dir, err := os.MkdirTemp("", "redis")
 	if err != nil {
 		tb.Fatal(err)
@@ -51,7 +51,7 @@ func Server(tb testing.TB, args ...string) *Redis {
 	return r
 }
 
-// URL is where the server listens, for roomlog.Connect.
+// URL returns the server's address for roomlog.Connect.
 func (r *Redis) URL() string { return "unix://" + r.socket }
 
 // Socket is the path of the server's Unix socket.

@@ -9,11 +9,11 @@
 //	         after a lost connection, each log entry once and in order, or a GAP;
 //	         what is sent arrives once
 //
-// Errors. What the service refuses is a *wire.Error, found with errors.As or
-// errors.Is in every error of this package: inside a *StatusError for HTTP (with
-// Retry-After), inside a *JoinError for a join (with the close code). A connection
-// that ended is a *CloseError. All else, a failed dial for one, is the wrapped error
-// of the transport: the service was not reached, and has refused nothing.
+// Errors. A refusal by the service is a *wire.Error, which errors.As and errors.Is find in
+// every error of this package: inside a *StatusError for HTTP (with Retry-After), inside a
+// *JoinError for a join (with the close code). The end of a connection is a *CloseError. Any
+// other error, such as that of a failed dial, is the wrapped error of the transport: the
+// service was not reached and has refused nothing.
 //
 // All times and delays come from package time, so that the client runs on the
 // virtual clock of testing/synctest over connections that WithDialContext makes.
@@ -49,19 +49,19 @@ type settings struct {
 // Option changes how a Client connects.
 type Option func(*settings)
 
-// WithHTTPClient makes calls and WebSocket handshakes through h. Its Timeout bounds
-// calls and handshakes, not the life of a WebSocket.
+// WithHTTPClient makes calls and WebSocket handshakes with h. The Timeout of h limits calls
+// and handshakes, not the life of a WebSocket.
 func WithHTTPClient(h *http.Client) Option { return func(s *settings) { s.http = h } }
 
-// WithDialContext opens connections with dial and past every proxy: for in-memory
-// connections, or to reach a certain address. It excludes WithHTTPClient.
+// WithDialContext opens connections with dial and without any proxy, for in-memory
+// connections or to reach a certain address. It excludes WithHTTPClient.
 func WithDialContext(dial DialContext) Option { return func(s *settings) { s.dial = dial } }
 
 // WithOrigin sends origin ("https://example.org") as the Origin header, as a browser would.
 func WithOrigin(origin string) Option { return func(s *settings) { s.origin = origin } }
 
-// New makes a Client of the service at baseURL: scheme (http, https, ws or wss), host
-// and, where the service sits below one, a path.
+// New returns a Client of the service at baseURL, which has a scheme (http, https, ws or
+// wss), a host and, if the service is below one, a path.
 func New(baseURL string, opts ...Option) (*Client, error) {
 	var s settings
 	for _, opt := range opts {
@@ -85,7 +85,7 @@ func newTransport(dial DialContext) *http.Transport {
 		Proxy:                 http.ProxyFromEnvironment,
 		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		ForceAttemptHTTP2:     true,
-		MaxIdleConnsPerHost:   64, // the default of 2 makes a crowd of bots dial for every call
+		MaxIdleConnsPerHost:   64, // with the default of 2, a crowd of bots dials for every call
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   5 * time.Second,
 		ExpectContinueTimeout: time.Second,
@@ -117,8 +117,8 @@ func parseBase(s string) (*url.URL, error) {
 	return u, nil
 }
 
-// At answers with a Client of the same connections and settings for another address:
-// a certain gateway instead of the load balancer.
+// At returns a Client with the same connections and settings for another address, such as
+// that of a certain gateway instead of the load balancer.
 func (c *Client) At(baseURL string) (*Client, error) {
 	base, err := parseBase(baseURL)
 	if err != nil {
@@ -129,5 +129,5 @@ func (c *Client) At(baseURL string) (*Client, error) {
 	return &other, nil
 }
 
-// CloseIdleConnections ends connections that no call uses. Sessions stay.
+// CloseIdleConnections closes connections that no call uses. Sessions stay open.
 func (c *Client) CloseIdleConnections() { c.http.CloseIdleConnections() }

@@ -13,43 +13,43 @@ import (
 	"github.com/coder/websocket"
 )
 
-// CloseAbnormal is the code of a connection that ended without a close frame. It is
-// never on the wire (RFC 6455, section 7.4.1).
+// CloseAbnormal is the code of a connection that ended without a close frame. It is never
+// sent (RFC 6455, section 7.4.1).
 const CloseAbnormal wire.CloseCode = 1006
 
 var (
-	// ErrClosed is what a Member answers with after Leave, Close or Abort.
+	// ErrClosed is returned by a Member after Leave, Close or Abort.
 	ErrClosed = errors.New("client: the member has left")
-	// ErrUnconfirmed marks a message that was written, and neither echoed nor refused:
-	// it may have been delivered.
+	// ErrUnconfirmed marks a message that was written but neither echoed nor refused: it may
+	// have been delivered.
 	ErrUnconfirmed = errors.New("client: the message may have been delivered")
-	// ErrOutboxFull is Post's answer when too many messages wait for their echo.
+	// ErrOutboxFull is returned by Post when too many messages wait for their echo.
 	ErrOutboxFull = errors.New("client: too many messages wait for their echo")
-	// ErrProtocol marks an answer that breaks the contract: the other side is no
+	// ErrProtocol marks a response that breaks the contract: the other side is not an
 	// Anteroom service, or one of another version.
 	ErrProtocol = errors.New("client: the server broke the protocol")
-	// ErrAway is Leave's answer while a Member is not connected. It has ended, and its
-	// seat is free when the lease ends (wire.Lease).
+	// ErrAway is returned by Leave if the Member is not connected. The Member has ended, and
+	// its seat is free when the lease ends (wire.Lease).
 	ErrAway = errors.New("client: not connected")
 )
 
-// StatusError is an HTTP answer that is no success. It unwraps to Err.
+// StatusError is an HTTP response that is not a success. It unwraps to Err.
 type StatusError struct {
 	Status     int           // HTTP status
-	RetryAfter time.Duration // how long to wait before the next try, a day at most; 0 when not said
-	Err        *wire.Error   // never nil; made from Status where the body is no problem document
+	RetryAfter time.Duration // how long to wait before the next attempt, at most a day; 0 if the service did not say
+	Err        *wire.Error   // never nil; made from Status if the body is not a problem document
 }
 
 func (e *StatusError) Error() string { return fmt.Sprintf("HTTP %d: %v", e.Status, e.Err) }
 
-// Unwrap answers with the refusal.
+// Unwrap returns the refusal.
 func (e *StatusError) Unwrap() error { return e.Err }
 
 // CloseError is the end of a connection.
 type CloseError struct {
-	Code   wire.CloseCode // CloseAbnormal when no close frame came
+	Code   wire.CloseCode // CloseAbnormal if no close frame came
 	Reason string
-	Err    error // the transport's error, where Code is CloseAbnormal; may be nil
+	Err    error // the transport's error if Code is CloseAbnormal; may be nil
 }
 
 func (e *CloseError) Error() string {
@@ -63,13 +63,14 @@ func (e *CloseError) Error() string {
 	return text
 }
 
-// Unwrap answers with the transport's error.
+// Unwrap returns the transport's error.
 func (e *CloseError) Unwrap() error { return e.Err }
 
-// JoinError is a join that the service did not confirm. It unwraps to both fields.
+// JoinError is the error of a join that the service did not confirm. It unwraps to both
+// fields.
 type JoinError struct {
 	Err   *wire.Error // from the ERROR frame, or else from the close code; may be nil
-	Close *CloseError // nil where the connection stayed open
+	Close *CloseError // nil if the connection stayed open
 }
 
 func (e *JoinError) Error() string {
@@ -82,7 +83,7 @@ func (e *JoinError) Error() string {
 	return fmt.Sprintf("join refused: %v (%v)", e.Err, e.Close)
 }
 
-// Unwrap answers with the refusal and the close, those of them that there were.
+// Unwrap returns those of the refusal and the close that are not nil.
 func (e *JoinError) Unwrap() []error {
 	var all []error
 	if e.Err != nil {
@@ -94,7 +95,8 @@ func (e *JoinError) Unwrap() []error {
 	return all
 }
 
-// newJoinError fills in the refusal that a close code stands for: 4409 is ROOM_FULL.
+// newJoinError makes a JoinError. If there is no refusal, it derives one from the close code:
+// 4409 means ROOM_FULL.
 func newJoinError(refusal *wire.Error, end *CloseError) *JoinError {
 	if refusal == nil && end != nil {
 		if code := wire.Code(end.Code.String()); code.Known() {
@@ -104,8 +106,8 @@ func newJoinError(refusal *wire.Error, end *CloseError) *JoinError {
 	return &JoinError{Err: refusal, Close: end}
 }
 
-// transient reports whether the same attempt can succeed later without the
-// application doing something else first.
+// transient reports whether the same attempt can succeed later without the application doing
+// something first.
 func transient(err error) bool {
 	if errors.Is(err, ErrProtocol) {
 		return false
@@ -122,7 +124,7 @@ func transient(err error) bool {
 	return true
 }
 
-// retryAfter is what the service asked to wait, 0 when it did not.
+// retryAfter returns how long the service asked the client to wait, or 0 if it did not.
 func retryAfter(err error) time.Duration {
 	if e, ok := errors.AsType[*StatusError](err); ok {
 		return e.RetryAfter
@@ -140,7 +142,8 @@ func newCloseError(err error) *CloseError {
 	return &CloseError{Code: CloseAbnormal, Err: err}
 }
 
-// newStatusError reads an answer that is no success; body may be cut off.
+// newStatusError makes a StatusError of a response that is not a success. body may be
+// truncated.
 func newStatusError(resp *http.Response, body []byte) *StatusError {
 	e := &StatusError{Status: resp.StatusCode, RetryAfter: parseRetryAfter(resp.Header.Get("Retry-After"))}
 	var problem struct {
@@ -163,8 +166,9 @@ func newStatusError(resp *http.Response, body []byte) *StatusError {
 	return e
 }
 
-// codeOfStatus reads the answers of those who stand between: load balancers, proxies.
-// Their 404 says nothing about a room, so it is not ROOM_NOT_FOUND.
+// codeOfStatus returns the code for a response that is not from the service but from a load
+// balancer or proxy in between. Their 404 says nothing about a room, so it is not
+// ROOM_NOT_FOUND.
 func codeOfStatus(status int) wire.Code {
 	switch status {
 	case http.StatusBadRequest, http.StatusUnprocessableEntity:
@@ -181,14 +185,14 @@ func codeOfStatus(status int) wire.Code {
 	return wire.Internal
 }
 
-// maxRetryAfter bounds what a server may ask to wait: it is a slip, or will not be true
-// for so long.
+// maxRetryAfter limits how long a server may ask the client to wait: a longer time is a
+// mistake, or will not hold for so long.
 const maxRetryAfter = 24 * time.Hour
 
-// parseRetryAfter reads seconds or a date (RFC 9110, section 10.2.3).
+// parseRetryAfter parses seconds or a date (RFC 9110, section 10.2.3).
 func parseRetryAfter(s string) time.Duration {
 	seconds, err := strconv.ParseInt(s, 10, 64)
-	if err == nil || errors.Is(err, strconv.ErrRange) { // which comes with the nearest number
+	if err == nil || errors.Is(err, strconv.ErrRange) { // ErrRange comes with the nearest number
 		return time.Duration(max(0, min(seconds, int64(maxRetryAfter/time.Second)))) * time.Second
 	}
 	if date, err := http.ParseTime(s); err == nil {

@@ -15,18 +15,19 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// maxAnswer bounds what is read of an HTTP answer, in bytes. A page of 100 rooms has
+// maxAnswer limits how much of an HTTP response is read, in bytes. A page of 100 rooms has
 // less than 100 KiB.
 const maxAnswer = 1 << 20
 
-// Identity proves who a user is, until ExpireTime.
+// Identity proves who a user is until ExpireTime.
 type Identity struct {
 	UserID     string    `json:"userId"`
 	Identity   string    `json:"identity"` // the signed token
 	ExpireTime time.Time `json:"expireTime"`
 }
 
-// RoomSpec is a room to be made. Zero fields other than Capacity mean the service's default.
+// RoomSpec describes a room to make. Except for Capacity, a zero field means the service's
+// default.
 type RoomSpec struct {
 	RoomID           string        // 1–64 of A-Z a-z 0-9 _ -
 	Title            string        // at most 100 characters
@@ -48,7 +49,7 @@ type Room struct {
 	CreateTime time.Time `json:"createTime"`
 }
 
-// Page says which rooms to list.
+// Page says which page of the rooms to list.
 type Page struct {
 	Size  int    // 1–100; 0 means 20
 	Token string // NextPageToken of the page before; empty for the first
@@ -101,7 +102,7 @@ func (c *Client) CreateRoom(ctx context.Context, spec RoomSpec) (Room, error) {
 
 func seconds(d time.Duration) int { return int(math.Ceil(d.Seconds())) }
 
-// Room answers with the room's state. Errors: ROOM_NOT_FOUND, UNAVAILABLE.
+// Room returns the room's state. Errors: ROOM_NOT_FOUND, UNAVAILABLE.
 func (c *Client) Room(ctx context.Context, roomID string) (Room, error) {
 	var room Room
 	err := c.call(ctx, request{op: "room", method: http.MethodGet, path: []string{"v1", "rooms", roomID}}, &room)
@@ -122,8 +123,8 @@ func (c *Client) Rooms(ctx context.Context, page Page) (RoomList, error) {
 	return list, err
 }
 
-// Reserve asks for a seat in the name of identity (Identity.Identity). Who has a seat
-// of the room already gets a permit for that same seat. Errors: UNAUTHENTICATED,
+// Reserve reserves a seat in the name of identity (Identity.Identity). A user who already has
+// a seat of the room gets a permit for that same seat. Errors: UNAUTHENTICATED,
 // ROOM_NOT_FOUND, ROOM_FULL, UNAVAILABLE.
 func (c *Client) Reserve(ctx context.Context, identity, roomID string) (Permit, error) {
 	var permit Permit
@@ -133,7 +134,7 @@ func (c *Client) Reserve(ctx context.Context, identity, roomID string) (Permit, 
 	return permit, err
 }
 
-// CancelPermit gives a reserved seat back. It is no error when the permit is gone already.
+// CancelPermit gives a reserved seat back. It succeeds also if the permit is already gone.
 func (c *Client) CancelPermit(ctx context.Context, permit Permit) error {
 	return c.call(ctx, request{
 		op: "cancel permit", method: http.MethodDelete, path: []string{"v1", "rooms", permit.RoomID, "permits", permit.Permit},
@@ -149,7 +150,7 @@ type request struct {
 	body     any // sent as JSON unless nil
 }
 
-// call makes one request and decodes a success into out, unless out is nil.
+// call makes one request and decodes a successful response into out, unless out is nil.
 func (c *Client) call(ctx context.Context, r request, out any) error {
 	req, err := c.newRequest(ctx, r)
 	if err != nil {
@@ -178,7 +179,7 @@ func (c *Client) call(ctx context.Context, r request, out any) error {
 
 func (c *Client) newRequest(ctx context.Context, r request) (*http.Request, error) {
 	for _, segment := range r.path {
-		if segment == "" || segment == "." || segment == ".." { // another address than was meant
+		if segment == "" || segment == "." || segment == ".." { // the path would be cleaned to another one
 			return nil, wire.Errorf(wire.BadRequest, "%q is no id", segment)
 		}
 	}

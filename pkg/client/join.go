@@ -19,32 +19,32 @@ type Via int
 
 // The ways to join.
 const (
-	ViaFrame  Via = iota // /chat, then a JOIN frame: the only one that takes After
+	ViaFrame  Via = iota // /chat, then a JOIN frame; the only way that supports After
 	ViaPermit            // /chat?permit=P
 	ViaQuery             // /chat?roomId=R&identity=I&nickname=N
 )
 
-// ReadLimit is the largest frame taken from a server, in bytes. JOINED of 1,000
-// members with the longest names stays under 1 MiB.
+// ReadLimit is the size in bytes of the largest frame accepted from a server. A JOINED with
+// 1,000 members and the longest names is below 1 MiB.
 const ReadLimit = 2 << 20
 
-// closeGrace is how long a refused join waits for the close behind its ERROR.
+// closeGrace is how long a refused join waits for the close that follows its ERROR.
 const closeGrace = 2 * time.Second
 
-// JoinOptions say who joins what, and how.
+// JoinOptions say who joins which room, and how.
 type JoinOptions struct {
 	RoomID   string
-	Permit   string         // empty: a walk-in
-	Identity string         // Identity.Identity; empty: the service makes one, see Joined.Identity
+	Permit   string         // empty for a walk-in
+	Identity string         // Identity.Identity; if empty, the service makes one, see Joined.Identity
 	Nickname string         // at most 40 characters
 	After    *wire.Position // the last position seen: asks for what was missed
 	Via      Via
-	BaseURL  string // in place of the Client's: a certain gateway
+	BaseURL  string // used instead of the Client's, to reach a certain gateway
 }
 
-// Join opens a WebSocket and joins a room. ctx bounds the join, not the Session.
-// What the service does not confirm is a *JoinError, or a *StatusError when the
-// upgrade itself was refused (an origin that is not allowed: 403).
+// Join opens a WebSocket and joins a room. ctx limits the join, not the Session. If the
+// service does not confirm the join, the error is a *JoinError, or a *StatusError if it
+// refused the upgrade itself (403 for an origin that is not allowed).
 func (c *Client) Join(ctx context.Context, o JoinOptions) (*Session, error) {
 	s, err := c.Open(ctx, o)
 	if err != nil {
@@ -57,9 +57,8 @@ func (c *Client) Join(ctx context.Context, o JoinOptions) (*Session, error) {
 	return s, nil
 }
 
-// Open opens the WebSocket that Join would, and neither sends JOIN nor waits for
-// JOINED: for tests and tools that speak the protocol themselves. The Session's
-// Joined is empty.
+// Open opens the same WebSocket as Join, but neither sends JOIN nor waits for JOINED. It is
+// for tests and tools that speak the protocol themselves. The Session's Joined is empty.
 func (c *Client) Open(ctx context.Context, o JoinOptions) (*Session, error) {
 	if o.BaseURL != "" {
 		other, err := c.At(o.BaseURL)
@@ -115,16 +114,16 @@ func (o JoinOptions) query() (url.Values, error) {
 	return query, nil
 }
 
-// handshakeError tells a refusal of the service from a service that was not reached.
+// handshakeError distinguishes a refusal by the service from a service that was not reached.
 func handshakeError(resp *http.Response, err error) error {
 	if resp == nil || resp.StatusCode == http.StatusSwitchingProtocols || resp.StatusCode < 300 || resp.Body == nil {
 		return err
 	}
-	body, _ := io.ReadAll(resp.Body) // in memory already, the first 1,024 bytes
+	body, _ := io.ReadAll(resp.Body) // already in memory: the first 1,024 bytes
 	return newStatusError(resp, body)
 }
 
-// join sends JOIN where that is the way, and waits for JOINED.
+// join sends JOIN, unless the URL has joined already, and waits for JOINED.
 func (s *Session) join(ctx context.Context, o JoinOptions) error {
 	if o.Via == ViaFrame {
 		frame, err := json.Marshal(wire.ClientFrame{
@@ -134,7 +133,7 @@ func (s *Session) join(ctx context.Context, o JoinOptions) error {
 		if err != nil {
 			return err
 		}
-		// A write that fails because the other side closed: the close says why.
+		// If the write fails because the other side closed, its close frame says why.
 		if err := s.SendRaw(ctx, frame); err != nil && ctx.Err() != nil {
 			return err
 		}
@@ -153,8 +152,8 @@ func (s *Session) join(ctx context.Context, o JoinOptions) error {
 	}
 }
 
-// refused reads on for the close behind an ERROR, which may not come: BAD_REQUEST
-// leaves the connection open.
+// refused waits for the close that follows an ERROR. It may not come: BAD_REQUEST leaves the
+// connection open.
 func (s *Session) refused(ctx context.Context, refusal *wire.Error) error {
 	ctx, cancel := context.WithTimeout(ctx, closeGrace)
 	defer cancel()

@@ -12,11 +12,11 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// TypeDisconnected is the type of an Event that is no frame: the connection was lost
-// and the Member is on its way back.
+// TypeDisconnected is the type of an Event that is not a frame: the connection was lost and
+// the Member is reconnecting.
 const TypeDisconnected = "DISCONNECTED"
 
-// Event is one step of what happens in a room. Its Type says which:
+// Event is one thing that happened in a room. Its Type says what:
 //
 //	JOINED         at first, and after each return to the room. Another Epoch than
 //	               before means another room of that id, whose log starts anew
@@ -30,33 +30,35 @@ const TypeDisconnected = "DISCONNECTED"
 //	               gateway is going away
 type Event struct {
 	wire.ServerFrame
-	Cause error // of ERROR and DISCONNECTED
+	Cause error // for ERROR and DISCONNECTED
 }
 
-// MemberOptions say who enters what. Only RoomID is required.
+// MemberOptions say who enters which room. Only RoomID is required.
 type MemberOptions struct {
 	RoomID   string
 	Nickname string
-	// Identity is Identity.Identity. Without one, an anonymous user is made by HTTP
-	// first, so that every attempt to join is the same user's, until its identity has
-	// expired (IDENTITY_TTL): then a return is another user's, which UserID tells.
+	// Identity is Identity.Identity. If it is empty, an anonymous user is made by HTTP first,
+	// so that every attempt to join is made by the same user, until the identity expires
+	// (IDENTITY_TTL). Then the Member comes back as another user, which UserID shows.
 	Identity string
-	// Permit is for the first join, and needs the Identity that reserved it.
+	// Permit is used for the first join. It needs the Identity that reserved it.
 	Permit string
-	// BaseURLs are tried in turn, the next after each failure; none means the Client's.
+	// BaseURLs are tried in turn, the next one after each failure. If there are none, the
+	// Client's is used.
 	BaseURLs []string
 	// Buffer is how many Events wait for the application, 64 when 0. When it is full,
 	// the Member stops reading its socket.
 	Buffer int
-	// Outbox is how many messages may wait for their echo before Post refuses, 256 when 0.
+	// Outbox is how many messages may wait for their echo before Post refuses more, 256 when
+	// 0.
 	Outbox int
-	// MaxFrameBytes is the service's MAX_FRAME_BYTES, wire.DefaultFrameBytes when 0.
-	// Send and Post refuse what is larger, which would end the connection with 1009.
+	// MaxFrameBytes is the service's MAX_FRAME_BYTES, wire.DefaultFrameBytes when 0. Send and
+	// Post refuse a larger frame, which would end the connection with 1009.
 	MaxFrameBytes int
-	// Jitter picks a delay from 0 up to limit; nil is uniform and random.
+	// Jitter picks a delay from 0 up to limit. If it is nil, the delay is uniform and random.
 	Jitter func(limit time.Duration) time.Duration
-	// Trace, unless nil, is called with each frame as it came, from JOINED on, before
-	// the Member drops doubles and fills holes with a GAP: for those who check the
+	// Trace, unless nil, is called with each frame as it arrives, from JOINED on, before the
+	// Member drops duplicates and reports holes as a GAP. It is for programs that check the
 	// service. It must not call the Member, which waits for it.
 	Trace func(f wire.ServerFrame)
 }
@@ -88,21 +90,21 @@ func (o MemberOptions) withDefaults() (MemberOptions, error) {
 
 // Member is a user in a room across connections.
 //
-// Lost connections come back by the close code (wire.CloseCode.Retryable), with full
-// jitter from 0.5 s doubling to 20 s, and with the position, so that the Events are
-// one unbroken sequence or hold a GAP. A Member ends, and its Events with it, with any
-// other code or a refused attempt to come back, and with Leave, Close or Abort; Err says
-// why.
+// After a lost connection the Member joins again if the close code allows it
+// (wire.CloseCode.Retryable), with full jitter from 0.5 s doubling to 20 s. It sends its
+// position, so that the Events are one unbroken sequence or contain a GAP. A Member and its
+// Events end with any other close code, with a refused attempt to join again, and with Leave,
+// Close or Abort. Err says why.
 //
-// Read the Events: a Member whose Events are not read stops reading its socket, and
-// neither echoes nor the end of the connection reach it.
+// The application must read the Events. Otherwise the Member stops reading its socket, and
+// receives neither echoes nor the end of the connection.
 type Member struct {
 	opts    MemberOptions
-	clients []*Client // one a base URL
+	clients []*Client // one for each base URL
 	events  chan Event
 	out     *outbox
 
-	quitting context.Context // ends when the application wants out: no more joins, writes, events
+	quitting context.Context // ends when the application quits: no more joins, writes, events
 	quit     context.CancelFunc
 	hard     context.Context // ends to cut the connection
 	cut      context.CancelFunc
@@ -113,10 +115,10 @@ type Member struct {
 	at       int // index into clients of the next attempt
 	identity string
 	permit   string // empty once used
-	tried    bool   // the permit was shown, with an outcome unknown
+	tried    bool   // the permit was sent, and the outcome is unknown
 	backoff  backoff
 	drainAt  time.Time // when to connect again after DRAINING; zero without one
-	seatBack time.Time // when the seat is free of the user that this Member was before
+	seatBack time.Time // when the seat of this Member's former user is free
 
 	mu      sync.Mutex // guards what follows
 	session *Session   // nil while away
@@ -124,10 +126,10 @@ type Member struct {
 	pos     *wire.Position // of the newest Event; nil before the first JOINED
 }
 
-// Enter joins a room and stays. It returns once the first join was confirmed, or with
-// the error of a join that was refused; while the service is out of reach it goes on
-// trying until ctx ends. ctx does not bound the Member. Whoever enters must end the
-// Member with Leave, Close or Abort.
+// Enter joins a room and keeps the Member in it. It returns once the first join has been
+// confirmed, or with the error of a join that was refused. While the service is out of reach
+// it keeps trying until ctx ends. ctx does not limit the life of the Member. The caller must
+// end the Member with Leave, Close or Abort.
 func (c *Client) Enter(ctx context.Context, o MemberOptions) (*Member, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -160,11 +162,11 @@ func (c *Client) Enter(ctx context.Context, o MemberOptions) (*Member, error) {
 	return m, nil
 }
 
-// Events yields what happens until the Member ends; leaving the loop early loses
-// nothing. At most one goroutine at a time reads Events or Next.
+// Events yields events until the Member ends. Leaving the loop early loses nothing. At most
+// one goroutine at a time may read Events or Next.
 //
-// Send waits for an echo that comes behind the Events before it, so the goroutine that
-// reads Events answers with Post.
+// Send waits for an echo, which comes after the Events that precede it. So a goroutine that
+// reads Events must answer with Post, not Send.
 func (m *Member) Events() iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		for e := range m.events {
@@ -175,7 +177,8 @@ func (m *Member) Events() iter.Seq[Event] {
 	}
 }
 
-// Next waits for one Event. At the end the error is Err, or ErrClosed where that is nil.
+// Next waits for one Event. At the end it returns the error of Err, or ErrClosed if that is
+// nil.
 func (m *Member) Next(ctx context.Context) (Event, error) {
 	select {
 	case e, ok := <-m.events:
@@ -192,11 +195,11 @@ func (m *Member) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-// Done is closed when the Member has ended and its goroutines with it.
+// Done returns a channel that is closed when the Member and its goroutines have ended.
 func (m *Member) Done() <-chan struct{} { return m.done }
 
-// Err says why the Member ended: nil before that and after Leave, Close or Abort;
-// otherwise a *CloseError, what Join returned on the way back, or ErrProtocol.
+// Err returns why the Member ended. It is nil before that, and after Leave, Close or Abort.
+// Otherwise it is a *CloseError, the error of an attempt to join again, or ErrProtocol.
 func (m *Member) Err() error {
 	select {
 	case <-m.done:
@@ -206,37 +209,37 @@ func (m *Member) Err() error {
 	}
 }
 
-// Position is the place in the log that the Events have reached; those that still wait
-// in the buffer count too.
+// Position returns the place in the log that the Events have reached, including those that
+// are still in the buffer.
 func (m *Member) Position() wire.Position {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return *m.pos
 }
 
-// UserID says who the Member is in the room.
+// UserID returns the id of the user that the Member is in the room.
 func (m *Member) UserID() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.userID
 }
 
-// Session is the present connection, nil while away. It is there to be looked at, and
-// to be cut by tests; its frames belong to the Member.
+// Session returns the current connection, or nil while there is none. It is there for
+// inspection, and for tests that cut it. Its frames belong to the Member.
 func (m *Member) Session() *Session {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.session
 }
 
-// Send delivers body, any JSON value, to the room and answers with the seq of its echo.
-// It is delivered once, across lost connections, refusals with UNAVAILABLE and
-// RATE_LIMITED, which only delay it. Errors: a *wire.Error for a body that is refused;
-// why the Member or ctx ended, which is also ErrUnconfirmed where the message may have
-// been delivered; ErrUnconfirmed alone after 110 s without an answer.
+// Send delivers body, any JSON value, to the room and returns the seq of its echo. The
+// message is delivered once, whatever connections are lost. Refusals with UNAVAILABLE or
+// RATE_LIMITED only delay it. Errors: a *wire.Error if the body is refused; the reason why
+// the Member or ctx ended, joined with ErrUnconfirmed if the message may have been delivered;
+// ErrUnconfirmed alone after 110 s without an answer.
 //
-// Messages of concurrent Sends may change places; a Send after the return of another
-// is behind it in the log.
+// Messages of concurrent Sends may be delivered in any order. A Send that begins after
+// another has returned comes after it in the log.
 func (m *Member) Send(ctx context.Context, body any) (seq int64, err error) {
 	msg, err := m.enqueue(body, make(chan outcome, 1))
 	if err != nil {
@@ -249,7 +252,7 @@ func (m *Member) Send(ctx context.Context, body any) (seq int64, err error) {
 	}
 	uncertain := m.out.forget(msg)
 	select {
-	case r := <-msg.done: // it came in between
+	case r := <-msg.done: // the outcome arrived in the meantime
 		return r.seq, r.err
 	default:
 	}
@@ -259,9 +262,9 @@ func (m *Member) Send(ctx context.Context, body any) (seq int64, err error) {
 	return 0, fmt.Errorf("client: send: %w", ctx.Err())
 }
 
-// Post is Send without waiting: the echo, with the id that Post returns, or else an
-// ERROR comes with the Events; its Cause is ErrUnconfirmed where Send's error would be.
-// What is unanswered when the Member ends is not told of. Post never blocks.
+// Post is like Send but does not wait and never blocks. The Events bring the echo, which has
+// the id that Post returns, or else an ERROR, whose Cause is ErrUnconfirmed if Send would
+// return that. Messages that are unanswered when the Member ends are not reported.
 func (m *Member) Post(body any) (id string, err error) {
 	msg, err := m.enqueue(body, nil)
 	if err != nil {
@@ -283,8 +286,8 @@ func (m *Member) enqueue(body any, done chan outcome) (*outgoing, error) {
 	return msg, m.out.add(msg)
 }
 
-// Leave gives the seat up and ends the Member. It returns nil when the service
-// confirmed it, ErrAway when there was no connection.
+// Leave gives the seat up and ends the Member. It returns nil if the service confirmed that,
+// and ErrAway if there was no connection.
 func (m *Member) Leave(ctx context.Context) error {
 	defer m.stop()
 	m.quit()
@@ -295,8 +298,8 @@ func (m *Member) Leave(ctx context.Context) error {
 	return s.Leave(ctx)
 }
 
-// Close ends the Member with close code 1001, which gives the seat up, waiting up to
-// 10 s for the other side.
+// Close ends the Member with close code 1001, which gives the seat up. It waits up to 10 s
+// for the other side.
 func (m *Member) Close() error {
 	defer m.stop()
 	m.quit()

@@ -15,65 +15,68 @@ import (
 )
 
 const (
-	// window is how many messages may be on their way: under the service's burst of 40,
-	// so that what is resent after a return is not refused.
+	// window is how many messages may be in flight: fewer than the service's burst of 40, so
+	// that the service does not refuse what is sent again after a reconnection.
 	window = 32
-	// resendFor is how long after the first write a message may be written again. The
-	// service knows an id for wire.MessageIDAge; 10 s of it are for a write under way.
+	// resendFor is how long after the first write a message may be written again. The service
+	// remembers an id for wire.MessageIDAge; 10 s of that are reserved for a write in
+	// progress.
 	resendFor = wire.MessageIDAge - 10*time.Second
-	// limitedPause is how long nothing is written after RATE_LIMITED. Going on at once
-	// ends in 4429.
+	// limitedPause is how long nothing is written after RATE_LIMITED. A client that goes on
+	// at once ends up closed with 4429.
 	limitedPause = time.Second
-	// probedPause is that while the service is UNAVAILABLE: its refusals of both kinds take
-	// turns, where the limit is low, and 3 s without RATE_LIMITED begin the 10 s anew.
+	// probedPause replaces limitedPause while the service answers UNAVAILABLE. If the limit
+	// is low, refusals of both kinds alternate, and 3 s without RATE_LIMITED make the service
+	// count its 10 s before 4429 anew.
 	probedPause = 4 * time.Second
-	// firstPace is the time between messages after that: 13 a second, under the 20 that
-	// the service allows by default. It doubles up to maxPace when that is still too fast.
+	// firstPace is the time between messages after that pause: 13 a second, below the 20 that
+	// the service allows by default. It doubles, up to maxPace, if that is still too fast.
 	firstPace = 75 * time.Millisecond
 	maxPace   = 5 * time.Second
 	// paceMemory is how long a pace is kept without another RATE_LIMITED. Then it is halved,
-	// and given up below firstPace: else who talks on would never catch up.
+	// and dropped once it is below firstPace. Otherwise a client that keeps sending would
+	// never catch up.
 	paceMemory = 10 * time.Second
-	// probePause is the time between messages, half of it at least, while the service is
-	// UNAVAILABLE to them.
+	// probePause is the time between messages, or at least half of it, while the service
+	// answers them with UNAVAILABLE.
 	probePause = time.Second
 )
 
-// outcome answers one Send.
+// outcome is the result of one Send.
 type outcome struct {
 	seq int64
 	err error
 }
 
-// outgoing is a message that was neither echoed nor refused for good. The outbox's
-// mutex guards what changes.
+// outgoing is a message that has been neither echoed nor finally refused. The outbox's mutex
+// guards the fields that change.
 type outgoing struct {
 	id    string
 	frame []byte
-	done  chan outcome // of one; nil for Post
+	done  chan outcome // holds one outcome; nil for Post
 
-	sent   bool      // written to the present session, and not refused since
-	since  time.Time // the first write that may have been accepted; zero without one
-	unsure bool      // a write before the present one may have been accepted
+	sent   bool      // written to the current session and not refused since
+	since  time.Time // time of the first write that may have been accepted; zero if there is none
+	unsure bool      // a write before the current one may have been accepted
 }
 
-// outbox holds messages until they are answered and says when to write which.
+// outbox holds messages until they are answered, and says when to write which one.
 type outbox struct {
 	limit  int
 	jitter func(time.Duration) time.Duration
 	prefix string        // makes ids unlike those of every other Member
-	wake   chan struct{} // of one: look again
+	wake   chan struct{} // holds one signal: look again
 
 	mu       sync.Mutex // guards what follows
 	lastID   uint64
 	queue    []*outgoing // in the order of Send
-	session  *Session    // where to write; nil while there is nowhere
-	resumeAt time.Time   // no write before
+	session  *Session    // where to write; nil while there is no session
+	resumeAt time.Time   // nothing is written before then
 	pace     time.Duration
 	pacedAt  time.Time // when pace was changed
 	wroteAt  time.Time
-	probing  bool      // UNAVAILABLE was said: one message at a time, until an echo comes
-	life     [2]string // epoch and user, for whom the service knows the messages' ids
+	probing  bool      // the service answered UNAVAILABLE: one message at a time, until an echo comes
+	life     [2]string // epoch and user for which the service knows the messages' ids
 	closed   error
 }
 
@@ -113,8 +116,7 @@ func (o *outbox) look() {
 	}
 }
 
-// attach opens the way to s; detach closes it, and what was written and not answered
-// waits to be written again.
+// attach makes s the session to write to.
 func (o *outbox) attach(s *Session) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -122,6 +124,8 @@ func (o *outbox) attach(s *Session) {
 	o.look()
 }
 
+// detach leaves no session to write to. Messages that were written but not answered will be
+// written again.
 func (o *outbox) detach() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -132,9 +136,9 @@ func (o *outbox) detach() {
 	}
 }
 
-// enter says to which life of the room the messages go, and whose they are. What may
-// stand in the log already fails where its id is not known any more: to the new room of
-// that name, or as another user's.
+// enter sets the room, identified by its epoch, and the user for which the messages are. If
+// either changes, messages that may have been accepted already fail, because the service no
+// longer knows their ids: they would go to the new room of that id, or be another user's.
 func (o *outbox) enter(epoch, user string) (posted []*outgoing) {
 	o.mu.Lock()
 	before, now := o.life, [2]string{epoch, user}
@@ -146,8 +150,9 @@ func (o *outbox) enter(epoch, user string) (posted []*outgoing) {
 	return o.fail(func(msg *outgoing) bool { return !msg.since.IsZero() }, errors.New("the room was made anew, or the identity"))
 }
 
-// fail answers the messages that which picks; those that may have been delivered
-// fail as ErrUnconfirmed. It returns those of Post, which nobody waits for.
+// fail removes the messages for which which is true and answers them with why; those that may
+// have been delivered fail with ErrUnconfirmed. It returns the messages of Post, for which
+// nobody waits.
 func (o *outbox) fail(which func(*outgoing) bool, why error) (posted []*outgoing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -169,7 +174,7 @@ func (o *outbox) fail(which func(*outgoing) bool, why error) (posted []*outgoing
 	return posted
 }
 
-// close refuses all that waits and all that comes.
+// close refuses all messages that wait and all that come later.
 func (o *outbox) close(why error) {
 	o.mu.Lock()
 	o.closed = why
@@ -177,7 +182,7 @@ func (o *outbox) close(why error) {
 	o.fail(func(*outgoing) bool { return true }, why)
 }
 
-// forget drops msg and reports whether it may have been delivered.
+// forget removes msg and reports whether it may have been delivered.
 func (o *outbox) forget(msg *outgoing) (uncertain bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -186,8 +191,8 @@ func (o *outbox) forget(msg *outgoing) (uncertain bool) {
 	return !msg.since.IsZero()
 }
 
-// pop takes the message of that id out of the queue; nil when there is none.
-// The mutex is held.
+// pop removes the message with that id from the queue and returns it, or nil if there is
+// none. o.mu must be held.
 func (o *outbox) pop(id string) *outgoing {
 	i := slices.IndexFunc(o.queue, func(m *outgoing) bool { return m.id == id })
 	if i < 0 {
@@ -210,10 +215,10 @@ func (o *outbox) echoed(id string, seq int64) {
 	}
 }
 
-// refused deals with an ERROR about the message of that id. It returns the error that the
-// application is to be told of as an Event: one about no message of ours, and that of a
-// Post. A message of ours that does not wait any more has been answered: its echo
-// overtook an ERROR that tells that nothing is known of it.
+// refused handles an ERROR about the message with that id. It returns the error that the
+// application must receive as an Event: one that is not about a message of ours, or one about
+// a Post. If a message of ours is no longer in the queue, it has been answered: its echo
+// overtook an ERROR which says that the outcome is unknown.
 func (o *outbox) refused(id string, refusal *wire.Error) error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -239,7 +244,7 @@ func (o *outbox) refused(id string, refusal *wire.Error) error {
 	default:
 		o.pop(id)
 		var err error = refusal
-		if refusal.Code == wire.Internal { // it does not say how far the message came
+		if refusal.Code == wire.Internal { // the message may have reached the log all the same
 			err = fmt.Errorf("%w: %w", ErrUnconfirmed, refusal)
 		}
 		if msg.done == nil {
@@ -251,7 +256,7 @@ func (o *outbox) refused(id string, refusal *wire.Error) error {
 	return nil
 }
 
-// slowDown answers RATE_LIMITED. The refusals of one burst come during one pause, and
+// slowDown reacts to RATE_LIMITED. The refusals of one burst arrive during one pause, and
 // count once.
 func (o *outbox) slowDown() {
 	if time.Now().Before(o.resumeAt) {
@@ -265,7 +270,7 @@ func (o *outbox) slowDown() {
 	o.pause(pause + o.jitter(limitedPause/2))
 }
 
-// speedUp takes back what slowDown did, step by step.
+// speedUp undoes the effect of slowDown, step by step.
 func (o *outbox) speedUp(now time.Time) {
 	for o.pace > 0 && now.Sub(o.pacedAt) > paceMemory {
 		o.pacedAt = o.pacedAt.Add(paceMemory)
@@ -281,8 +286,8 @@ func (o *outbox) pause(d time.Duration) {
 	}
 }
 
-// due answers with the message to write now and where, or with how long there is
-// nothing to do unless woken.
+// due returns the message to write now and the session to write it to. If there is none, it
+// returns how long there is nothing to do, unless o.wake is signalled.
 func (o *outbox) due(now time.Time) (s *Session, msg *outgoing, wait time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -320,8 +325,8 @@ func (o *outbox) due(now time.Time) (s *Session, msg *outgoing, wait time.Durati
 	return o.session, msg, 0
 }
 
-// write writes what is due until the application wants out. A write that fails ends
-// the session, which its reader notices.
+// write writes what is due until the application quits. A write that fails ends the session,
+// which the session's reader notices.
 func (m *Member) write() {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
@@ -329,8 +334,8 @@ func (m *Member) write() {
 		m.giveUp()
 		s, msg, wait := m.out.due(time.Now())
 		if msg != nil {
-			// Not bound by quitting: a write that is broken off ends the connection, and
-			// LEAVE could not follow.
+			// Not cancelled by quitting: cancelling a write ends the connection, and LEAVE
+			// could not follow.
 			ctx, cancel := context.WithTimeout(m.hard, wire.SendTimeout)
 			if err := s.SendRaw(ctx, msg.frame); err != nil {
 				s.Abort()
@@ -347,8 +352,8 @@ func (m *Member) write() {
 	}
 }
 
-// giveUp fails what has been waiting for so long that writing it again could deliver
-// it twice.
+// giveUp fails the messages that have waited for so long that writing them again could
+// deliver them twice.
 func (m *Member) giveUp() {
 	old := func(msg *outgoing) bool { return !msg.since.IsZero() && time.Since(msg.since) >= resendFor }
 	m.unconfirmed(m.out.fail(old, errors.New("no answer in "+resendFor.String())))

@@ -12,16 +12,19 @@ import (
 const (
 	firstDelay = 500 * time.Millisecond
 	maxDelay   = 20 * time.Second
-	// settled is how long a connection lives before the next loss counts as the first.
-	// Shorter, and a service that takes members in and drops them is asked twice a second.
+	// settled is how long a connection must live for its loss to count as the first failure
+	// again. Without this, a service that accepts members and then drops them would be asked
+	// twice a second.
 	settled = 5 * time.Second
-	// attemptTimeout bounds one dial and join; the service gives a join as long.
+	// attemptTimeout limits one dial and join. The service allows the same time for a join.
 	attemptTimeout = wire.JoinTimeout
-	// seatBack is when a seat that nobody renews is free again, at the latest.
+	// seatBack is the time after which a seat whose lease is not renewed is free, at the
+	// latest.
 	seatBack = wire.Lease + 2*time.Second
 )
 
-// backoff makes the delays between attempts: anything up to a limit that doubles.
+// backoff makes the delays between attempts. Each is random, from 0 up to a limit that
+// doubles.
 type backoff struct {
 	jitter   func(time.Duration) time.Duration
 	failures int
@@ -36,7 +39,7 @@ func (b *backoff) next() time.Duration {
 	return b.jitter(limit)
 }
 
-// run follows one session after the other. Order of the end: no more writes, then no
+// run follows one session after the other. It ends in this order: no more writes, then no
 // more events, then done.
 func (m *Member) run(s *Session) {
 	written := make(chan struct{})
@@ -58,7 +61,7 @@ func (m *Member) run(s *Session) {
 	close(m.done)
 }
 
-// stay goes from session to session and answers with what ended the last.
+// stay goes from session to session and returns the error that ended the last one.
 func (m *Member) stay(s *Session) error {
 	for {
 		began := time.Now()
@@ -76,13 +79,13 @@ func (m *Member) stay(s *Session) error {
 			return err
 		}
 		if !m.attach(s) {
-			return s.Close(wire.CloseGoingAway) // the application left meanwhile
+			return s.Close(wire.CloseGoingAway) // the application has quit meanwhile
 		}
 	}
 }
 
-// comeback is the delay before the first attempt. A gateway that drains has spread
-// its members by itself.
+// comeback returns the delay before the first attempt. When a gateway drains, it spreads its
+// members over time itself.
 func (m *Member) comeback() time.Duration {
 	if m.drainAt.IsZero() {
 		return m.backoff.next()
@@ -92,7 +95,7 @@ func (m *Member) comeback() time.Duration {
 	return delay
 }
 
-// join tries until the service confirms or refuses, or ctx ends. The first attempt
+// join tries until the service confirms or refuses the join, or ctx ends. The first attempt
 // comes after delay.
 func (m *Member) join(ctx context.Context, delay time.Duration) (*Session, error) {
 	var last error
@@ -131,7 +134,7 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// attempt joins once, at one of the addresses.
+// attempt joins once, at one of the base URLs.
 func (m *Member) attempt(ctx context.Context) (*Session, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
@@ -145,14 +148,14 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 		m.identity = id.Identity
 	}
 	s, err := m.show(ctx, c)
-	// The permit was shown before, and that answer was lost: it may have been
-	// confirmed, and then the user's own seat waits for a walk-in.
+	// The permit was sent before, and the reply was lost. If it was confirmed, the user has a
+	// seat, which a walk-in takes over.
 	if m.tried && errors.Is(err, &wire.Error{Code: wire.PermitExpired}) {
 		m.permit, m.tried = "", false
 		s, err = m.show(ctx, c)
 	}
-	// The anonymous user's identity has expired since: another one comes back, once the
-	// first one's seat is free.
+	// The identity of the anonymous user has expired. A new user comes back, once the former
+	// user's seat is free.
 	if m.opts.Identity == "" && !fresh && errors.Is(err, &wire.Error{Code: wire.Unauthenticated}) {
 		m.identity, m.seatBack = "", time.Now().Add(seatBack)
 		return m.attempt(ctx)
@@ -177,7 +180,7 @@ func (m *Member) show(ctx context.Context, c *Client) (*Session, error) {
 	})
 }
 
-// attach makes s the present connection, unless the application wants out.
+// attach makes s the current connection, unless the application has quit.
 func (m *Member) attach(s *Session) bool {
 	pos := s.Position()
 	m.mu.Lock()
@@ -211,7 +214,8 @@ func (m *Member) follow(s *Session) error {
 	defer drain.Stop()
 	written := false
 	for {
-		// What was not echoed may come with the replay; until then nothing is resent.
+		// A message that was not echoed yet may come with the replay. Until the replay is
+		// over nothing is sent again.
 		if !written && (!s.joined.Recovered || m.Position().Seq >= s.joined.Seq) {
 			written = true
 			m.out.attach(s)
@@ -235,7 +239,7 @@ func (m *Member) take(s *Session, f wire.ServerFrame) {
 	switch f.Type {
 	case wire.TypeMessage, wire.TypeMemberJoined, wire.TypeMemberLeft:
 		if f.Type == wire.TypeMessage && f.ID != "" && f.From != nil && f.From.UserID == s.joined.UserID {
-			m.out.echoed(f.ID, f.Seq) // also in a double: an answer to a repetition
+			m.out.echoed(f.ID, f.Seq) // also for a duplicate, which answers a repeated message
 		}
 		m.advance(f.Seq, f)
 	case wire.TypeGap:
@@ -249,8 +253,8 @@ func (m *Member) take(s *Session, f wire.ServerFrame) {
 	}
 }
 
-// advance emits f, whose seq is the first that is not missing: an entry's own, or the
-// one behind a GAP. Entries that a server left out without a word are told as a GAP too.
+// advance emits f. seq is the first seq that is not missing: an entry's own, or the one after
+// a GAP. If the server left out entries without saying so, advance emits a GAP for them.
 func (m *Member) advance(seq int64, f wire.ServerFrame) {
 	last := m.Position().Seq
 	if seq > last+1 {
@@ -261,8 +265,8 @@ func (m *Member) advance(seq int64, f wire.ServerFrame) {
 	}
 }
 
-// reach emits f and moves the position: first, so that whoever has an Event never finds
-// a position before it.
+// reach emits f and moves the position. It moves the position first, so that a goroutine that
+// has an Event never finds a position before it.
 func (m *Member) reach(seq int64, f wire.ServerFrame) {
 	last := m.Position().Seq
 	m.move(seq)
@@ -277,9 +281,8 @@ func (m *Member) move(seq int64) {
 	m.pos.Seq = seq
 }
 
-// emit waits until the application has room for e: meanwhile nobody reads the socket.
-// Once the application wants out there are no more events, so that those it got have no
-// hole.
+// emit waits until the application has room for e; until then nobody reads the socket. Once
+// the application has quit there are no more events, so that those it received have no hole.
 func (m *Member) emit(e Event) bool {
 	if m.quitting.Err() != nil {
 		return false

@@ -14,28 +14,28 @@ import (
 	"github.com/coder/websocket"
 )
 
-// Session is one WebSocket. Its methods may be called by many goroutines at once;
-// frames go to whichever of them receives.
+// Session is one WebSocket. Its methods may be called by many goroutines at once. Each frame
+// goes to one of the goroutines that receive.
 //
-// Somebody must receive: pings are answered and the end is noticed only while a
-// receive is under way. A receive that nothing reaches for wire.PeerSilence, not even
-// a ping, ends the Session with CloseAbnormal. Every Session ends with Leave, Close or
-// Abort, or by the other side, which shows as the *CloseError of a receive.
+// The application must keep receiving: only during a receive are pings answered and the end
+// of the connection noticed. If nothing, not even a ping, arrives during a receive for
+// wire.PeerSilence, the Session ends with CloseAbnormal. Every Session ends with Leave, Close
+// or Abort, or when the other side ends it, which a receive reports as a *CloseError.
 type Session struct {
 	conn    *websocket.Conn
 	joined  wire.ServerFrame // set before Join returns
 	silence *time.Timer      // runs while a read is under way
 
-	// Owned by whoever put the token into turn.
+	// Owned by the goroutine that put the token into turn.
 	turn    chan struct{}
-	reading bool // a read goes on that no receive waits for any more
+	reading bool // a read is in progress that no receive waits for any more
 	results chan result
 
 	once sync.Once
 	done chan struct{}
 	end  *CloseError // set before done is closed
-	// closing is what Close ends the Session with. A read beside it may be the first to
-	// notice, and fails for want of a connection.
+	// closing is the error with which Close ends the Session. A concurrent read may notice
+	// the end first, and then fails with an error about the lost connection.
 	closing atomic.Pointer[CloseError]
 
 	mu  sync.Mutex // guards pos
@@ -56,7 +56,7 @@ func newSession() *Session {
 	return s
 }
 
-// Joined answers with the JOINED frame that confirmed the session.
+// Joined returns the JOINED frame that confirmed the session.
 func (s *Session) Joined() wire.Joined {
 	f := s.joined
 	return wire.Joined{
@@ -65,17 +65,17 @@ func (s *Session) Joined() wire.Joined {
 	}
 }
 
-// Position is the last place in the log that Receive or Frames saw: what After of the
-// next join wants. ReceiveRaw does not move it.
+// Position returns the last place in the log that Receive or Frames has seen, which is what
+// After of the next join needs. ReceiveRaw does not change it.
 func (s *Session) Position() wire.Position {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.pos
 }
 
-// accept sets where the log goes on: behind after where the service can replay from
-// there, at the beginning of a life of the room that is new to the client, and at
-// JOINED otherwise, also when the log was set back to before after.
+// accept sets the position after which the log continues. This is after, if the service can
+// replay from there; the beginning of the log, if the room is another one with the same id;
+// and JOINED otherwise, also if the log was set back to before after.
 func (s *Session) accept(f wire.ServerFrame, after *wire.Position) {
 	s.joined = f
 	pos := wire.Position{Epoch: f.Epoch, Seq: f.Seq}
@@ -91,9 +91,9 @@ func (s *Session) accept(f wire.ServerFrame, after *wire.Position) {
 	s.mu.Unlock()
 }
 
-// Receive waits for the next frame. When the connection has ended the error is a
-// *CloseError, the same for every further call. When ctx ends first, the error wraps
-// ctx's and the Session goes on: no frame is lost.
+// Receive waits for the next frame. If the connection has ended, the error is a *CloseError,
+// the same for every further call. If ctx ends first, the error wraps ctx's error, the
+// Session goes on, and no frame is lost.
 func (s *Session) Receive(ctx context.Context) (wire.ServerFrame, error) {
 	var f wire.ServerFrame
 	data, err := s.ReceiveRaw(ctx)
@@ -114,8 +114,8 @@ func (s *Session) Receive(ctx context.Context) (wire.ServerFrame, error) {
 	return f, nil
 }
 
-// Frames yields frames until the Session or ctx ends; the last pair is an empty frame
-// with the error of Receive.
+// Frames yields frames until the Session or ctx ends. The last pair is an empty frame and the
+// error of Receive.
 func (s *Session) Frames(ctx context.Context) iter.Seq2[wire.ServerFrame, error] {
 	return func(yield func(wire.ServerFrame, error) bool) {
 		for {
@@ -127,8 +127,8 @@ func (s *Session) Frames(ctx context.Context) iter.Seq2[wire.ServerFrame, error]
 	}
 }
 
-// ReceiveRaw is Receive without decoding. With a ctx that cannot end, such as
-// context.Background(), it costs no goroutine.
+// ReceiveRaw is like Receive but does not decode the frame. If ctx cannot end, as
+// context.Background(), it starts no goroutine.
 func (s *Session) ReceiveRaw(ctx context.Context) ([]byte, error) {
 	if err := s.takeTurn(ctx); err != nil {
 		return nil, err
@@ -150,8 +150,8 @@ func (s *Session) takeTurn(ctx context.Context) error {
 
 func (s *Session) endTurn() { <-s.turn }
 
-// next reads for the owner of the turn. The WebSocket library ends the connection
-// when a read's context ends, so a read that is given up goes on by itself, and its
+// next reads for the owner of the turn. The WebSocket library closes the connection when the
+// context of a read ends. So a read whose caller has given up continues by itself, and its
 // frame waits for the next turn.
 func (s *Session) next(ctx context.Context) ([]byte, error) {
 	if !s.reading && ctx.Done() == nil {
@@ -184,13 +184,14 @@ func (s *Session) read() ([]byte, error) {
 	return data, nil
 }
 
-// pinged is called by reads.
+// pinged is called by the library during reads.
 func (s *Session) pinged(context.Context, []byte) bool {
 	s.silence.Reset(wire.PeerSilence)
 	return true
 }
 
-// finish keeps the first reason why the Session ended.
+// finish ends the Session. Only the first reason is kept. While Close is in progress, an
+// abnormal end counts as the end by Close.
 func (s *Session) finish(end *CloseError) {
 	if closing := s.closing.Load(); closing != nil && end.Code == CloseAbnormal {
 		end = closing
@@ -203,12 +204,12 @@ func (s *Session) finish(end *CloseError) {
 
 func (s *Session) cut(end *CloseError) {
 	s.finish(end)
-	_ = s.conn.CloseNow() // fails only where the connection is closed already
+	_ = s.conn.CloseNow() // fails only if the connection is already closed
 }
 
-// Send writes a MESSAGE. body becomes JSON; id, at most 64 characters, may be empty.
-// The echo, or ERROR with id, comes through Receive. When ctx ends during the write
-// the Session ends too, since half a frame may be on the wire.
+// Send writes a MESSAGE. body is encoded as JSON. id has at most 64 characters and may be
+// empty. The echo, or an ERROR with this id, arrives through Receive. If ctx ends during the
+// write, the Session ends too, since half a frame may have been sent.
 func (s *Session) Send(ctx context.Context, id string, body any) error {
 	frame, err := encodeMessage(id, body)
 	if err != nil {
@@ -229,7 +230,7 @@ func encodeMessage(id string, body any) ([]byte, error) {
 	return frame, nil
 }
 
-// SendRaw writes frame as one text frame, whatever it holds.
+// SendRaw writes frame as one text frame, without checking it.
 func (s *Session) SendRaw(ctx context.Context, frame []byte) error {
 	if err := s.conn.Write(ctx, websocket.MessageText, frame); err != nil {
 		return fmt.Errorf("client: send: %w", err)
@@ -237,14 +238,14 @@ func (s *Session) SendRaw(ctx context.Context, frame []byte) error {
 	return nil
 }
 
-// Ping writes a PING frame; PONG comes through Receive.
+// Ping writes a PING frame. The PONG arrives through Receive.
 func (s *Session) Ping(ctx context.Context) error {
 	return s.SendRaw(ctx, []byte(`{"type":"PING"}`))
 }
 
-// Leave gives the seat up: it sends LEAVE and waits for the close with 1000. What
-// comes before that close may be dropped. When ctx ends first, the connection is cut
-// and the seat is free when its lease ends.
+// Leave gives the seat up: it sends LEAVE and waits for the close with 1000. Frames that
+// arrive before that close may be dropped. If ctx ends first, Leave cuts the connection, and
+// the seat is free when its lease ends.
 func (s *Session) Leave(ctx context.Context) error {
 	defer s.Abort()
 	if err := s.SendRaw(ctx, []byte(`{"type":"LEAVE"}`)); err != nil {
@@ -257,15 +258,16 @@ func (s *Session) Leave(ctx context.Context) error {
 	for err == nil {
 		_, err = s.next(ctx)
 	}
-	// A Close beside it says nothing of the other side.
+	// The end of a concurrent Close does not mean that the other side confirmed.
 	if end, ok := errors.AsType[*CloseError](err); ok && end.Code == wire.CloseNormal && end != s.closing.Load() {
 		return nil
 	}
 	return fmt.Errorf("client: leave: %w", err)
 }
 
-// Close closes with code and waits up to 5 s for the other side to agree. 1000 and
-// 1001 give the seat up; other codes (3000–4999) leave it to its lease.
+// Close sends a close frame with code and waits up to 5 s for that of the other side. 1000
+// and 1001 give the seat up. After other codes (3000–4999) the seat stays taken for the rest
+// of its lease.
 func (s *Session) Close(code wire.CloseCode) error {
 	end := &CloseError{Code: code, Reason: "closed by the client"}
 	s.closing.Store(end)

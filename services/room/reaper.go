@@ -7,12 +7,13 @@ import (
 	"time"
 )
 
-// ReapEvery is how often the reaper asks which rooms want a visit: with the lease of 15 s it
-// keeps the promise that a dead process' seats are free after 17 s, one missed round included.
+// ReapEvery is how often the reaper asks which rooms need a visit. With the lease of 15 s,
+// this keeps the promise that the seats of a dead process are free after 17 s, even if one
+// round is missed.
 const ReapEvery = 500 * time.Millisecond
 
-// Reap frees what lapsed in rooms that nobody asks for, until ctx ends. Every room
-// service runs it; that several visit the same room is harmless.
+// Reap frees what has lapsed in rooms that nobody asks for, until ctx ends. Every room
+// service runs it. It does no harm if several of them visit the same room.
 func Reap(ctx context.Context, leases Leases) {
 	tick := time.NewTicker(ReapEvery)
 	defer tick.Stop()
@@ -27,7 +28,7 @@ func Reap(ctx context.Context, leases Leases) {
 		if ctx.Err() != nil {
 			return
 		}
-		// An outage is told once, not twice a second.
+		// An outage is logged once, not twice a second.
 		if err != nil && !failing {
 			slog.Error("reaper cannot visit all rooms that want it", "err", err)
 		}
@@ -35,9 +36,9 @@ func Reap(ctx context.Context, leases Leases) {
 	}
 }
 
-// reapOnce visits rooms until none wants it any more: a gateway that died may have had more of
-// them than one question finds. It gives up, with what went wrong, at a round that failed and
-// freed nothing.
+// reapOnce visits rooms until none needs a visit any more: a gateway that died may have had
+// members in more rooms than one query finds. It gives up after a round that failed and freed
+// nothing, and returns the error.
 func reapOnce(ctx context.Context, leases Leases) error {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()

@@ -18,21 +18,21 @@ import (
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
-// Log takes what the application itself publishes in a room.
+// Log takes the messages that the application itself publishes in a room.
 type Log interface {
-	// PublishWait answers once the message stands in the room's log.
+	// PublishWait returns once the message is in the room's log.
 	PublishWait(ctx context.Context, m roomlog.Message) (roomlog.Result, error)
 }
 
-// Service is the gRPC room service. Its errors are *wire.Error where they are refusals;
-// package rpc turns them into statuses.
+// Service is the gRPC room service. Its refusals are *wire.Error, which package rpc turns
+// into statuses.
 type Service struct {
 	roomv1.UnimplementedRoomServiceServer
 	store Store
 	log   Log
 }
 
-// NewService makes a service over a store and the log beside it.
+// NewService makes a service over a store and the log that belongs to it.
 func NewService(store Store, log Log) *Service { return &Service{store: store, log: log} }
 
 const (
@@ -112,7 +112,7 @@ func choosePresence(p roomv1.Presence, capacity int) (Presence, error) {
 	return "", wire.Errorf(wire.BadRequest, "presence is full or count")
 }
 
-// GetRoom counts a room.
+// GetRoom returns a room with its counts.
 func (s *Service) GetRoom(ctx context.Context, req *roomv1.GetRoomRequest) (*roomv1.GetRoomResponse, error) {
 	if err := wire.CheckID("roomId", req.GetRoomId()); err != nil {
 		return nil, err
@@ -124,7 +124,7 @@ func (s *Service) GetRoom(ctx context.Context, req *roomv1.GetRoomRequest) (*roo
 	return &roomv1.GetRoomResponse{Room: r.proto()}, nil
 }
 
-// ListRooms pages through the rooms.
+// ListRooms returns a page of the rooms.
 func (s *Service) ListRooms(ctx context.Context, req *roomv1.ListRoomsRequest) (*roomv1.ListRoomsResponse, error) {
 	size := int(req.GetPageSize())
 	if size == 0 {
@@ -147,7 +147,7 @@ func (s *Service) ListRooms(ctx context.Context, req *roomv1.ListRoomsRequest) (
 	return resp, nil
 }
 
-// DeleteRoom drops a room.
+// DeleteRoom deletes a room.
 func (s *Service) DeleteRoom(ctx context.Context, req *roomv1.DeleteRoomRequest) (*roomv1.DeleteRoomResponse, error) {
 	if err := cmp.Or(wire.CheckID("roomId", req.GetRoomId()), optionalID("requestId", req.GetRequestId())); err != nil {
 		return nil, err
@@ -182,7 +182,7 @@ func (s *Service) CancelPermit(ctx context.Context, req *roomv1.CancelPermitRequ
 	if req.GetPermit() == "" {
 		return nil, wire.Errorf(wire.BadRequest, "permit is required")
 	}
-	// What cannot be a permit of this room is gone, as far as this room goes.
+	// A permit that cannot be one of this room counts as gone.
 	var failure error
 	if roomID, secret, err := wire.SplitPermit(req.GetPermit()); err == nil && roomID == req.GetRoomId() {
 		failure = s.store.Cancel(ctx, roomID, secret)
@@ -246,7 +246,7 @@ func newJoin(req *roomv1.ConfirmJoinRequest) (Join, error) {
 	return j, nil
 }
 
-// timeOf is a field's time, zero for none.
+// timeOf returns a field's time, or the zero time if it is not set.
 func timeOf(field string, t *timestamppb.Timestamp) (time.Time, error) {
 	if t == nil {
 		return time.Time{}, nil
@@ -322,7 +322,7 @@ func (s *Service) RemoveMember(ctx context.Context, req *roomv1.RemoveMemberRequ
 	return &roomv1.RemoveMemberResponse{}, s.store.Remove(ctx, req.GetRoomId(), req.GetUserId(), req.GetRequestId())
 }
 
-// Publish appends a message of the application.
+// Publish appends a message from the application to a room's log.
 func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roomv1.PublishResponse, error) {
 	if err := cmp.Or(
 		wire.CheckID("roomId", req.GetRoomId()),
@@ -333,7 +333,7 @@ func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roo
 	if req.GetBody().GetKind() == nil {
 		return nil, wire.Errorf(wire.BadRequest, "body is required")
 	}
-	// Not protojson, whose output is spaced at random.
+	// Not protojson, which adds spaces at random.
 	body, err := wire.Marshal(req.GetBody().AsInterface())
 	if err != nil || !isJSON(req.GetBody()) {
 		return nil, wire.Errorf(wire.BadRequest, "body is not a JSON value")
@@ -351,8 +351,9 @@ func (s *Service) Publish(ctx context.Context, req *roomv1.PublishRequest) (*roo
 	return &roomv1.PublishResponse{Seq: r.Seq}, nil
 }
 
-// isJSON finds what a Value can hold and JSON cannot: numbers that are none, which
-// AsInterface turns into strings, and values without a kind, which it turns into null.
+// isJSON reports whether a Value can be expressed in JSON. A Value can also hold numbers that
+// are not finite, which AsInterface turns into strings, and values without a kind, which
+// AsInterface turns into null.
 func isJSON(v *structpb.Value) bool {
 	switch v.GetKind().(type) {
 	case *structpb.Value_NumberValue:

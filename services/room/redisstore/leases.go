@@ -16,18 +16,19 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// renewChunk bounds the sessions of one script, so that none holds Redis up for more
-// than about a millisecond.
+// renewChunk limits the sessions in one call of the script, so that it does not block Redis
+// for more than about a millisecond.
 const renewChunk = 500
 
-// chunk is the part of a renewal that one script carries out.
+// chunk is the part of a renewal that one call of the script carries out.
 type chunk struct {
 	keys  []string // the partition's leases
-	args  []any    // lease and latest end, then names of leases
-	index []int    // by position in args: the session's place in the request, or -1
+	args  []any    // duration of a lease, latest end, names of leases
+	index []int    // by position in args: the session's index in the request, or -1
 }
 
-// Renew renews leases, in as few round trips as there can be: one for all partitions.
+// Renew renews leases. It needs one round trip for all partitions, and another one if any
+// leases are lost.
 func (s *Store) Renew(ctx context.Context, leases []room.SessionRef, sent time.Time) (lost []room.Lost, sooner time.Duration, err error) {
 	latest := ""
 	if !sent.IsZero() {
@@ -72,7 +73,7 @@ func (s *Store) chunks(leases []room.SessionRef, latest string) []*chunk {
 	return all
 }
 
-// causes finds out why sessions hold no seat: a question that few ever ask.
+// causes finds out why sessions no longer hold a seat, which is rarely needed.
 func (s *Store) causes(ctx context.Context, leases []room.SessionRef, lost []int) ([]room.Lost, error) {
 	if len(lost) == 0 {
 		return nil, nil
@@ -89,8 +90,9 @@ func (s *Store) causes(ctx context.Context, leases []room.SessionRef, lost []int
 	answer := make([]room.Lost, len(lost))
 	for n, i := range lost {
 		answer[n] = room.Lost{Index: i, Cause: room.LeaseEnded}
-		// That there is no room is an answer; anything else is no reason to say that the room
-		// is gone. Where its key is of a wrong type, the others' renewals stand all the same.
+		// A missing room is a result. Any other error is no reason to report that the room is
+		// gone. If a key of this room has a wrong type, the renewals of the others are valid
+		// all the same.
 		if err := cmp.Or(notNil(epoch[n].Err()), ended[n].Err()); err != nil {
 			if err = roomlog.Fault("find out why a lease ended", err); wire.CodeOf(err) == wire.Unavailable {
 				return nil, err
@@ -99,7 +101,7 @@ func (s *Store) causes(ctx context.Context, leases []room.SessionRef, lost []int
 			continue
 		}
 		switch at := ended[n].Val(); {
-		case at[0] != 0: // though the room may have gone with its last member
+		case at[0] != 0: // even if the room was deleted with its last member
 			answer[n].Cause = room.Removed
 		case at[1] != 0:
 			answer[n].Cause = room.Replaced
@@ -117,8 +119,8 @@ func notNil(err error) error {
 	return err
 }
 
-// Due asks every partition for rooms that want a visit. Where a partition does not answer,
-// the others' visits come with the error.
+// Due asks every partition for rooms that need a visit. If a partition fails, Due returns the
+// visits of the others together with the error.
 func (s *Store) Due(ctx context.Context) (visits []room.Visit, more bool, err error) {
 	cmds := pipeline.RunAll(ctx, s.rdb, dueScript, s.layout.Partitions, func(p int) ([]string, []any) {
 		return []string{roomlog.DueKey(p), roomlog.LeasesKey(p)}, nil

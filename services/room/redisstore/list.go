@@ -17,8 +17,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// place is where a room stands in the list: newest first, then by id from z to a, as Redis
-// orders equal scores backwards.
+// place is the position of a room in the list: newest first, and for equal times by id from z
+// to a, as Redis orders equal scores in a reverse range.
 type place struct {
 	created int64 // µs
 	id      string
@@ -28,7 +28,7 @@ func comparePlaces(a, b place) int {
 	return cmp.Or(cmp.Compare(b.created, a.created), cmp.Compare(b.id, a.id))
 }
 
-// token and parseToken turn the last place of a page into its page token and back.
+// token encodes the last place of a page as the page token, which parseToken decodes.
 func (p place) token() string {
 	return base64.RawURLEncoding.EncodeToString([]byte(strconv.FormatInt(p.created, 10) + "." + p.id))
 }
@@ -47,7 +47,7 @@ func parseToken(token string) (place, error) {
 	return place{created, id}, nil
 }
 
-// List merges the partitions' rooms.
+// List merges the rooms of all partitions.
 func (s *Store) List(ctx context.Context, size int, token string) ([]room.Room, string, error) {
 	var after *place
 	if token != "" {
@@ -70,17 +70,17 @@ func (s *Store) List(ctx context.Context, size int, token string) ([]room.Room, 
 	return rooms, next, err
 }
 
-// places answers with the places behind after (nil: from the newest) in order: size+1
-// or more of them, as long as there are so many.
+// places returns the places that follow after (nil: from the newest), in order. It returns at
+// least size+1 of them, if there are that many.
 func (s *Store) places(ctx context.Context, size int, after *place) ([]place, error) {
 	var places []place
 	partitions := make([]int, s.layout.Partitions)
 	for p := range partitions {
 		partitions[p] = p
 	}
-	// Rooms made in the same µs as the last page's end may stand on earlier pages, and
-	// no query leaves them out: where they took up the answer, ask for what follows.
-	count := size + 2 // the last page's end, a page, and one to know of a next page
+	// Rooms made in the same µs as the last one of the previous page may be on earlier pages,
+	// and no query can leave them out. If they filled the result, ask for what follows.
+	count := size + 2 // the previous page's end, a page, and one to detect a next page
 	for offset := 0; len(partitions) > 0; offset += count {
 		found, err := s.newest(ctx, partitions, after, offset, count)
 		if err != nil {
@@ -102,7 +102,7 @@ func (s *Store) places(ctx context.Context, size int, after *place) ([]place, er
 	return places, nil
 }
 
-// newest reads the rooms of partitions from the µs of after on, newest first.
+// newest reads rooms of partitions, newest first, from the µs of after on.
 func (s *Store) newest(ctx context.Context, partitions []int, after *place, offset, count int) ([][]place, error) {
 	newest := "+inf"
 	if after != nil {
@@ -128,7 +128,8 @@ func (s *Store) newest(ctx context.Context, partitions []int, after *place, offs
 	return found, nil
 }
 
-// describeAll counts rooms in one round trip; those that ended meanwhile are left out.
+// describeAll returns the rooms with their counts, read in one round trip. Rooms that have
+// ended meanwhile are left out.
 func (s *Store) describeAll(ctx context.Context, places []place) ([]room.Room, error) {
 	cmds := pipeline.RunAll(ctx, s.rdb, getScript, len(places), func(i int) ([]string, []any) {
 		return s.layout.Keys(places[i].id).All(), []any{places[i].id}

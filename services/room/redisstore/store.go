@@ -1,5 +1,5 @@
-// Package redisstore keeps the permit rules in Redis, as one short script an
-// operation (lua/), over keys that package roomlog names.
+// Package redisstore keeps the permit rules in Redis. Each operation is one short script
+// (lua/). Package roomlog names the keys.
 package redisstore
 
 import (
@@ -20,7 +20,7 @@ import (
 //go:embed lua
 var sources embed.FS
 
-// script makes the script of one operation on a room.
+// script builds the script of one operation on a room.
 func script(name string) *pipeline.Script {
 	return pipeline.NewScript(roomlog.ClockLua+roomlog.EntryLua+source("ages")+source("lib"), "begin(KEYS, ARGV)\n"+source(name))
 }
@@ -28,7 +28,7 @@ func script(name string) *pipeline.Script {
 func source(name string) string {
 	src, err := sources.ReadFile("lua/" + name + ".lua")
 	if err != nil {
-		panic(err) // embedded: cannot be
+		panic(err) // cannot happen: the files are embedded
 	}
 	return string(src)
 }
@@ -57,8 +57,8 @@ type Store struct {
 
 var _ room.Store = (*Store)(nil)
 
-// New makes a store with the contract's rules; the caller closes scripts, which run
-// on rdb, and rdb.
+// New makes a store with the contract's rules. scripts must run on rdb. The caller must close
+// both.
 func New(rdb pipeline.Redis, scripts *pipeline.Runner, layout roomlog.Layout) *Store {
 	return NewWithRules(rdb, scripts, layout, room.DefaultRules())
 }
@@ -68,8 +68,8 @@ func NewWithRules(rdb pipeline.Redis, scripts *pipeline.Runner, layout roomlog.L
 	return &Store{rdb: rdb, scripts: scripts, layout: layout, rules: rules}
 }
 
-// run runs a room's script and answers with what stands behind the status 'OK', or
-// with the refusal that another status names.
+// run runs a room's script. It returns what follows the status 'OK', or the refusal that
+// another status stands for.
 func (s *Store) run(ctx context.Context, sc *pipeline.Script, roomID string, args ...any) ([]any, error) {
 	keys := s.layout.Keys(roomID).All()
 	answer, err := s.scripts.Run(ctx, sc, keys, append([]any{roomID}, args...)...).Slice()
@@ -112,7 +112,7 @@ func (s *Store) Create(ctx context.Context, spec room.Spec) (room.Room, error) {
 	return described(spec.ID, a)
 }
 
-// Get counts a room.
+// Get returns a room with its counts.
 func (s *Store) Get(ctx context.Context, roomID string) (room.Room, error) {
 	a, err := s.run(ctx, getScript, roomID)
 	if err != nil {
@@ -121,13 +121,13 @@ func (s *Store) Get(ctx context.Context, roomID string) (room.Room, error) {
 	return described(roomID, a)
 }
 
-// Delete drops a room.
+// Delete deletes a room.
 func (s *Store) Delete(ctx context.Context, roomID, requestID string) error {
 	_, err := s.run(ctx, deleteScript, roomID, requestID)
 	return err
 }
 
-// described reads what lib.lua's describe answers.
+// described decodes the result of describe in lib.lua.
 func described(roomID string, a []any) (room.Room, error) {
 	if len(a) < 8 {
 		return room.Room{}, fmt.Errorf("room store: %d fields of a room", len(a))
@@ -193,7 +193,7 @@ func (s *Store) Confirm(ctx context.Context, j room.Join) (room.Joined, error) {
 	return joined, nil
 }
 
-// millis is a time as scripts take it, empty for none.
+// millis formats a time for scripts; the zero time becomes the empty string.
 func millis(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -201,7 +201,8 @@ func millis(t time.Time) string {
 	return strconv.FormatInt(t.UnixMilli(), 10)
 }
 
-// memberParts splits a member's JSON where a script may put another nickname.
+// memberParts returns a member's JSON in two parts, so that a script can put another nickname
+// in between.
 func memberParts(m wire.Member) (head, rest string) {
 	head = `{"userId":` + string(wire.Quote(m.UserID))
 	if m.Nickname != "" {
@@ -210,13 +211,13 @@ func memberParts(m wire.Member) (head, rest string) {
 	return head, rest
 }
 
-// sessionMember reads the member in the value of a session: user, gateway and member,
-// a line each.
+// sessionMember decodes the member in the value of a session, which has a line each for user,
+// gateway and member.
 func sessionMember(value any) (m wire.Member, err error) {
 	v, _ := value.(string)
 	text := v[strings.LastIndexByte(v, '\n')+1:]
-	// memberParts wrote it. Where nothing is escaped, a string ends at the next quote: a
-	// roster is read at each join, and encoding/json takes ten times as long.
+	// memberParts wrote this JSON, so if nothing is escaped, a string ends at the next quote.
+	// A roster is decoded at each join, and encoding/json takes ten times as long.
 	if rest, ok := strings.CutPrefix(text, `{"userId":"`); ok && !strings.Contains(text, `\`) {
 		m.UserID, rest, _ = strings.Cut(rest, `"`)
 		if nickname, ok := strings.CutPrefix(rest, `,"nickname":"`); ok {

@@ -1,4 +1,4 @@
--- How long an entry of a room's log is read, ms.
+-- How long entries of a room's log can be read, in ms.
 local AGE = 600000
--- How often the reaper looks a room through, ms.
+-- How often the reaper looks a room through, in ms.
 local LOOK = AGE / 2

@@ -1,11 +1,11 @@
 -- Confirms a session in a seat: the permit's, the user's own, or a free one.
 -- ARGV: 2 session  3 gateway  4 secret of the permit, or '' for a walk-in
 --       5 user ('' with a permit: the permit's)  6 member JSON up to the nickname
---       7 the rest of it, or '' for none  8 '1': only the user's own seat  9 lease, ms
---       10 from when on it is too late, ms, or '' for never
--- Answers describe('OK') and behind it the session's value, then those of all sessions
--- where presence is full; or {status}: ROOM_NOT_FOUND, PERMIT_EXPIRED, FORBIDDEN,
--- ROOM_FULL, SPENT, LATE.
+--       7 the rest of it, or '' if there is none  8 '1': only the user's own seat
+--       9 lease, ms  10 time from which the call is too late, ms, or '' for never
+-- Returns: describe('OK') followed by the session's value and, if presence is full, the
+-- values of all sessions; or {status}: ROOM_NOT_FOUND, PERMIT_EXPIRED, FORBIDDEN, ROOM_FULL,
+-- SPENT, LATE.
 if ARGV[10] ~= '' and now >= tonumber(ARGV[10]) then return {'LATE'} end
 if not open() then return {'ROOM_NOT_FOUND'} end
 local session, token, user, head, nick = ARGV[2], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
@@ -19,16 +19,17 @@ local function answer(value, seats)
   return a
 end
 
--- A repeated call renews the lease: its caller counts it from when this call was sent.
+-- A repeated call renews the lease, because its caller counts the lease from when this call
+-- was sent.
 local deadline = now + tonumber(ARGV[9])
 local confirmed = call('HGET', SESSIONS, session)
 if confirmed then
   local holder = string.match(confirmed, '^[^\n]*')
   if user ~= '' and user ~= holder then return {'FORBIDDEN'} end
-  -- Of a call that is repeated, the permit is used up.
+  -- If this call was carried out before, its permit is used up.
   local permit = token ~= '' and call('GET', PREFIX .. 'permit:' .. token)
   if permit and string.match(permit, '^[^\n]*') ~= holder then return {'FORBIDDEN'} end
-  if ended({session})[1] then -- one of many, which open() has not seen
+  if ended({session})[1] then -- one of many ended leases, which open() has not looked at
     vacate('LOST', session)
     settle()
     return {'SPENT'}
@@ -51,7 +52,8 @@ end
 local old = call('HGET', SEATS, user)
 if token ~= '' then
   local reserved = call('ZREM', PERMITS, user) == 1
-  -- The string outlives the reserved seat by the millisecond in which both lapse.
+  -- At the millisecond in which both lapse, the string may exist a little longer than the
+  -- seat is reserved.
   if not old and not reserved then return {'PERMIT_EXPIRED'} end
   call('HDEL', TOKENS, user)
   call('DEL', PREFIX .. 'permit:' .. token)
@@ -61,14 +63,14 @@ elseif call('ZSCORE', PERMITS, user) then
     nick = value and string.match(value, '^[^\n]*\n[^\n]*\n(.*)$') or ''
   end
   release(user)
-elseif not old then -- who has a seat takes it over; a permit for it is left to the other tab
+elseif not old then -- a user who has a seat takes it over; a permit for it stays with the other tab
   if ARGV[8] == '1' then return {'FORBIDDEN'} end
   if occupied() + call('ZCARD', PERMITS) >= room.capacity then return {'ROOM_FULL'} end
 end
 
 local member
 if old then
-  -- The seat is handed over: never free in between, and the roster stays as it was.
+  -- The seat is handed over. It is never free in between, and the roster does not change.
   member = string.match(call('HGET', SESSIONS, old), '^[^\n]*\n[^\n]*\n(.*)$')
   call('HDEL', SESSIONS, old)
   call('ZREM', LEASES, leaseOf(old))
@@ -95,6 +97,7 @@ if old or seats == 1 then
   keep(SEATS, SESSIONS)
   keepLeases()
 end
--- In time to be looked through, as where Redis' clock was set back since the room was made.
+-- Not later than the next look through, even if Redis' clock was set back since the room was
+-- made.
 due(math.min(room.look or now, now + LOOK))
 return answer(value, seats)

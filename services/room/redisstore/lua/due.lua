@@ -1,24 +1,24 @@
--- Finds the rooms of a partition that want a visit of the reaper: up to 100 in which a lease
+-- Finds the rooms of a partition that need a visit by the reaper: up to 100 in which a lease
 -- has ended, and up to 100 that are due.
 --
--- Of the leases that have ended it looks at the first 250, and where there are so many, also
--- at the last 50: those of a room that cannot be visited stay in front.
+-- Of the leases that have ended it looks at the first 250. If there are that many, it also
+-- looks at the last 50, because the leases of a room whose visits fail stay at the front.
 --
--- A due room is put off, which costs a fifth of a visit, where a visit would change nothing:
--- somebody sits in it or holds a permit, no permit has lapsed, and it is not time to look it
--- through (expire.lua).
--- KEYS: 1 due  2 leases; those of the rooms have the same hash tag
--- Answers {1 if more rooms may want a visit, else 0, id, sessions, id, sessions …} of rooms
--- that want a visit, with those of their sessions whose leases were seen to have ended, a
--- space between them.
+-- A due room is put off if a visit would change nothing: somebody has a seat or a permit, no
+-- permit has lapsed, and it is not time to look the room through (expire.lua). Putting it off
+-- costs a fifth of a visit.
+-- KEYS: 1 due  2 leases; the rooms' own keys have the same hash tag
+-- Returns: {1 if more rooms may need a visit, else 0, id, sessions, id, sessions …} of the
+-- rooms that need a visit, each with those of its sessions whose leases were found to have
+-- ended, separated by spaces.
 local DUE, LEASES = KEYS[1], KEYS[2]
 
--- Nearly always, there is nothing to do.
+-- Usually there is nothing to do.
 if call('ZCOUNT', LEASES, '-inf', NOW) == 0 and call('ZCOUNT', DUE, '-inf', NOW) == 0 then return {0} end
 
 local ROOMS = string.sub(DUE, 1, -4) .. 'r:'
 
-local wanted, sessions = {}, {} -- ids; by id
+local wanted, sessions = {}, {} -- ids of rooms; their ended sessions, by id
 local function want(id)
   if sessions[id] then return end
   wanted[#wanted + 1] = id
@@ -31,7 +31,7 @@ local function ended(name)
   seen[name] = true
   local id, session = string.match(name, '^([^ ]+) ([^ ]+)$')
   if not id then
-    call('ZREM', LEASES, name) -- no script wrote it
+    call('ZREM', LEASES, name) -- no script has written it
   elseif sessions[id] or #wanted < 100 then
     want(id)
     table.insert(sessions[id], session)
@@ -43,7 +43,8 @@ if #first == 250 then
   for _, name in ipairs(call('ZREVRANGEBYSCORE', LEASES, NOW, '-inf', 'LIMIT', '0', '50')) do ended(name) end
 end
 
--- A key of a wrong type is for the visit to fail at: here, it would stop those of all rooms.
+-- A key of a wrong type must fail only when its room is visited. Here, an error would prevent
+-- the visits to all rooms.
 local due = call('ZRANGEBYSCORE', DUE, '-inf', NOW, 'LIMIT', '0', '100')
 local more = #due == 100 or #first == 250 or #wanted == 100
 local again = {} -- scores and ids

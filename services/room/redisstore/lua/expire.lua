@@ -1,7 +1,7 @@
--- The reaper's visit to a room: frees what lapsed, says when to come again, and now and
--- then looks the room through.
--- ARGV: 2 sessions whose leases have ended (due.lua), with spaces between them
--- Answers the number of seats freed.
+-- The reaper's visit to a room: frees what has lapsed, sets the time of the next visit, and
+-- from time to time looks the room through.
+-- ARGV: 2 sessions whose leases have ended (due.lua), separated by spaces
+-- Returns: the number of seats freed.
 local sessions = {}
 for session in string.gmatch(ARGV[2], '[^ ]+') do sessions[#sessions + 1] = session end
 load()
@@ -11,13 +11,13 @@ if not room then
   return 0
 end
 
--- The first write, since a full Redis refuses a script that begins with ZADD.
+-- This must be the first write: a full Redis refuses a script that begins with ZADD.
 call('ZREM', DUE, ID)
 local before = occupied() + call('ZCARD', PERMITS)
--- A time to look it through that is further ahead than that is of a clock that was set back.
+-- If the time for the next look is further ahead than LOOK, the clock was set back since.
 local look = now >= (room.look or 0) or room.look > now + LOOK
--- Seats without a lease are left by whoever deletes keys by hand, and by no script: some are
--- looked at, and all where one is found.
+-- Seats lose their lease only when somebody deletes keys by hand; no script leaves such
+-- seats. Look at some seats, and at all if one without a lease is found.
 local some = look and call('HRANDFIELD', SESSIONS, BULK) or {}
 bulks(some, function(...)
   for _, ends in ipairs(call('ZMSCORE', LEASES, leasesOf(...))) do
@@ -31,7 +31,7 @@ purge(ended(sessions))
 local freed = before - occupied() - call('ZCARD', PERMITS)
 if not settle() then return freed end
 if look then
-  -- Entries past their age, of which a busy room rids itself by number.
+  -- Drop entries that are too old. In a busy room, the limit on their number does that.
   local first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
   while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - AGE do
     call('XDEL', LOG, first[1])

@@ -1,8 +1,8 @@
--- Gives a seat up in the name of the session that holds it.
+-- Gives a seat up on behalf of the session that holds it.
 -- ARGV: 2 session  3 reason  4 '1' if the session has ended
--- Answers {'OK'}, also where the session holds none.
+-- Returns: {'OK'}, also if the session holds no seat.
 if not open() then
-  spend(ARGV[2]) -- its ConfirmJoin may be on its way yet, and the room be made anew
+  spend(ARGV[2]) -- its ConfirmJoin may arrive later, when the room may have been made anew
   return {'OK'}
 end
 if vacate(ARGV[3], ARGV[2]) > 0 then

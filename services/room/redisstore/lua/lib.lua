@@ -1,23 +1,24 @@
--- The permit rules, shared by every script of a room; clock.lua and entry.lua stand in front.
+-- The permit rules, shared by every script of a room. Needs clock.lua and entry.lua before
+-- it.
 -- KEYS: 1 rooms  2 due  3 leases  4 spent      (of the partition; package roomlog, keys.go)
 --       5 room  6 permits  7 tokens  8 seats  9 sessions  10 log  11, 12 message ids
--- ARGV: 1 room id; what follows is the operation's own
+-- ARGV: 1 room id; the rest depends on the operation
 --
--- Permits are keys of their own, so that each lapses by itself: permit:<token> behind the
--- room's prefix. No caller knows those that a script drops on its way, so they are not
--- among KEYS; they have the same hash tag.
+-- Each permit is a key of its own, so that it expires by itself: the room's prefix and
+-- permit:<token>. These keys are not among KEYS, because a caller cannot know which of them a
+-- script will drop. They have the same hash tag.
 --
--- A count is the cardinality of a set of holders, and what is past its deadline is
--- dropped before anything is counted.
+-- A count is the cardinality of a set of holders. Whatever is past its deadline is dropped
+-- before anything is counted.
 local ROOMS, DUE, LEASES, SPENT, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LOG, IDS0, IDS1
 local ID, PREFIX, CHANNEL
 
--- The room's settings, nil where there is no room. vacant: since when an entered
--- room has been empty. look: when the reaper next looks it through. visit: when it is due,
--- nil where that was not asked.
+-- The room's settings, or nil if there is no room. vacant is since when a room that has been
+-- entered is empty; look is when the reaper next looks it through; visit is when the reaper's
+-- next visit is due, or nil if that has not been read.
 local room
 
--- begin(KEYS, ARGV): what follows is of that call.
+-- begin(KEYS, ARGV): makes what follows work on the room of that call.
 local function begin(keys, args)
   ROOMS, DUE, LEASES, SPENT, ROOM, PERMITS, TOKENS, SEATS, SESSIONS, LOG, IDS0, IDS1 = unpack(keys)
   ID = args[1]
@@ -35,14 +36,15 @@ local function load()
   }
 end
 
--- due(ms): the room wants a visit of the reaper at that time, at the latest.
+-- due(ms): schedules a visit of the reaper at that time or earlier.
 local function due(ms)
   if room.visit and room.visit <= ms then return end
   call('ZADD', DUE, 'LT', string.format(MS, ms), ID)
   room.visit = ms
 end
 
--- leaseOf(session), leasesOf(session …): by which names the partition's leases have them.
+-- leaseOf(session), leasesOf(session …): the names of sessions' leases among those of the
+-- partition.
 local function leaseOf(session) return ID .. ' ' .. session end
 local function leasesOf(...)
   local names = {...}
@@ -52,29 +54,30 @@ end
 
 local function occupied() return call('HLEN', SESSIONS) end
 
--- keep(key …): every key of a room expires by itself, an hour past whatever it may
--- be waiting for. It is said of a key that is new; the reaper's visits renew it.
+-- keep(key …): lets the keys expire an hour after whatever the room may be waiting for, as
+-- every key of a room must. Scripts call it for new keys; the reaper's visits renew it.
 local function keep(...)
   local ms = string.format(MS, (math.max(room.empty, room.departure) + 3600) * 1000)
   for _, key in ipairs({...}) do call('PEXPIRE', key, ms) end
 end
 
--- keepLeases(): the same of the partition's leases, an hour past what any of its rooms may
+-- keepLeases(): the same for the partition's leases, an hour after what any of its rooms may
 -- wait for.
 local function keepLeases() call('EXPIRE', LEASES, '90000') end
 
--- notice(kind, data): tells the gateways something that stands in no log.
+-- notice(kind, data): sends the gateways a notice, which is in no log.
 local function notice(kind, data) call('PUBLISH', CHANNEL, kind .. ' ' .. room.epoch .. ' 0 ' .. data) end
 
--- roster(kind, type, tail, seats): a join or a leave in the log, where presence is full.
+-- roster(kind, type, tail, seats): appends a join or a leave to the log. For rooms whose
+-- presence is full.
 local function roster(kind, type, tail, seats)
   room.seq = tonumber(entry(ROOM, LOG, CHANNEL, room.epoch, kind, type, tail .. ',"occupied":' .. seats .. '}'))
 end
 
 -- spend(name …): remembers for 2 minutes that these sessions have ended, so that no delayed
--- call brings one back. It is the partition that remembers, since it outlives the room.
--- Names with a space, as no session has, say why a session ended, for a gateway that missed
--- the notice (leases.go), or which request was carried out.
+-- call brings one back. The partition remembers it, since it outlives the room. Names with a
+-- space, which no session has, say why a session ended, for a gateway that missed the notice
+-- (leases.go), or which request was carried out.
 local function spend(...)
   call('ZREMRANGEBYSCORE', SPENT, '-inf', string.format(MS, now - 120000))
   local scored = {}
@@ -86,9 +89,8 @@ local function spend(...)
   call('PEXPIRE', SPENT, '120000')
 end
 
--- carriedOut(what, request): what was asked for with that request id was carried out in
--- this room in the last 2 minutes. carried(what, request) says so of this call. '' is no
--- id.
+-- carriedOut(what, request): whether a request with this id was carried out in this room in
+-- the last 2 minutes. carried(what, request) records that this one was. '' means no id.
 local function carriedOut(what, request)
   if request == '' then return false end
   local at = call('ZSCORE', SPENT, ID .. ' ' .. what .. ' ' .. request)
@@ -98,13 +100,13 @@ local function carried(what, request)
   if request ~= '' then spend(ID .. ' ' .. what .. ' ' .. request) end
 end
 
--- BULK: how many holders one call of Redis takes, where there may be thousands.
+-- BULK: how many holders are passed to one call of Redis, since there may be thousands.
 local BULK = 500
 local function bulks(holders, f)
   for i = 1, #holders, BULK do f(unpack(holders, i, math.min(i + BULK - 1, #holders))) end
 end
 
--- release(user …): drops the users' permits. At most BULK.
+-- release(user …): drops the users' permits. At most BULK users.
 local function release(...)
   local keys = {}
   for _, token in ipairs(call('HMGET', TOKENS, ...)) do
@@ -117,8 +119,8 @@ local function release(...)
   end
 end
 
--- reserveAgain(user, token): the seat that the user has left is reserved from now on
--- by the permit that the user holds for it.
+-- reserveAgain(user, token): the user has left a seat and holds a permit for it. From now on
+-- the permit reserves that seat.
 local function reserveAgain(user, token)
   local left = call('PTTL', PREFIX .. 'permit:' .. token)
   if left <= 0 then
@@ -130,8 +132,8 @@ local function reserveAgain(user, token)
   due(now + left)
 end
 
--- vacate(reason, session …): frees the seats that these sessions hold, at most BULK.
--- Answers how many held one.
+-- vacate(reason, session …): frees the seats that these sessions hold, at most BULK. Returns
+-- how many of them held one.
 local function vacate(reason, ...)
   spend(...)
   local users, members = {}, {}
@@ -156,7 +158,7 @@ local function vacate(reason, ...)
   return #users
 end
 
--- ended(sessions): those of them whose leases have ended, or who have none.
+-- ended(sessions): returns those whose leases have ended or do not exist.
 local function ended(sessions)
   local found = {}
   bulks(sessions, function(...)
@@ -168,10 +170,11 @@ local function ended(sessions)
   return found
 end
 
--- lapsed(): the room's sessions whose leases have ended, found among the first of the
--- partition that have. Mostly there are few, since the reaper comes twice a second. When a
--- gateway has died there may be thousands, which would hold Redis up if each call looked at
--- all: then a small room looks at its own, and a large one leaves them to the reaper.
+-- lapsed(): returns the room's sessions whose leases have ended, as far as they are among the
+-- partition's first 100 ended leases. Usually there are few, since the reaper comes twice a
+-- second. When a gateway has died there may be thousands, and looking at all of them in each
+-- call would block Redis. Then a small room looks at its own sessions, and a large one leaves
+-- them to the reaper.
 local function lapsed()
   local first = call('ZRANGEBYSCORE', LEASES, '-inf', NOW, 'LIMIT', '0', '100')
   if #first == 100 and occupied() <= 100 then return ended(call('HKEYS', SESSIONS)) end
@@ -182,7 +185,8 @@ local function lapsed()
   return sessions
 end
 
--- purge(sessions): frees what is past its deadline: permits, and the seats of these.
+-- purge(sessions): drops the permits that are past their deadline, and frees the seats of
+-- these sessions.
 local function purge(sessions)
   while true do
     local users = call('ZRANGEBYSCORE', PERMITS, '-inf', NOW, 'LIMIT', 0, BULK)
@@ -192,9 +196,9 @@ local function purge(sessions)
   bulks(sessions, function(...) vacate('LOST', ...) end)
 end
 
--- erase(): the room and every key of it are gone. Its sessions are spent: a delayed
--- ConfirmJoin of one of them must not get a seat in the next room of that id, let alone
--- its user's own from a session that lives.
+-- erase(): deletes the room and all its keys. Its sessions are spent, so that a delayed
+-- ConfirmJoin of one of them cannot get a seat in the next room of that id, let alone take
+-- its user's seat over from a live session.
 local function erase()
   bulks(call('HKEYS', SESSIONS), function(...)
     spend(...)
@@ -207,8 +211,8 @@ local function erase()
   room = nil
 end
 
--- settle(): deletes the room where its occupancy is zero and nothing keeps it.
--- Answers whether the room lives.
+-- settle(): deletes the room if its occupancy is zero and no timeout keeps it. Returns
+-- whether the room lives.
 local function settle()
   if occupied() + call('ZCARD', PERMITS) > 0 then
     if room.vacant then
@@ -231,12 +235,12 @@ local function settle()
     erase()
     return false
   end
-  due(math.min(ends, now + AGE)) -- sooner than it ends, where its log is to be looked through first
+  due(math.min(ends, now + AGE)) -- earlier than it ends, if its log must be looked through before that
   return true
 end
 
--- open(): loads the room and brings it up to now, which is nothing to do before it
--- is due, or a lease ends. Answers whether it lives.
+-- open(): loads the room and brings it up to date. There is nothing to do until a visit is
+-- due or a lease has ended. Returns whether the room lives.
 local function open()
   load()
   if not room then return false end
@@ -247,8 +251,9 @@ local function open()
   return settle()
 end
 
--- describe(status, seats): the answer {status, epoch, title, capacity, presence,
--- created, reserved, occupied, seq}. seats are those occupied, counted where not given.
+-- describe(status, seats): returns {status, epoch, title, capacity, presence, created,
+-- reserved, occupied, seq}. seats is the number of occupied seats; it is counted if not
+-- given.
 local function describe(status, seats)
   return {status, room.epoch, room.title, room.capacity, room.presence, room.created,
     call('ZCARD', PERMITS), seats or occupied(), room.seq}

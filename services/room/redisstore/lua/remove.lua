@@ -1,6 +1,6 @@
--- Takes a user out of the room: seat and permit.
+-- Takes away a user's seat and permit.
 -- ARGV: 2 user  3 request id or ''
--- Answers {'OK'} or {'ROOM_NOT_FOUND'}.
+-- Returns: {'OK'} or {'ROOM_NOT_FOUND'}.
 if carriedOut('remove ' .. ARGV[2], ARGV[3]) then return {'OK'} end
 if not open() then return {'ROOM_NOT_FOUND'} end
 release(ARGV[2])

@@ -10,7 +10,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// A bot that stays in a room until it is taken out, and answers every message.
+// A bot stays in a room until it is taken out, and answers every message.
 func ExampleMember() {
 	ctx := context.Background()
 	c, err := client.New("http://localhost:8080")
@@ -31,7 +31,7 @@ func ExampleMember() {
 		case e.Type == wire.TypeGap:
 			fmt.Println("missed", e.GapFrom, "to", e.GapTo)
 		case e.Type == wire.TypeMessage && e.From.UserID != bot.UserID():
-			if _, err := bot.Post(e.Body); err != nil { // not Send: this loop reads its echo
+			if _, err := bot.Post(e.Body); err != nil { // not Send, which would wait for an echo that this loop must read
 				log.Print(err)
 			}
 		}
@@ -39,7 +39,7 @@ func ExampleMember() {
 	fmt.Println("out:", bot.Err())
 }
 
-// One connection, without a return: reserve, join, send, leave.
+// One connection that is not restored when it is lost: reserve, join, send, leave.
 func ExampleClient_Join() {
 	ctx := context.Background()
 	c, err := client.New("http://localhost:8080")

@@ -22,14 +22,14 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// pipeBytes is what a connection of the fake network holds in flight, each way.
+// pipeBytes is how many bytes a connection of the fake network holds in flight each way.
 const pipeBytes = 64 << 10
 
-// identityOf and a user id are the identity of an anonymous user.
+// identityOf followed by a user id is the identity of an anonymous user.
 const identityOf = "identity-of-"
 
-// fake is a service of one room, "r", on a network in memory. It keeps the contract
-// as far as clients see it, and the hooks break it where a test wants.
+// fake is a service with one room, "r", on an in-memory network. It keeps the contract as far
+// as clients see it. A test can break the contract with the hooks.
 type fake struct {
 	http.ServeMux
 	net *memnet.Network
@@ -39,10 +39,10 @@ type fake struct {
 	log      []wire.ServerFrame // seq 1, 2, 3 …
 	kept     int64              // the first seq that history still has
 	ids      map[string]int64   // message ids → seq
-	users    int                // anonymous ones that were made: u1, u2 …
-	makeNone int                // calls for one that will fail
+	users    int                // number of anonymous users made: u1, u2 …
+	makeNone int                // number of calls for an anonymous user that will fail
 	joins    []attempt
-	messages []wire.ClientFrame // as they came
+	messages []wire.ClientFrame // as they arrived
 	sockets  map[*socket]bool
 	dials    []string // addresses
 
@@ -51,14 +51,14 @@ type fake struct {
 	onMessage func(n int, f wire.ClientFrame) verdict
 }
 
-// attempt is one join as the service saw it.
+// attempt is one join as seen by the service.
 type attempt struct {
 	wire.ClientFrame
 	path string // with the query
 	at   time.Time
 }
 
-// verdict is what becomes of a MESSAGE.
+// verdict says what happens to a MESSAGE.
 type verdict struct {
 	refuse *wire.Error
 	drop   bool // not accepted, no answer
@@ -253,7 +253,7 @@ func (srv *fake) message(s *socket, f wire.ClientFrame) {
 		v = srv.onMessage(len(srv.messages), f)
 	}
 	if seq := srv.ids[f.ID]; f.ID != "" && seq != 0 && !v.drop {
-		s.entry(srv.log[seq-1]) // a repetition: the first one's echo again
+		s.entry(srv.log[seq-1]) // a repeated message: the first one's echo again
 		return
 	}
 	switch {
@@ -269,7 +269,7 @@ func (srv *fake) message(s *socket, f wire.ClientFrame) {
 	}
 }
 
-// publish appends to the log and sends to all. The mutex is held.
+// publish appends to the log and sends to all. srv.mu must be held.
 func (srv *fake) publish(id string, body json.RawMessage) {
 	f := wire.ServerFrame{
 		Type: wire.TypeMessage, Seq: int64(len(srv.log) + 1), Time: time.Now(), ID: id, Body: body, From: &wire.Member{UserID: "u1"},
@@ -295,7 +295,7 @@ func (s *socket) entry(f wire.ServerFrame) {
 
 func (s *socket) put(data []byte) { _ = s.Write(context.Background(), websocket.MessageText, data) }
 
-// say publishes messages of others.
+// say publishes messages from other users.
 func (srv *fake) say(bodies ...string) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -330,7 +330,7 @@ func (srv *fake) closeAll(code wire.CloseCode) {
 	srv.each(func(s *socket) { s.Close(websocket.StatusCode(code), code.String()) })
 }
 
-// seen answers with copies of what came.
+// seen returns copies of what has arrived.
 func (srv *fake) seen() (joins []attempt, messages []wire.ClientFrame) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
@@ -339,7 +339,7 @@ func (srv *fake) seen() (joins []attempt, messages []wire.ClientFrame) {
 
 func noJitter(limit time.Duration) time.Duration { return limit }
 
-// within bounds a wait in virtual time.
+// within limits a wait in virtual time.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -354,7 +354,7 @@ func wantCode(t *testing.T, err error, code wire.Code) {
 	}
 }
 
-// line puts an event in short: "JOINED", "MESSAGE 3", "GAP 1-2".
+// line returns a short form of an event: "JOINED", "MESSAGE 3", "GAP 1-2".
 func line(e client.Event) string {
 	switch e.Type {
 	case wire.TypeGap:
@@ -367,7 +367,8 @@ func line(e client.Event) string {
 	return fmt.Sprintf("%s %d", e.Type, e.Seq)
 }
 
-// want reads as many events as there are words in lines, comma-separated.
+// want reads events and compares them with lines, which has one item for each event,
+// separated by commas.
 func want(t *testing.T, m *client.Member, lines string) []client.Event {
 	t.Helper()
 	var events []client.Event
@@ -384,7 +385,7 @@ func want(t *testing.T, m *client.Member, lines string) []client.Event {
 	return events
 }
 
-// watch serves a WebSocket, reads from it only after a while, and tells how it ended.
+// watch serves a WebSocket, reads from it only after a while, and reports how it ended.
 func watch(ends chan<- error, after time.Duration) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		conn, err := websocket.Accept(w, r, nil)

@@ -29,7 +29,8 @@ func TestWhoStopsReadingStopsTheSocket(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		// The events, one frame in hand, and what the connection holds each way.
+		// The buffered events, one frame being delivered, and what the connection holds each
+		// way.
 		if limit := 4 + 1 + 2*pipeBytes/(15<<10) + 2; sent > limit {
 			t.Errorf("%d frames were taken, want at most %d", sent, limit)
 		}
@@ -71,7 +72,7 @@ func TestEachWayToEnd(t *testing.T) {
 }
 
 func TestEventsBeforeTheEndHaveNoHole(t *testing.T) {
-	for range 20 { // what is on its way at that moment is up to chance
+	for range 20 { // what is in flight at that moment varies
 		bubble(t, testTheEnd)
 	}
 }

@@ -88,7 +88,7 @@ func TestDoublesAreDropped(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		m := enter(t, srv, client.MemberOptions{})
 		srv.say(`1`, `2`, `3`)
-		srv.each(func(s *socket) { // the replay of a server that overlaps with live frames
+		srv.each(func(s *socket) { // a replay that overlaps with live frames
 			for _, f := range srv.log {
 				s.entry(f)
 			}
@@ -111,11 +111,11 @@ func TestWhatIsGoneIsAGap(t *testing.T) {
 		if joined.Recovered {
 			t.Error("recovered, with a gap")
 		}
-		// A hole that the server says nothing about is told as well.
+		// A hole that the server does not report becomes a GAP as well.
 		srv.set(func() { srv.log = append(srv.log, srv.log[0], srv.log[0]) })
 		srv.say(`7`)
 		want(t, m, "GAP 5-6, MESSAGE 7")
-		// A GAP that overlaps with what was seen tells only the rest.
+		// If a GAP overlaps with what was seen, only the rest is reported.
 		srv.each(func(s *socket) { s.put(wire.GapFrame(6, 9)); s.put(wire.GapFrame(1, 3)) })
 		want(t, m, "GAP 8-9")
 	})
@@ -309,7 +309,7 @@ func TestEnterRetriesOnlyWhatCanHeal(t *testing.T) {
 	})
 }
 
-// Its message may stand in the log, where its id is the former user's.
+// Its message may already be in the log, but there its id belongs to the former user.
 func TestAnAnonymousMemberWhoseIdentityHasExpiredComesBackAsAnother(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		srv.onMessage = dropAll

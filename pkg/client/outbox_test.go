@@ -34,8 +34,8 @@ func TestSendAnswersWithItsSeq(t *testing.T) {
 	})
 }
 
-// What was not echoed is sent again with the same id, whatever became of it: never
-// accepted, or accepted with the echo lost.
+// A message that was not echoed is sent again with the same id, whether it was never
+// accepted, or accepted and only the echo was lost.
 func TestWhatWasNotEchoedIsSentAgain(t *testing.T) {
 	for name, v := range map[string]verdict{"never accepted": {drop: true}, "accepted, echo lost": {mute: true}} {
 		t.Run(name, func(t *testing.T) {
@@ -68,8 +68,8 @@ func TestWhatWasNotEchoedIsSentAgain(t *testing.T) {
 	}
 }
 
-// A gateway that lost the answer to an append refuses the message, which may stand in
-// the log and have come back already.
+// If a gateway loses the reply to an append, it refuses the message. The message may be in
+// the log all the same, and its echo may have arrived already.
 func TestAnErrorBehindTheEchoIsNoNews(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		m := enter(t, srv, client.MemberOptions{})
@@ -104,8 +104,8 @@ func TestUnavailableOnlyDelays(t *testing.T) {
 	})
 }
 
-// One message at a time asks whether an outage is over, however many wait: what is refused
-// counts for MESSAGE_RATE as well.
+// Only one message at a time checks whether an outage is over, however many are waiting,
+// because refused messages count for MESSAGE_RATE as well.
 func TestAnOutageIsOverForAllMessagesTogether(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		began, probes := time.Now(), 0
@@ -138,14 +138,14 @@ func TestAnOutageIsOverForAllMessagesTogether(t *testing.T) {
 	})
 }
 
-// A service takes many messages from a Member in bounded time, whatever its limits, those
-// of PROTOCOL.md among them. Refusals never go on for long, which would end the connection
-// with 4429: 3 s without one end them.
+// A service accepts many messages from a Member in bounded time, whatever its limits are; the
+// defaults of docs/protocol.md are among them. A run of refusals must not last long, or the
+// connection would be closed with 4429. 3 s without a refusal end the run.
 func TestRateLimitedSlowsDown(t *testing.T) {
 	for _, limit := range []struct {
 		rate, burst float64
 		messages    int
-		outage      time.Duration // in which messages are refused for another reason
+		outage      time.Duration // time in which messages are refused for another reason
 		within      time.Duration
 	}{
 		{20, 40, 300, 0, 25 * time.Second}, {1, 1, 40, 0, 100 * time.Second}, {5, 1, 100, 0, 60 * time.Second},
@@ -241,7 +241,7 @@ func TestPostEchoesAmongTheEvents(t *testing.T) {
 		want(t, m, "JOINED")
 		srv.say(`1`, `2`, `3`, `4`)
 		posted := map[string]bool{}
-		for e := range m.Events() { // a bot that answers from the loop, with a buffer that is full
+		for e := range m.Events() { // a bot that answers inside the loop while its buffer is full
 			if e.ID == "" {
 				id, err := m.Post("re")
 				if err != nil {
@@ -296,7 +296,8 @@ func TestASendThatGivesUpSaysWhetherItMayHaveArrived(t *testing.T) {
 	})
 }
 
-// An id is known for 2 minutes: later, a repetition would be delivered twice.
+// The service remembers an id for 2 minutes. Repeated later, the message would be delivered
+// twice.
 func TestNothingIsSentAgainAfterItsIDIsForgotten(t *testing.T) {
 	bubble(t, func(t *testing.T, srv *fake) {
 		srv.onMessage = func(int, wire.ClientFrame) verdict { return verdict{refuse: wire.Errorf(wire.Unavailable, "")} }

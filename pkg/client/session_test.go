@@ -196,8 +196,8 @@ func TestLeaveBesideAReader(t *testing.T) {
 	})
 }
 
-// endings lets a test see how the other side of a connection ended, which answers to a
-// close frame after a while.
+// endings returns a Session, and a channel that reports how its connection ended for the
+// other side. That side answers a close frame only after the given time.
 func endings(t *testing.T, after time.Duration) (*client.Session, chan error) {
 	srv, ends := newFake(t, "gw1:80"), make(chan error, 1)
 	srv.HandleFunc("GET /watched/chat", watch(ends, after))
@@ -233,7 +233,7 @@ func TestCloseSendsItsCode(t *testing.T) {
 	})
 }
 
-// Who receives while Close waits for the other side finds the connection closed.
+// A receive that runs while Close waits for the other side finds the connection closed.
 func TestReceiveBesideAClose(t *testing.T) {
 	for range 20 {
 		synctest.Test(t, func(t *testing.T) {
@@ -268,7 +268,7 @@ func TestACloseIsNoAnswerToALeaveBesideIt(t *testing.T) {
 		if err := <-left; err == nil {
 			t.Error("left, though nobody said so")
 		}
-		if err := <-ends; err != nil { // it reads LEAVE at last
+		if err := <-ends; err != nil { // the other side reads LEAVE in the end
 			t.Error(err)
 		}
 	})

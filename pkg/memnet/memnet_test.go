@@ -14,7 +14,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/memnet"
 )
 
-// pair makes both ends of a connection from "a" to "b".
+// pair returns both ends of a connection from "a" to "b".
 func pair(t *testing.T, n *memnet.Network) (dialed, accepted net.Conn) {
 	t.Helper()
 	l, err := n.Listen("b")
@@ -143,7 +143,7 @@ func TestDialToNobodyIsRefusedAndToOneWhoIsBusyWaits(t *testing.T) {
 	}
 }
 
-// What go-redis asks a connection before it uses it again.
+// This is how go-redis checks a connection before it uses it again.
 func TestALookTellsWhetherAConnectionCanBeUsedAgain(t *testing.T) {
 	n := memnet.New()
 	a, b := pair(t, n)

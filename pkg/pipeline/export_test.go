@@ -1,6 +1,6 @@
 package pipeline
 
-// The limits that tests go beyond.
+// Limits that tests exceed.
 const (
 	BatchSize = batchSize
 	QueueSize = queueSize

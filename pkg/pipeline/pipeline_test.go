@@ -21,7 +21,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// push appends ARGV[1] to a list and answers with its length.
+// push appends ARGV[1] to a list and returns its length.
 var push = pipeline.NewScript("local call = redis.call", `return call('RPUSH', KEYS[1], ARGV[1])`)
 
 func start(t *testing.T, rdb *redis.Client) *pipeline.Runner {
@@ -117,8 +117,8 @@ func TestCallsThatWaitedForASilentRedisAreNotRunLate(t *testing.T) {
 	}
 }
 
-// A call that came while another one waited for a silent Redis does not wait for two round
-// trips in full.
+// A call that arrived while another one was waiting for a silent Redis does not wait for two
+// full round trips.
 func TestEveryCallIsAnsweredInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
@@ -141,7 +141,7 @@ func TestEveryCallIsAnsweredInTime(t *testing.T) {
 	})
 }
 
-// silence dials a server that accepts, reads and never answers.
+// silence connects to a server that accepts, reads and never answers.
 func silence(context.Context, string, string) (net.Conn, error) {
 	client, server := net.Pipe()
 	go func() { _, _ = io.Copy(io.Discard, server) }()
@@ -184,7 +184,7 @@ func testGivesUp(t *testing.T, givesUp func(context.Context) (context.Context, c
 	if err := r.Run(t.Context(), push, []string{"list"}, "last").Err(); err != nil {
 		t.Fatal(err)
 	}
-	// The first of them may have been under way already.
+	// The first of them may already have been sent.
 	late := func(arg string) bool { return arg == "late" }
 	list := slices.DeleteFunc(rdb.LRange(t.Context(), "list", 0, -1).Val(), late)
 	if got := rdb.LLen(t.Context(), "list").Val() - int64(len(list)); got > 1 {
@@ -211,7 +211,7 @@ func TestAFullQueueRefusesInsteadOfBlocking(t *testing.T) {
 	}
 }
 
-// recorder answers pipelines at once, and remembers what came in each.
+// recorder answers pipelines at once and records the calls in each.
 type recorder struct {
 	began   time.Time
 	batches []string

@@ -66,7 +66,7 @@ func TestAnErrorOfOneCallIsItsOwn(t *testing.T) {
 	})
 }
 
-// Of which go-redis makes errors of other types, behind which it reads no array on.
+// go-redis turns these errors into other types, and stops reading an array when it meets one.
 func TestNobodyGetsAnothersAnswerWhereRedisIsFull(t *testing.T) {
 	t.Parallel()
 	rdb := redistest.Client(t, redistest.Server(t).URL())
@@ -121,7 +121,8 @@ func TestNobodyGetsAnothersAnswerWhereRedisIsFull(t *testing.T) {
 	done.Wait()
 }
 
-// By DNS or a virtual IP, another Redis has taken over, and the old one goes on as a replica.
+// Through DNS or a virtual IP, another Redis takes over, and the old one goes on as a
+// replica.
 func TestCallsFindTheRedisThatHasTakenOver(t *testing.T) {
 	t.Parallel()
 	old, next := redistest.Server(t), redistest.Server(t)
@@ -135,10 +136,10 @@ func TestCallsFindTheRedisThatHasTakenOver(t *testing.T) {
 	goesOn := func() error {
 		var err error
 		for by := time.Now().Add(10 * time.Second); time.Now().Before(by); time.Sleep(20 * time.Millisecond) {
-			rdb.Ping(t.Context()) // nor does it help that other connections are used,
+			rdb.Ping(t.Context()) // it must not matter that other connections are used,
 			reads := call("", func(*redis.Cmd) {})
 			reads.Script, reads.By = pipeline.NewScript("", "return 1"), time.Now().Add(time.Millisecond)
-			r.Go(reads) // or that some calls are carried out
+			r.Go(reads) // or that some calls succeed
 			if err = r.Run(t.Context(), push, []string{"list"}, "x").Err(); err == nil {
 				return nil
 			}
@@ -196,7 +197,7 @@ func TestCallsOfOneScriptShareARun(t *testing.T) {
 	other := pipeline.NewScript("", "return 0")
 	for name, test := range map[string]struct {
 		scripts []*pipeline.Script
-		keys    []string // of the third call, besides its own
+		keys    []string // additional keys of the third call
 		args    []any
 		want    string
 	}{

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Idle tells a connection that can be used again from one that cannot.
+// Idle distinguishes a connection that can be used again from one that cannot.
 func TestIdle(t *testing.T) {
 	c, peer := pair(t)
 	noLongerIdle := func(what string) {

@@ -13,9 +13,9 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
-const patience = 10 * time.Second // for what the kernel does at once
+const patience = 10 * time.Second // for things that the kernel does at once
 
-// pair makes both ends of a connection.
+// pair returns both ends of a connection.
 func pair(t *testing.T) (*rawtcp.Conn, *net.TCPConn) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -35,7 +35,8 @@ func pair(t *testing.T) (*rawtcp.Conn, *net.TCPConn) {
 	return rawtcp.Wrap(here).(*rawtcp.Conn), there.(*net.TCPConn)
 }
 
-// outcome is what became of a read or write: of its error, what callers tell it by.
+// outcome is the result of a read or write. Of the error, it has what callers distinguish
+// errors by.
 type outcome struct {
 	n                    int
 	eof, timeout, closed bool
@@ -52,7 +53,7 @@ func outcomeOf(n int, err error) outcome {
 	return o
 }
 
-// Whatever happens to a connection, it ends as for the *net.TCPConn within.
+// Whatever happens to a connection, its errors are those of the *net.TCPConn within.
 func TestEndsAsANetConn(t *testing.T) {
 	for name, end := range map[string]func(*rawtcp.Conn, *net.TCPConn){
 		"end": func(_ *rawtcp.Conn, peer *net.TCPConn) { _ = peer.CloseWrite() },
@@ -89,7 +90,7 @@ func TestEndsAsANetConn(t *testing.T) {
 	}
 }
 
-// What the kernel does not take at once waits until it does.
+// Data that the kernel does not take at once waits until it does.
 func TestWritesAll(t *testing.T) {
 	c, peer := pair(t)
 	sent := bytes.Repeat([]byte("0123456789abcdef"), 1<<20)
@@ -107,7 +108,7 @@ func TestWritesAll(t *testing.T) {
 	}
 }
 
-// A write that is not finished in time tells how much was taken.
+// A write that times out returns how much was taken.
 func TestTellsHowMuchWasTaken(t *testing.T) {
 	c, peer := pair(t)
 	_ = c.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
@@ -127,7 +128,7 @@ func TestReads(t *testing.T) {
 		t.Errorf("a read of nothing: %d, %v", n, err)
 	}
 	_ = c.SetReadDeadline(time.Now().Add(patience))
-	go func() { // each once the one before was read
+	go func() { // each text once the previous one has been read
 		asked := make([]byte, 1)
 		for _, text := range []string{"one", "two", "three"} {
 			if _, err := peer.Read(asked); err != nil {
@@ -149,7 +150,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// Many reads and writes at a time do not mix.
+// Concurrent reads and writes do not mix.
 func TestManyAtATime(t *testing.T) {
 	done := make(chan error)
 	const conns, rounds = 20, 200

@@ -13,7 +13,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// Appends by 32 callers, each of which waits for its answer, and by one that does not.
+// Appends by 32 callers that each wait for their reply, and by one that does not wait.
 func BenchmarkAppend(b *testing.B) {
 	for _, wait := range []bool{true, false} {
 		b.Run(fmt.Sprintf("wait=%v", wait), func(b *testing.B) {

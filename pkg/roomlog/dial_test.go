@@ -7,8 +7,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// A connection that Redis has ended is not used again: else each that was open when it
-// restarted would fail a call afterwards.
+// A connection that Redis has closed must not be used again. Otherwise, after a restart of
+// Redis, each connection that was open would make one call fail.
 func TestAConnectionThatHasEndedIsNotUsedAgain(t *testing.T) {
 	server := redistest.Embedded(t)
 	rdb, err := roomlog.Connect("redis://" + server.Addr())

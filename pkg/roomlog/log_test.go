@@ -24,8 +24,8 @@ import (
 
 const patience = 20 * time.Second
 
-// fixture is a room "r" of epoch "e1" in which user "a" sits with session "s1", put
-// straight into Redis: the room service is another package's.
+// fixture is a room "r" with epoch "e1" in which user "a" has a seat with session "s1". It is
+// written directly to Redis, because the room service is another package.
 type fixture struct {
 	*testing.T
 	ctx    context.Context
@@ -52,7 +52,7 @@ func each(t *testing.T, test func(f *fixture)) {
 	})
 }
 
-// embedded runs a test on a Redis whose clock it sets.
+// embedded runs a test on an embedded Redis whose clock the test sets.
 func embedded(t *testing.T, test func(f *fixture, m *miniredis.Miniredis, now time.Time)) {
 	t.Helper()
 	t.Parallel()
@@ -218,7 +218,7 @@ func TestPageEndsWithTheEntryThatFillsIt(t *testing.T) {
 		for range 150 {
 			f.publish(message("", `"`+strings.Repeat("x", 1000)+`"`))
 		}
-		size := len(f.read(1, 1).Entries[0].Frame) // and up to 2 more
+		size := len(f.read(1, 1).Entries[0].Frame) // later frames may have up to 2 bytes more
 		for _, c := range []struct {
 			first, last int64
 			bytes       int
@@ -241,7 +241,7 @@ func TestPageEndsWithTheEntryThatFillsIt(t *testing.T) {
 func TestHistoryIsTheLastThousandEntries(t *testing.T) {
 	each(t, func(f *fixture) {
 		const sent = 1250
-		for range sent / 250 { // so few wait for the embedded store, which is slow, for less than 3 s
+		for range sent / 250 { // in small groups, so that none waits 3 s for the embedded store, which is slow
 			done := make(chan roomlog.Result, 250)
 			for range cap(done) {
 				m := message("", `"x"`)
@@ -322,7 +322,8 @@ func TestProcessesThatDisagreeOnPartitionsDoNotStart(t *testing.T) {
 	})
 }
 
-// Whose rooms lie under other keys, that is: they would admit too many.
+// Such versions keep their rooms under different keys, so together they would admit too many
+// users.
 func TestProcessesOfVersionsThatDisagreeOnKeysDoNotStart(t *testing.T) {
 	for name, before := range map[string]string{"the first": "64", "one to come": "64, keys 3"} {
 		t.Run(name, func(t *testing.T) {
@@ -336,7 +337,7 @@ func TestProcessesOfVersionsThatDisagreeOnKeysDoNotStart(t *testing.T) {
 	}
 }
 
-// informed is a Redis that says something else of itself.
+// informed is a Redis that reports another version and mode.
 type informed struct {
 	roomlog.Redis
 	version, mode string

@@ -17,7 +17,7 @@ import (
 )
 
 func TestAMessageIDIsRememberedForTwoMinutes(t *testing.T) {
-	// Whatever the time within a period is at which it was first used.
+	// At whatever time within a period the id is first used.
 	for offset := time.Duration(0); offset < 4*time.Minute; offset += 29 * time.Second {
 		t.Run(offset.String(), func(t *testing.T) {
 			embedded(t, func(f *fixture, m *miniredis.Miniredis, now time.Time) {
@@ -87,7 +87,8 @@ func TestASessionWithoutALiveLeaseSendsNothing(t *testing.T) {
 	})
 }
 
-// Its leases stand under the partition's key, which whoever deletes the room's keys leaves.
+// The leases are in a key of the partition, which remains when somebody deletes the room's
+// keys.
 func TestARoomDeletedByHandTakesNoMessageAndLeavesNothing(t *testing.T) {
 	each(t, func(f *fixture) {
 		k := f.layout.Keys("r")

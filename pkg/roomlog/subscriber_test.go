@@ -19,13 +19,13 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// reader notes what a subscriber brings.
+// reader records what a subscriber delivers.
 type reader struct {
 	events chan roomlog.Event
 	again  chan string // rooms resubscribed
 
 	mu    sync.Mutex
-	rooms map[string]int // events by room
+	rooms map[string]int // number of events by room
 }
 
 func newReader() *reader {
@@ -80,7 +80,7 @@ func TestWhatIsPublishedAfterSubscribeReturnsReachesTheReader(t *testing.T) {
 	each(t, func(f *fixture) {
 		s, r := f.subscriber(f.rdb)
 		f.subscribe(s, "r")
-		f.subscribe(s, "r") // again: at once
+		f.subscribe(s, "r") // the second time returns at once
 		for i := range int64(20) {
 			f.publish(message("", "1"))
 			e := next(f, r.events)
@@ -150,8 +150,8 @@ func TestAKilledConnectionIsMadeAgainAndSaysSo(t *testing.T) {
 	}
 }
 
-// node answers INFO, which the embedded Redis does not know, and so makes it seem to be
-// one or another.
+// node answers INFO, which the embedded Redis does not support, so that it can pretend to be
+// different Redis servers.
 type node struct {
 	id    atomic.Value
 	asked atomic.Int64
@@ -173,8 +173,8 @@ func (n *node) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Process
 	}
 }
 
-// After a failover the old Redis may live on as a replica: its subscriptions stay open,
-// and bring what is published at the new one.
+// After a failover the old Redis may live on as a replica. Its subscriptions stay open and
+// deliver what is published on the new one.
 func TestAnotherRedisIsSubscribedToAnewThoughTheOldOneGoesOn(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, redistest.Client(t, "redis://"+redistest.Embedded(t).Addr()))
@@ -209,13 +209,13 @@ func TestTheSubscriberComesBackAfterARestartOfRedis(t *testing.T) {
 	next(f, r.events)
 }
 
-// halfOpen stands between a client and Redis and can swallow what the connections of
-// the moment carry, without closing them.
+// halfOpen is a proxy between a client and Redis. It can swallow what the current connections
+// carry, without closing them.
 type halfOpen struct {
 	net.Listener
-	generation atomic.Int64 // connections of earlier ones are swallowed
-	deaf       atomic.Bool  // what is published is swallowed, and nothing else
-	unheard    atomic.Int64 // how often it was
+	generation atomic.Int64 // traffic on connections of earlier generations is swallowed
+	deaf       atomic.Bool  // only published messages are swallowed
+	unheard    atomic.Int64 // how many messages were swallowed
 	wg         sync.WaitGroup
 	mu         sync.Mutex
 	open       []net.Conn
@@ -279,7 +279,7 @@ func (h *halfOpen) carry(from, to net.Conn, generation int64) {
 	}
 }
 
-// followed is a room "r" that is followed by way of a proxy.
+// followed returns a room "r" whose subscription goes through a proxy.
 func followed(t *testing.T) (*fixture, *halfOpen, *reader) {
 	server := redistest.Server(t)
 	f := newFixture(t, redistest.Client(t, server.URL()))
@@ -308,7 +308,7 @@ func TestASubscriptionThatLostSomethingInBetweenIsMadeAgain(t *testing.T) {
 	f.makeRoom("r")
 	for range 3 {
 		between.deaf.Store(true)
-		lost := between.unheard.Load() + 2 // this and a probe
+		lost := between.unheard.Load() + 2 // this message and a probe
 		f.publish(message("", "1"))
 		f.eventually("a probe is lost too", func() bool { return between.unheard.Load() >= lost })
 		between.deaf.Store(false)
@@ -321,7 +321,8 @@ func TestASubscriptionThatLostSomethingInBetweenIsMadeAgain(t *testing.T) {
 	}
 }
 
-// Whoever needs one of many idle connections finds each of them dead in turn, 3 s later.
+// A caller that needs one of many idle connections would find each of them dead in turn,
+// after 3 s each.
 func TestConnectionsThatWereIdleForASecondAreNotTrusted(t *testing.T) {
 	t.Parallel()
 	server := redistest.Server(t)
@@ -352,7 +353,7 @@ func TestTheDelayBeforeAConnectionDoublesUnlessTheLastOneLived(t *testing.T) {
 		{50 * ms, ms, 100 * ms},
 		{800 * ms, ms, time.Second},
 		{time.Second, ms, time.Second},
-		{100 * ms, 950 * ms, 50 * ms}, // killed once a second, say
+		{100 * ms, 950 * ms, 50 * ms}, // for example, killed once a second
 		{time.Second, 3 * time.Second, 50 * ms},
 	} {
 		if got := roomlog.DelayAfter(c.last, c.lived); got != c.want {
@@ -361,8 +362,8 @@ func TestTheDelayBeforeAConnectionDoublesUnlessTheLastOneLived(t *testing.T) {
 	}
 }
 
-// A message may come late, but never to a room that is not followed, and never not at
-// all to one that is.
+// A message may arrive late, but never in a room that is not followed, and it must arrive in
+// a room that is.
 func TestComingAndGoingLeavesEachRoomAsItsLastCallSays(t *testing.T) {
 	each(t, func(f *fixture) {
 		s, r := f.subscriber(f.rdb)
@@ -371,7 +372,7 @@ func TestComingAndGoingLeavesEachRoomAsItsLastCallSays(t *testing.T) {
 		const rooms = 8
 		follows := make([]bool, rooms)
 		var workers sync.WaitGroup
-		for i := range rooms { // each room is one goroutine's, as with a gateway's hub
+		for i := range rooms { // each room belongs to one goroutine, as in a gateway's hub
 			rng := rand.New(rand.NewPCG(seed, uint64(i)))
 			id := fmt.Sprintf("room%d", i)
 			workers.Go(func() {
@@ -457,7 +458,8 @@ func TestWhatIsNoEventIsIgnored(t *testing.T) {
 	})
 }
 
-// A probe whose first attempt is late is published twice, and the second overtakes.
+// If the first attempt to send a probe is slow, the probe is published twice, and the second
+// copy may arrive first.
 func TestAProbeThatComesAgainLaterIsNoLoss(t *testing.T) {
 	s := roomlog.NewSubscriber(nil, roomlog.Layout{Partitions: 1}, nil)
 	for _, number := range []string{"1", "2", "3", "1", "4"} {

@@ -9,8 +9,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
-// Else a process of another layout could begin on an emptied Redis beside this one, and both
-// would admit to the same room.
+// Otherwise a process with another layout could start on an emptied Redis beside this one,
+// and both would admit users to the same room.
 func TestWhatTheClusterAgreedOnOutlivesTheDataOfRedis(t *testing.T) {
 	each(t, func(f *fixture) {
 		f.must(roomlog.Agree(f.ctx, f.rdb, f.layout))

@@ -13,10 +13,10 @@ import (
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
-// dying is a room service that begins its first answer and breaks off: its process died.
+// dying is a room service whose process dies after it has begun its first response.
 type dying struct {
 	roomv1.UnimplementedRoomServiceServer
-	once *sync.Once // of all servers: the first one that is called dies
+	once *sync.Once // shared by all servers: the first one that is called dies
 	die  func()
 }
 
@@ -48,7 +48,7 @@ func TestACallWhoseServerDiesBehindTheHeaderIsAskedOfAnother(t *testing.T) {
 		server.SetServing(true)
 		ended := make(chan struct{})
 		go func() {
-			_ = server.Run(ctx, listener) // one of them dies, and says so
+			_ = server.Run(ctx, listener) // one of them dies, and Run returns its error
 			close(ended)
 		}()
 		t.Cleanup(func() {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// hosts is what DNS answers, and which addresses are dialled.
+// hosts is what DNS answers. It records the addresses that are dialled.
 type hosts struct {
 	mu      sync.Mutex
 	answer  []string
@@ -45,7 +45,7 @@ func (h *hosts) dial(_ context.Context, address string) (net.Conn, error) {
 	return nil, errors.New("refused")
 }
 
-// dials looks at what is dialled from some time on.
+// dials checks which addresses are dialled after the given time.
 func (h *hosts) dials(t *testing.T, after time.Duration, want ...string) {
 	t.Helper()
 	time.Sleep(after)
@@ -60,7 +60,7 @@ func (h *hosts) dials(t *testing.T, after time.Duration, want ...string) {
 	}
 }
 
-// Containers that replace others have other addresses.
+// Containers that replace others have new addresses.
 func TestServersAreFoundAtTheirNewAddressesWithinSeconds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := &hosts{answer: []string{"10.0.0.1", "10.0.0.2"}}
@@ -75,7 +75,7 @@ func TestServersAreFoundAtTheirNewAddressesWithinSeconds(t *testing.T) {
 		h.dials(t, soon, "10.0.0.2:50051", "10.0.0.3:50051")
 		h.set("10.0.0.2", "10.0.0.3", "10.0.0.4") // added
 		h.dials(t, soon, "10.0.0.2:50051", "10.0.0.3:50051", "10.0.0.4:50051")
-		h.set() // what is known goes on while DNS has no answer
+		h.set() // the known addresses stay in use while DNS has no answer
 		h.dials(t, 5*time.Minute, "10.0.0.2:50051", "10.0.0.3:50051", "10.0.0.4:50051")
 		h.set("fd00::5")
 		h.dials(t, soon, "[fd00::5]:50051")

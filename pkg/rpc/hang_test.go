@@ -14,7 +14,8 @@ import (
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 )
 
-// hanging is a room service of which the first call never returns by itself, or none does.
+// hanging is a room service. Its first call never returns by itself; if always is set, no
+// call does.
 type hanging struct {
 	roomv1.UnimplementedRoomServiceServer
 	always bool
@@ -57,8 +58,8 @@ func TestACallThatHangsIsAskedAgainWithinItsDeadline(t *testing.T) {
 	}
 }
 
-// A server that hangs stays connected for a while, and would be asked for every second call,
-// and as often in place of the first that was asked.
+// A server that hangs stays connected for a while. Without the balancer, it would get every
+// second call, and every second of the second attempts.
 func TestAServerThatHangsIsLeftOutWhileThereIsAnother(t *testing.T) {
 	bad, good := &hanging{always: true}, new(answering)
 	conn := dial(t, listen(t, bad)+","+listen(t, good), ClientConfig{})
@@ -94,7 +95,7 @@ func (*answering) GetRoom(context.Context, *roomv1.GetRoomRequest) (*roomv1.GetR
 	return &roomv1.GetRoomResponse{}, nil
 }
 
-// server is one of a balancer's.
+// server is one of a balancer's servers.
 type server struct{ balancer.SubConn }
 
 func TestAServerThatHungIsTriedByOneCallAtATimeUntilItAnswers(t *testing.T) {

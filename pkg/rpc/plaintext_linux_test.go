@@ -10,7 +10,7 @@ import (
 	"google.golang.org/grpc/health/grpc_health_v1"
 )
 
-// accepting tells of each connection that a listener accepts.
+// accepting reports each connection that a listener accepts.
 type accepting struct {
 	net.Listener
 	accepted chan net.Conn
@@ -24,8 +24,8 @@ func (a accepting) Accept() (net.Conn, error) {
 	return c, err
 }
 
-// A host that vanishes answers no packet: the kernel gives up the connection to it by the
-// time within which a ping has to be answered.
+// A host that has vanished acknowledges no packet. The kernel gives up the connection to it
+// after the time within which a ping must be answered.
 func TestBothEndsGiveUpAPeerThatHasVanished(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

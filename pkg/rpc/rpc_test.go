@@ -71,7 +71,7 @@ func (l *lines) count(s string) int {
 	return strings.Count(l.buf.String(), s)
 }
 
-// serve starts h in memory and answers with a connection and what the server logged.
+// serve starts h in memory and returns a connection to it and what the server logs.
 func serve(t *testing.T, h handler, server ServerConfig, client ClientConfig) (*grpc.ClientConn, *lines) {
 	t.Helper()
 	log := new(lines)
@@ -126,7 +126,7 @@ func TestARequestThatCannotBeReadIsABadRequest(t *testing.T) {
 		return "", errors.New("the handler was called")
 	}, ServerConfig{}, ClientConfig{})
 	for name, request := range map[string][]byte{"not UTF-8": {0xff}, "cut off": []byte("\xe2\x82")} {
-		// Bytes are encoded as text is.
+		// On the wire, bytes are encoded like text.
 		err := conn.Invoke(t.Context(), method, wrapperspb.Bytes(request), new(text))
 		if !errors.Is(err, &wire.Error{Code: wire.BadRequest}) {
 			t.Errorf("%s: %v", name, err)
@@ -433,7 +433,7 @@ func TestStoppingWaitsForCallsUnderWayButNotForever(t *testing.T) {
 	}
 }
 
-// Such a stream does not end by itself.
+// A stream that watches a server's health does not end by itself.
 func TestWhoWatchesAServersHealthHearsThatItStopsAndDoesNotHoldItUp(t *testing.T) {
 	s := NewServer(ServerConfig{StopTimeout: time.Hour})
 	s.SetServing(true)

@@ -24,7 +24,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain also is the process that the signal test kills.
+// TestMain is also the child process that the signal test kills.
 func TestMain(m *testing.M) {
 	if os.Getenv("ANTEROOM_SIGNAL_CHILD") != "" {
 		signalChild()
@@ -65,7 +65,7 @@ func TestComponentsStopInReverseOrderOneAtATime(t *testing.T) {
 		g.Add(name, func(ctx context.Context) error {
 			<-ctx.Done()
 			seen.add(name + " stopping")
-			time.Sleep(5 * time.Millisecond) // another one that is stopped too early shows in between
+			time.Sleep(5 * time.Millisecond) // if another component is stopped too early, it shows up in between
 			seen.add(name + " stopped")
 			return nil
 		})

@@ -10,7 +10,7 @@ import (
 
 var text = strings.Repeat("hello ", 21) + "ok" // 128 bytes
 
-// What comes from a client is checked once.
+// Each frame from a client is parsed once.
 func BenchmarkParseMessage(b *testing.B) {
 	data := []byte(`{"type":"MESSAGE","id":"VR6E2J7Q","body":"` + text + `"}`)
 	var f wire.ClientFrame
@@ -22,7 +22,7 @@ func BenchmarkParseMessage(b *testing.B) {
 	}
 }
 
-// What goes to members is built once for the whole cluster.
+// Each frame for members is built once for the whole cluster.
 func BenchmarkMessageFrame(b *testing.B) {
 	from := wire.Member{UserID: "u_WLFLQWJUTWMUGOWLELG5J7LNUY", Nickname: "Ada"}.Encode()
 	body, at := wire.Quote(text), time.Now()

@@ -53,7 +53,7 @@ func TestFieldsOfTheWrongTypeAreRefused(t *testing.T) {
 	}
 }
 
-// Two ids that differ in such a half would be one.
+// Otherwise two ids that differ only in such a half would become equal.
 func TestHalfASurrogatePairIsNoText(t *testing.T) {
 	for _, frame := range []string{
 		`{"type":"MESSAGE","body":1,"id":"a\ud83d"}`, `{"type":"MESSAGE","body":1,"id":"\uDE00\ud83d"}`,

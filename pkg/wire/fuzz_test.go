@@ -10,8 +10,9 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// FuzzParseClientFrame holds against every text: the error is one of the two kinds,
-// what is accepted keeps the limits, and a MESSAGE made of it is JSON that says the same.
+// FuzzParseClientFrame checks, for any text, that the error is one of the two kinds, that an
+// accepted frame keeps the limits, and that a MESSAGE made of it is JSON with the same
+// content.
 func FuzzParseClientFrame(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"JOIN","roomId":"r","permit":"r.S","identity":"i","nickname":"ü","after":{"epoch":"e","seq":3}}`,

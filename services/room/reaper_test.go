@@ -12,11 +12,12 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// crowd is a store in which so many rooms are due at first, a hundred at a time.
+// crowd is a store in which a number of rooms are due at first. Due returns up to a hundred
+// at a time.
 type crowd struct {
 	room.Leases
 	due    int
-	broken error // comes with each visit
+	broken error // error of each call of Expire
 }
 
 func (c *crowd) Due(context.Context) ([]room.Visit, bool, error) {
@@ -48,7 +49,7 @@ func TestAllRoomsThatAreDueAreVisitedInOneRound(t *testing.T) {
 	}
 }
 
-// TestRoomsThatComeWithAnErrorAreVisited is of a partition that does not answer.
+// TestRoomsThatComeWithAnErrorAreVisited is about a partition that does not answer.
 func TestRoomsThatComeWithAnErrorAreVisited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -69,7 +70,7 @@ func TestRoomsThatComeWithAnErrorAreVisited(t *testing.T) {
 type leases struct {
 	room.Leases
 	down    atomic.Bool
-	partly  bool // an error comes with it
+	partly  bool // Due returns an error together with the room
 	visited []time.Time
 }
 

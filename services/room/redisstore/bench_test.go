@@ -19,8 +19,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
 )
 
-// cpu reports the CPU time of this process and of Redis for each of b.N, since the
-// function was called, when the function it answers with is.
+// cpu returns a function that reports the CPU time of this process and of Redis per operation
+// since the call of cpu.
 func cpu(b *testing.B, rdb *redis.Client) func() {
 	b.Helper()
 	client := func() time.Duration {
@@ -55,7 +55,7 @@ func benchStore(b *testing.B) (*redis.Client, *redisstore.Store, roomlog.Layout)
 	return rdb, redisstore.New(rdb, scripts, layout), layout
 }
 
-// One seat's life: reserve, confirm and leave, in rooms of 8 that stay.
+// The life of a seat: reserve, confirm and leave, in rooms of 8 that stay.
 func BenchmarkReserveConfirmLeave(b *testing.B) {
 	rdb, store, _ := benchStore(b)
 	const rooms = 64
@@ -87,7 +87,7 @@ func BenchmarkReserveConfirmLeave(b *testing.B) {
 	report()
 }
 
-// Each script of a seat's life by itself, one call at a time: what Redis takes for it.
+// Each script in the life of a seat, one call at a time: how long Redis takes for it.
 func BenchmarkScript(b *testing.B) {
 	type step func(b *testing.B, store *redisstore.Store, id, user string) error
 	reserve := func(b *testing.B, store *redisstore.Store, id, user string) error {

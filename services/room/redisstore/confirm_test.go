@@ -81,19 +81,19 @@ func TestAWalkInTakesTheOwnSeatOrAFreeOne(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(2)
 		permit := f.reserve("a")
-		joined, err := f.confirm(room.Join{Member: wire.Member{UserID: "a"}, Session: "s1"}) // reserved before
+		joined, err := f.confirm(room.Join{Member: wire.Member{UserID: "a"}, Session: "s1"}) // takes the reserved seat
 		f.must(err)
 		if joined.Member.Nickname != "Na" {
 			f.Errorf("the permit's nickname is lost: %+v", joined.Member)
 		}
 		f.counts(0, 1)
 		_, err = f.confirm(room.Join{Permit: permit, Session: "s9"})
-		f.refused(err, wire.PermitExpired) // used by the walk-in
-		f.walkIn("b", "s2")                // free
+		f.refused(err, wire.PermitExpired) // the walk-in has used it up
+		f.walkIn("b", "s2")                // takes a free seat
 		f.counts(0, 2)
 		_, err = f.confirm(room.Join{Member: wire.Member{UserID: "c"}, Session: "s3"})
 		f.refused(err, wire.RoomFull)
-		f.walkIn("a", "s4") // occupied before
+		f.walkIn("a", "s4") // takes the user's own seat over
 		f.counts(0, 2)
 	})
 }
@@ -113,7 +113,7 @@ func TestOwnSeatOnlyTakesNoFreeSeat(t *testing.T) {
 	})
 }
 
-// A call that was held up, whose user has joined by another session meanwhile.
+// The call was held up, and meanwhile its user joined with another session.
 func TestAConfirmationThatComesTooLateChangesNothing(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(3)
@@ -125,7 +125,7 @@ func TestAConfirmationThatComesTooLateChangesNothing(t *testing.T) {
 			{Member: wire.Member{UserID: "a"}, Session: "older"},
 			{Permit: permit, Session: "older"},
 			{Member: wire.Member{UserID: "c"}, Session: "older"},
-			{Member: wire.Member{UserID: "a"}, Session: "newer"}, // not even renewed
+			{Member: wire.Member{UserID: "a"}, Session: "newer"}, // its lease is not renewed either
 			{RoomID: "nowhere", Member: wire.Member{UserID: "a"}, Session: "older"},
 		} {
 			j.Deadline = now
@@ -183,7 +183,7 @@ func TestConfirmIsIdempotentBySession(t *testing.T) {
 		first, err := f.confirm(join)
 		f.must(err)
 		f.walkIn("b", "s2")
-		again, err := f.confirm(join) // its first answer was lost
+		again, err := f.confirm(join) // the reply to the first call was lost
 		f.must(err)
 		if again.Member != first.Member || again.Room.Seq != 2 || !slices.Equal(users(again.Members), []string{"a", "b"}) {
 			f.Fatalf("%+v, then %+v", first, again)
@@ -193,11 +193,12 @@ func TestConfirmIsIdempotentBySession(t *testing.T) {
 		_, err = f.confirm(room.Join{Member: wire.Member{UserID: "b"}, Session: "s1"})
 		f.refused(err, wire.Forbidden) // not b's session
 		_, err = f.confirm(room.Join{Permit: f.reserve("b"), Session: "s1"})
-		f.refused(err, wire.Forbidden) // nor does b's permit make it so
+		f.refused(err, wire.Forbidden) // not with b's permit either
 	})
 }
 
-// The caller counts the lease from when it sent the call that was answered.
+// The caller counts the lease from when it sent the call that was answered, which is the
+// repeated one.
 func TestARepeatedConfirmRenewsTheLease(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(2)

@@ -23,7 +23,7 @@ func (f *fixture) publish(session, id string) roomlog.Result {
 	return r
 }
 
-// A retry whose first answer was lost, and came when things had changed again.
+// The reply to the first call was lost, and the retry arrives when things have changed again.
 func TestARepeatedRequestRemovesAndDeletesNothingMore(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(3)
@@ -37,7 +37,7 @@ func TestARepeatedRequestRemovesAndDeletesNothingMore(t *testing.T) {
 		f.must(f.store.Remove(f.ctx, "r", "b", "q1")) // another user
 		f.counts(0, 1)
 		f.must(f.store.Delete(f.ctx, "r", "q1"))
-		f.must(f.store.Delete(f.ctx, "r", "q1")) // there is no such room
+		f.must(f.store.Delete(f.ctx, "r", "q1")) // there is no such room any more
 		f.must(f.store.Remove(f.ctx, "r", "a", "q1"))
 		f.create(3)
 		f.walkIn("c", "s4")
@@ -107,7 +107,7 @@ func TestAnEnteredRoomOutlivesItsLastSeatByItsDepartureTimeout(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(3, func(s *room.Spec) { s.DepartureTimeout = time.Second })
 		f.walkIn("a", "s1")
-		left := f.rdb.Time(f.ctx).Val() // before: what comes behind takes any time
+		left := f.rdb.Time(f.ctx).Val() // taken before, because what follows may take any time
 		f.leave("s1")
 		f.counts(0, 0)
 		f.eventually("the reaper ends the room", func() bool { f.reap(); return len(f.roomKeys("r")) == 0 })

@@ -15,7 +15,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// crowd does random things in "r" and notes what it is told, to be held against the log.
+// crowd makes random calls in "r" and records the replies, to compare them with the log.
 type crowd struct {
 	*fixture
 	capacity int
@@ -41,7 +41,8 @@ func TestTheFoldOfTheLogIsTheRosterAndNeverOverCapacity(t *testing.T) {
 			t.Logf("seed %d", seed)
 			workers.Go(func() {
 				rng := rand.New(rand.NewPCG(seed, 0))
-				// Steps are bounded by the log, which is read from its first entry on.
+				// The log limits the number of steps, because it is read from its first entry
+				// on.
 				for step := 0; step < 400 && c.seq() < 900 && !t.Failed(); step++ {
 					c.step(rng)
 				}
@@ -68,7 +69,7 @@ func (c *crowd) counted(r room.Room) {
 	}
 }
 
-// allowed are the refusals that random calls may meet.
+// allowed accepts the refusals that random calls may get.
 func (c *crowd) allowed(err error) {
 	switch wire.CodeOf(err) {
 	case wire.RoomFull, wire.PermitExpired, wire.Forbidden:
@@ -132,7 +133,7 @@ func (c *crowd) session() (id string) {
 	return id
 }
 
-// permit is one that was given out, mostly of late.
+// permit returns a permit that was given out, usually a recent one.
 func (c *crowd) permit(rng *rand.Rand) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -174,7 +175,7 @@ func (c *crowd) join(j room.Join) {
 	})
 }
 
-// check replays the log and compares every roster that was told on the way.
+// check replays the log and compares every roster that a reply contained.
 func (c *crowd) check() {
 	in := make(map[string]bool)
 	frames := c.log()

@@ -13,7 +13,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// unsaid is when calls were sent that do not say so.
+// unsaid is the time of sending of calls that do not tell it.
 var unsaid time.Time
 
 func TestALeaseThatEndsFreesTheSeatWithLostThroughTheReaper(t *testing.T) {
@@ -89,14 +89,14 @@ func TestRenewTellsWhyASeatIsHeldNoMore(t *testing.T) {
 		f.leave("s3")
 		f.walkIn("d", "s4")
 		f.must(f.store.Remove(f.ctx, "r", "d", ""))
-		f.walkIn("d", "s5") // who has come again, and was removed all the same
+		f.walkIn("d", "s5") // d has come again, but s4 was removed all the same
 		f.walkIn("e", "s6")
-		f.walkIn("e", "s7") // and left: s6 was replaced all the same
+		f.walkIn("e", "s7") // e leaves later, but s6 was replaced all the same
 		f.leave("s7")
 		f.create(5, named("last"))
 		_, err := f.store.Confirm(f.ctx, room.Join{RoomID: "last", Session: "s8", Gateway: "g", Member: wire.Member{UserID: "f"}})
 		f.must(err)
-		f.must(f.store.Remove(f.ctx, "last", "f", "")) // with whom the room is gone
+		f.must(f.store.Remove(f.ctx, "last", "f", "")) // the room goes with its last member
 		lost, _, err := f.store.Renew(f.ctx, []room.SessionRef{
 			{RoomID: "r", Session: "s1"},
 			{RoomID: "r", Session: "s2"},
@@ -136,8 +136,8 @@ func TestRenewTakesThousandsOfSessionsOverAllPartitions(t *testing.T) {
 		for i := range rooms {
 			f.create(wire.MaxCapacity, counting, named(fmt.Sprintf("room%d", i)))
 		}
-		// Room 0 has more sessions than one script renews. Leases are put straight into
-		// Redis: joining each would be another test.
+		// Room 0 has more sessions than one call of the script renews. The leases are written
+		// directly to Redis, because joins are not what is tested here.
 		leases := make([]room.SessionRef, sessions)
 		ends := float64(f.rdb.Time(f.ctx).Val().Add(10 * time.Second).UnixMilli())
 		pipe := f.rdb.Pipeline()
@@ -149,7 +149,7 @@ func TestRenewTakesThousandsOfSessionsOverAllPartitions(t *testing.T) {
 		}
 		_, err := pipe.Exec(f.ctx)
 		f.must(err)
-		for range 2 { // twice in a row, mostly in the same ms: nothing is lost by that
+		for range 2 { // twice in a row, usually in the same ms, which must not lose anything
 			lost, _, err := f.store.Renew(f.ctx, leases, unsaid)
 			f.must(err)
 			var missing []int
@@ -177,7 +177,7 @@ func TestARenewalThatWasHeldUpEndsAsIfItHadComeInTime(t *testing.T) {
 		f.must(err)
 		for _, c := range []struct{ sent, ends, want, sooner time.Duration }{
 			{-10 * time.Second, 2 * time.Second, 6 * time.Second, 9 * time.Second},
-			{-10 * time.Second, 9 * time.Second, 9 * time.Second, 9 * time.Second}, // no sooner than without it
+			{-10 * time.Second, 9 * time.Second, 9 * time.Second, 9 * time.Second}, // ends no earlier than without the renewal
 			{-time.Hour, 5 * time.Second, 5 * time.Second, time.Hour - time.Second},
 		} {
 			at := func(d time.Duration) float64 { return float64(now.Add(d).UnixMilli()) }

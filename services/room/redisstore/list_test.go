@@ -36,7 +36,7 @@ func TestListGivesEveryRoomOnceNewestFirst(t *testing.T) {
 		for i := range 23 {
 			want = append(want, f.create(i+1, named(fmt.Sprintf("room-%d", i))))
 		}
-		slices.Reverse(want) // many of them made in the same millisecond
+		slices.Reverse(want) // many of them were made in the same millisecond
 		for _, size := range []int{1, 2, 5, 22, 23, 24, 100} {
 			if got := f.listed(size); !slices.Equal(got, want) {
 				f.Fatalf("by %d:\n%v\nwant\n%v", size, got, want)
@@ -84,7 +84,7 @@ func TestListLeavesOutWhatEndedMeanwhile(t *testing.T) {
 		}
 		f.must(f.rdb.ZAdd(f.ctx, roomlog.DueKey(f.layout.Partition("r")), dueNow("r")).Err())
 		f.reap()
-		f.gone("r") // the reaper tidies the index
+		f.gone("r") // the reaper removes it from the index
 	})
 }
 

@@ -11,8 +11,8 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// operations are all of a store's, each as it succeeds in a room "r" in which "a" sits
-// with session "sa" and "b" has a permit.
+// operations returns all operations of a store. Each succeeds in a room "r" in which "a" has
+// a seat with session "sa" and "b" has a permit.
 func operations(f *fixture) map[string]func(ctx context.Context) error {
 	s := f.store
 	return map[string]func(ctx context.Context) error{
@@ -93,8 +93,8 @@ func TestAStoppedRedisIsUnavailableAndNothingElse(t *testing.T) {
 	f.counts(1, 2) // c's permit, a and b
 }
 
-// A Redis that is full gives no permits. Who has one may use it, and those who are in keep
-// their seats, and may leave.
+// A full Redis gives out no permits. A user who has a permit may use it. Members keep their
+// seats and may leave.
 func TestAFullRedisTakesNothingNewAndKeepsWhatThereIs(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, redistest.Client(t, redistest.Server(t).URL()), room.DefaultRules())
@@ -117,7 +117,7 @@ func TestAFullRedisTakesNothingNewAndKeepsWhatThereIs(t *testing.T) {
 		}
 	}
 	f.must(roomlog.Agree(f.ctx, f.rdb, f.layout)) // a process starts
-	for range 2 {                                 // the first answer was lost
+	for range 2 {                                 // the first reply was lost
 		f.must(operations(f)["Confirm"](f.ctx))
 		f.walkIn("a", "taken over")
 	}

@@ -44,8 +44,8 @@ func TestTheReaperCanVisitTwiceAndRoomsThatAreGone(t *testing.T) {
 	})
 }
 
-// nextVisit is when "r" should be due, in ms: when it is to be looked through, or a permit
-// lapses.
+// nextVisit returns when "r" should be due, in ms: when it is to be looked through or a
+// permit lapses, whichever is first.
 func (f *fixture) nextVisit() float64 {
 	f.Helper()
 	next, err := f.rdb.HGet(f.ctx, f.keys("r").Room(), "look").Float64()
@@ -74,7 +74,7 @@ func TestARoomIsDueAgainWhenAPermitLapsesOrItIsToBeLookedThrough(t *testing.T) {
 	})
 }
 
-// lookNow makes "r" want to be looked through.
+// lookNow makes "r" due to be looked through.
 func (f *fixture) lookNow() { f.must(f.rdb.HSet(f.ctx, f.keys("r").Room(), "look", 1).Err()) }
 
 func (f *fixture) dueAt(ms float64) {
@@ -83,7 +83,7 @@ func (f *fixture) dueAt(ms float64) {
 	f.must(f.rdb.ZAdd(f.ctx, due, redis.Z{Score: ms, Member: "r"}).Err())
 }
 
-// wantsNoVisit asks for rooms that want a visit, and checks that "r" was put off.
+// wantsNoVisit asks for rooms that need a visit, and checks that "r" was put off.
 func (f *fixture) wantsNoVisit() {
 	f.Helper()
 	rooms, more, err := f.store.Due(f.ctx)
@@ -121,7 +121,7 @@ func TestARoomWhoseHoldersAreAllAliveWantsAVisitNowAndThenOnly(t *testing.T) {
 	})
 }
 
-// Redis' clock was ahead when the room was made, and then set right.
+// Redis' clock was ahead when the room was made, and was then corrected.
 func TestALookThatIsFarAheadIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	m := redistest.Embedded(t)
@@ -141,8 +141,8 @@ func TestALookThatIsFarAheadIsNotWaitedFor(t *testing.T) {
 	f.wantsNoVisit()
 }
 
-// A key that somebody else wrote, or a partition that does not answer, is no reason to
-// leave the seats of other rooms occupied.
+// If somebody else has written a key, or a partition does not answer, the seats of other
+// rooms must be freed all the same.
 func TestAFaultInOneRoomStopsNoOther(t *testing.T) {
 	each(t, brief, func(f *fixture) {
 		f.create(2, outlasting)
@@ -189,7 +189,7 @@ func TestAPartitionTellsThatMoreOfItsRoomsMayBeDue(t *testing.T) {
 	})
 }
 
-// neighbour is a room of r's partition.
+// neighbour returns the id of a room in r's partition.
 func (f *fixture) neighbour() string {
 	id := "next"
 	for f.layout.Partition(id) != f.layout.Partition("r") {
@@ -198,14 +198,14 @@ func (f *fixture) neighbour() string {
 	return id
 }
 
-// endLease makes a lease that ended long ago, of a session that is there or not.
+// endLease makes a lease that ended long ago, for a session that may or may not exist.
 func (f *fixture) endLease(id, session string) {
 	f.Helper()
 	f.must(f.rdb.ZAdd(f.ctx, f.keys(id).Leases(), redis.Z{Score: 1, Member: roomlog.Lease(id, session)}).Err())
 }
 
-// Too many to look at in each call: the reaper frees the seats, and until then nobody who
-// has lost the lease gets it back.
+// There are too many to look at in each call. The reaper frees the seats, and until then no
+// session that has lost its lease gets it back.
 func TestOfManyLeasesThatEndTogetherNoneComesBack(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		const others = 700
@@ -250,7 +250,7 @@ func numbered(n int) iter.Seq[string] {
 	}
 }
 
-// One that cannot be visited keeps its leases at the head of those that have ended.
+// The leases of a room that cannot be visited stay at the head of those that have ended.
 func TestARoomThatCannotBeVisitedStopsNoneOfItsPartition(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(wire.MaxCapacity, counting, outlasting)
@@ -279,8 +279,8 @@ func TestARoomThatCannotBeVisitedStopsNoneOfItsPartition(t *testing.T) {
 	})
 }
 
-// No script leaves the one or the other behind, but somebody who deletes a key by hand does,
-// and the seat would be occupied for ever, or the room visited twice a second.
+// No script leaves these behind, but somebody who deletes a key by hand does. Then the seat
+// would be occupied for ever, or the room would be visited twice a second.
 func TestSeatsWithoutALeaseAndLeasesWithoutASeatAreFound(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		f.create(2, outlasting)
@@ -314,7 +314,7 @@ func TestTheReaperDropsEntriesPastTheirAge(t *testing.T) {
 	m.SetTime(now.Add(5 * time.Minute))
 	f.walkIn("b", "s2")
 	m.SetTime(now.Add(wire.HistoryAge + time.Second))
-	f.wantLog("2 +b =2") // too old to be read, though it is still there
+	f.wantLog("2 +b =2") // entry 1 is too old to be read, but still there
 	_, err := f.store.Expire(f.ctx, visits("r"))
 	f.must(err)
 	if n := f.rdb.XLen(f.ctx, f.keys("r").Log()).Val(); n != 1 {
@@ -337,7 +337,7 @@ func TestTheLogOfARoomInWhichNobodySitsIsDroppedByThen(t *testing.T) {
 	f.walkIn("a", "s1")
 	f.publish("s1", "id1")
 	f.leave("s1")
-	// The reaper comes when it is asked to, which is seldom.
+	// The reaper visits the room only when it is due, which is seldom.
 	visits := 0
 	for at := now; at.Before(now.Add(2 * wire.HistoryAge)); at = at.Add(time.Second) {
 		m.SetTime(at)

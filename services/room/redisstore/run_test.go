@@ -16,7 +16,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// together does something in many rooms at once, so that calls share runs of their script.
+// together calls do for many rooms at once, so that the calls share runs of their script.
 func (f *fixture) together(rooms []string, do func(id string) error) {
 	f.Helper()
 	var done sync.WaitGroup
@@ -93,7 +93,7 @@ func TestCallsThatShareARunChangeTheirOwnRooms(t *testing.T) {
 		}
 
 		if f.Failed() {
-			return // nor would all of them come
+			return // not all entries would arrive
 		}
 		frames := make(map[string][]string) // by room
 		ctx, cancel := context.WithTimeout(f.ctx, patience)

@@ -21,12 +21,12 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
 )
 
-const patience = 20 * time.Second // for conditions that come about in a few hundred ms
+const patience = 20 * time.Second // for conditions that are met within a few hundred ms
 
-// brief are rules under which a test can wait for an end.
+// brief are rules that let a test wait for a permit or lease to end.
 var brief = room.Rules{PermitTTL: 200 * time.Millisecond, Lease: 200 * time.Millisecond}
 
-// fixture is a store over a Redis of its own.
+// fixture is a store with a Redis of its own.
 type fixture struct {
 	*testing.T
 	ctx     context.Context
@@ -59,7 +59,7 @@ func (f *fixture) must(err error) {
 	}
 }
 
-// create makes room "r", or what change makes of it.
+// create makes room "r", as modified by change.
 func (f *fixture) create(capacity int, change ...func(*room.Spec)) room.Room {
 	f.Helper()
 	spec := room.Spec{
@@ -84,7 +84,7 @@ func secretOf(p room.Permit) string {
 	return secret
 }
 
-// reserve reserves a seat of "r" and answers with the permit's secret.
+// reserve reserves a seat of "r" and returns the permit's secret.
 func (f *fixture) reserve(user string) string {
 	f.Helper()
 	p, err := f.store.Reserve(f.ctx, "r", wire.Member{UserID: user, Nickname: "N" + user}, "secret-"+user)
@@ -102,7 +102,7 @@ func (f *fixture) confirm(j room.Join) (room.Joined, error) {
 	return f.store.Confirm(f.ctx, j)
 }
 
-// walkIn puts a session of a user into "r".
+// walkIn confirms a session of a user in "r" without a permit.
 func (f *fixture) walkIn(user, session string) room.Joined {
 	f.Helper()
 	joined, err := f.confirm(room.Join{Member: wire.Member{UserID: user}, Session: session})
@@ -115,12 +115,12 @@ func (f *fixture) leave(session string) {
 	f.must(f.store.Leave(f.ctx, "r", session, wire.ReasonLeft, true))
 }
 
-// leaseEnds is when a session's lease in "r" ends, in ms, 0 where it has none.
+// leaseEnds returns when a session's lease in "r" ends, in ms, or 0 if it has none.
 func (f *fixture) leaseEnds(session string) float64 {
 	return f.rdb.ZScore(f.ctx, f.keys("r").Leases(), roomlog.Lease("r", session)).Val()
 }
 
-// counts checks what is reserved and occupied in "r".
+// counts checks the numbers of reserved and occupied seats of "r".
 func (f *fixture) counts(reserved, occupied int) {
 	f.Helper()
 	r, err := f.store.Get(f.ctx, "r")
@@ -156,7 +156,7 @@ func (f *fixture) log() []wire.ServerFrame {
 	return frames
 }
 
-// lines writes a log so that it can be compared.
+// lines formats a log for comparisons.
 func lines(frames []wire.ServerFrame) string {
 	var b strings.Builder
 	for _, frame := range frames {
@@ -180,7 +180,7 @@ func (f *fixture) wantLog(want ...string) {
 	}
 }
 
-// roomKeys finds the keys that a room has in Redis.
+// roomKeys returns the keys that a room has in Redis.
 func (f *fixture) roomKeys(id string) []string {
 	f.Helper()
 	var keys []string
@@ -211,7 +211,7 @@ func (f *fixture) gone(id string) {
 	f.refused(err, wire.RoomNotFound)
 }
 
-// visits are the reaper's, to rooms of which it knows of no lease that has ended.
+// visits returns visits to rooms of which the reaper knows no lease that has ended.
 func visits(ids ...string) (v []room.Visit) {
 	for _, id := range ids {
 		v = append(v, room.Visit{RoomID: id})
@@ -238,7 +238,7 @@ func (f *fixture) eventually(what string, holds func() bool) {
 	}
 }
 
-// events follows the channel of "r"; next answers with what came next.
+// events subscribes to the channel of "r". next returns the next event.
 func (f *fixture) events() (next func() roomlog.Event) {
 	f.Helper()
 	ps := f.rdb.Subscribe(f.ctx, f.keys("r").Channel())

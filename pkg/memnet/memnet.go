@@ -3,7 +3,7 @@
 // chooses.
 //
 //	n := memnet.New()
-//	l := n.Listen("redis")                    // a net.Listener
+//	l, err := n.Listen("redis")               // a net.Listener
 //	c, err := n.Dial(ctx, "gateway-1", "redis")
 //	n.Link("gateway-1", "redis").Stall(true)  // and Refuse, Cut
 //

@@ -52,10 +52,10 @@ type Call struct {
 	Keys   []string
 	Args   []any
 
-	// By is the time until which the call may wait in the queue for others that share its
+	// MayWaitUntil is the time until which the call may wait in the queue for others that share its
 	// round trip. It waits only as long as all calls in the batch may wait. Zero means that
 	// it does not wait.
-	By time.Time
+	MayWaitUntil time.Time
 
 	// Done is called once with the reply or its error, which is ErrBusy or an error of
 	// go-redis. It is called from a worker, or by Go itself if the call is refused at once.
@@ -165,15 +165,15 @@ func (r *Runner) work() {
 // collect adds to the batch the calls that are waiting already, and those that come for as
 // long as all calls of the batch may wait.
 func (r *Runner) collect(batch []*Call) []*Call {
-	by := batch[0].By
+	by := batch[0].MayWaitUntil
 	for len(batch) < batchSize {
 		c := r.next(by)
 		if c == nil {
 			break
 		}
 		batch = append(batch, c)
-		if c.By.Before(by) {
-			by = c.By
+		if c.MayWaitUntil.Before(by) {
+			by = c.MayWaitUntil
 		}
 	}
 	return batch

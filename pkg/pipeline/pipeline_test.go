@@ -269,7 +269,7 @@ func TestCallsWaitForOthersAsLongAsAllOfThemMay(t *testing.T) {
 					time.Sleep(time.Until(rec.began.Add(a.at)))
 					c := call(strconv.Itoa(i), func(*redis.Cmd) {})
 					if a.patience != 0 {
-						c.By = time.Now().Add(a.patience)
+						c.MayWaitUntil = time.Now().Add(a.patience)
 					}
 					r.Go(c)
 				}
@@ -289,7 +289,7 @@ func TestAFullBatchDoesNotWait(t *testing.T) {
 		defer r.Close()
 		for range pipeline.BatchSize {
 			c := call("x", func(*redis.Cmd) {})
-			c.By = time.Now().Add(time.Hour)
+			c.MayWaitUntil = time.Now().Add(time.Hour)
 			r.Go(c)
 		}
 		synctest.Wait()

@@ -80,7 +80,7 @@ func TestNobodyGetsAnothersAnswerWhereRedisIsFull(t *testing.T) {
 		for n := range 40 {
 			done.Add(1)
 			c := call(strconv.Itoa(n), nil)
-			c.Script, c.By = []*pipeline.Script{refuse, echo, other, refuse}[n%4], by
+			c.Script, c.MayWaitUntil = []*pipeline.Script{refuse, echo, other, refuse}[n%4], by
 			c.Done = func(cmd *redis.Cmd) {
 				defer done.Done()
 				if c.Script == refuse {
@@ -102,7 +102,7 @@ func TestNobodyGetsAnothersAnswerWhereRedisIsFull(t *testing.T) {
 	for n := range 20 {
 		done.Add(1)
 		c := call("x", nil)
-		c.By = time.Now().Add(10 * time.Millisecond)
+		c.MayWaitUntil = time.Now().Add(10 * time.Millisecond)
 		if n%2 == 0 {
 			c.Script = pipeline.NewScript("", "return "+strconv.Itoa(n))
 		}
@@ -138,7 +138,7 @@ func TestCallsFindTheRedisThatHasTakenOver(t *testing.T) {
 		for by := time.Now().Add(10 * time.Second); time.Now().Before(by); time.Sleep(20 * time.Millisecond) {
 			rdb.Ping(t.Context()) // it must not matter that other connections are used,
 			reads := call("", func(*redis.Cmd) {})
-			reads.Script, reads.By = pipeline.NewScript("", "return 1"), time.Now().Add(time.Millisecond)
+			reads.Script, reads.MayWaitUntil = pipeline.NewScript("", "return 1"), time.Now().Add(time.Millisecond)
 			r.Go(reads) // or that some calls succeed
 			if err = r.Run(t.Context(), push, []string{"list"}, "x").Err(); err == nil {
 				return nil
@@ -211,7 +211,7 @@ func TestCallsOfOneScriptShareARun(t *testing.T) {
 				rec, r := record(t)
 				for i, script := range test.scripts {
 					c := call(strconv.Itoa(i), func(*redis.Cmd) {})
-					c.Script, c.By = script, rec.began.Add(time.Millisecond)
+					c.Script, c.MayWaitUntil = script, rec.began.Add(time.Millisecond)
 					if i == 2 {
 						c.Keys, c.Args = append(c.Keys, test.keys...), append(c.Args, test.args...)
 					}
@@ -232,7 +232,7 @@ func TestARunIsBounded(t *testing.T) {
 		rec, r := record(t)
 		for range pipeline.RunSize/2 + 1 {
 			c := call("x", func(*redis.Cmd) {})
-			c.By = rec.began.Add(time.Millisecond)
+			c.MayWaitUntil = rec.began.Add(time.Millisecond)
 			r.Go(c)
 		}
 		time.Sleep(2 * time.Millisecond)

@@ -80,17 +80,17 @@ func (s *Subscriber) watch(ctx context.Context, ps subscription) {
 		// the log of the new one lacks the entries that had not been replicated, and
 		// continues with seqs that members have already seen. The new one must answer twice,
 		// because old connections of the pool may still lead to the other one.
-		switch now := s.sendProbe(ctx); {
+		switch found := s.sendProbe(ctx); {
 		case node == "":
-			node = now
-		case now == "" || now == node:
+			node = found
+		case found == "" || found == node:
 			other = ""
-		case now == other:
+		case found == other:
 			slog.Warn("another Redis answers now")
 			_ = ps.Close() // ends Receive
 			return
 		default:
-			other = now
+			other = found
 		}
 	}
 }

@@ -14,13 +14,13 @@ import (
 
 // Message is one MESSAGE on its way into a room's log.
 type Message struct {
-	RoomID  string
-	Epoch   string // epoch of the session's room; empty for the application's own messages
-	Session string // the session that sends it; empty for the application's own messages
-	User    string
-	ID      string    // chosen by the sender; if empty, a retry is delivered again
-	Tail    []byte    // wire.MessageTail
-	By      time.Time // it may wait until then for others to share its round trip; zero: it does not wait
+	RoomID       string
+	Epoch        string // epoch of the session's room; empty for the application's own messages
+	Session      string // the session that sends it; empty for the application's own messages
+	User         string
+	ID           string    // chosen by the sender; if empty, a retry is delivered again
+	Tail         []byte    // wire.MessageTail
+	MayWaitUntil time.Time // it may wait until then for others to share its round trip; zero: it does not wait
 
 	// Done is called once, from a goroutine of the runner, or by Publish itself if the
 	// message is refused at once. It must not block.
@@ -77,10 +77,10 @@ func (p *Publisher) call(m *Message) *pipeline.Call {
 		lease = Lease(m.RoomID, m.Session)
 	}
 	return &pipeline.Call{
-		Script: messageScript,
-		Keys:   []string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
-		Args:   []any{k.Channel(), m.Epoch, lease, id, m.Tail},
-		By:     m.By,
+		Script:       messageScript,
+		Keys:         []string{k.Room(), k.Log(), k.Leases(), ids[0], ids[1]},
+		Args:         []any{k.Channel(), m.Epoch, lease, id, m.Tail},
+		MayWaitUntil: m.MayWaitUntil,
 	}
 }
 

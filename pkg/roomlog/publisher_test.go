@@ -201,7 +201,7 @@ func TestAFullRedisRefusesWhatIsNewAndNothingElse(t *testing.T) {
 		{noRoom, func(r roomlog.Result) bool { return wire.CodeOf(r.Err) == wire.RoomNotFound }},
 		{message("new", "1"), func(r roomlog.Result) bool { return wire.CodeOf(r.Err) == wire.Unavailable }},
 	} {
-		test.m.By = by
+		test.m.MayWaitUntil = by
 		done.Add(1)
 		test.m.Done = func(r roomlog.Result) {
 			defer done.Done()

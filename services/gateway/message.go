@@ -30,14 +30,15 @@ func (s *session) message(f *wire.ClientFrame) {
 	m := s.outgoing.begin(id, now, s.sentUpTo())
 	s.talking() // so that the keeper checks that the echo comes
 	s.g.publisher.Publish(&roomlog.Message{
-		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail, By: s.publishBy(now),
-		Done: func(r roomlog.Result) { s.published(m, tail, r) },
+		RoomID: s.joined.RoomID, Epoch: s.joined.Epoch, Session: s.id, User: s.joined.UserID, ID: id, Tail: tail,
+		MayWaitUntil: s.mayWaitUntil(now),
+		Done:         func(r roomlog.Result) { s.published(m, tail, r) },
 	})
 }
 
-// publishBy returns until when a message may wait to be published together with others. While
+// mayWaitUntil returns until when a message may wait to be published together with others. While
 // its room rests, the sender would not get it back sooner. Zero means not at all.
-func (s *session) publishBy(now time.Duration) (by time.Time) {
+func (s *session) mayWaitUntil(now time.Duration) (by time.Time) {
 	if r := s.room.Load(); r != nil {
 		if rest := r.rests(now); rest > 0 {
 			by = time.Now().Add(min(rest, mostPatience))

@@ -19,7 +19,7 @@ func TestMessagesWaitForOthersWhileTheirRoomRests(t *testing.T) {
 		patience := func(want time.Duration) {
 			t.Helper()
 			got := time.Duration(0)
-			if by := m.publishBy(st.shard.hub.clock()); !by.IsZero() {
+			if by := m.mayWaitUntil(st.shard.hub.clock()); !by.IsZero() {
 				got = time.Until(by)
 			}
 			if got != want {

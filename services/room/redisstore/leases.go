@@ -59,7 +59,7 @@ func (s *Store) chunks(leases []room.SessionRef, latest string) []*chunk {
 	for i, l := range leases {
 		p := s.layout.Partition(l.RoomID)
 		c := open[p]
-		if c == nil || len(c.args) >= renewChunk {
+		if c == nil || len(c.args) == 2+renewChunk {
 			c = &chunk{
 				keys: []string{roomlog.LeasesKey(p)},
 				args: []any{s.rules.Lease.Milliseconds(), latest}, index: []int{-1, -1},

@@ -1,7 +1,7 @@
 -- Renews the leases of many sessions of one partition.
 -- KEYS: 1 leases
 -- ARGV: 1 duration of a lease, ms  2 latest end of a lease, ms, or ''
---       3… names of leases, fewer than 500
+--       3… names of leases, up to 500
 -- Returns: by how many ms the leases end earlier than a lease from now, followed by the
 -- positions in ARGV of the leases that are no longer held.
 local LEASES = KEYS[1]

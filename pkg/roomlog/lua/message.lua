@@ -6,9 +6,9 @@
 --       3 name of the session's lease ('' for the application, which needs no seat)
 --       4 user and message id, joined ('' if the message has no id)
 --       5 tail of the frame
--- Returns: {0, seq} appended; {1, seq, ms} the id was used in the last two minutes, by the
--- entry with that seq, at that time; {2} the session has no live lease here; {3} no such
--- room.
+-- Returns: {0, seq} appended; {1, seq, ms} the id was used in the last two minutes, first by the
+-- entry with that seq, appended at that time; {2} the session has no live lease here; {3} no
+-- such room.
 local epoch = ARGV[2]
 if ARGV[3] ~= '' then
   local lease = call('ZSCORE', KEYS[3], ARGV[3])
@@ -18,15 +18,26 @@ else
   if not epoch then return {3} end
 end
 
-local id, ids, period = ARGV[4], nil, 0
+-- An id's value is seq:appended, or seq:appended:used once it was used again.
+local id = ARGV[4]
+local period = (now - now % 120000) / 120000
+local ids, older = KEYS[4 + period % 2], KEYS[5 - period % 2]
+
+local function remember(write, value)
+  write('HSET', ids, id, value)
+  -- Expire the hash before the period comes that uses this key again. Usually the expiry is
+  -- already set, and checking that is cheaper than setting it again.
+  local gone = (period + 2) * 120000
+  if call('PEXPIRETIME', ids) ~= gone then call('PEXPIREAT', ids, string.format(MS, gone)) end
+end
+
 if id ~= '' then
-  period = (now - now % 120000) / 120000
-  ids = KEYS[4 + period % 2]
-  for _, key in ipairs({ids, KEYS[5 - period % 2]}) do
-    local used = call('HGET', key, id)
-    if used then
-      local seq, at = string.match(used, '^(%d+):(%d+)$')
-      if tonumber(at) > now - 120000 then return {1, tonumber(seq), tonumber(at)} end
+  local known = call('HGET', ids, id) or call('HGET', older, id)
+  if known then
+    local seq, at, used = string.match(known, '^(%d+):(%d+):?(%d*)$')
+    if tonumber(used ~= '' and used or at) > now - 120000 then
+      remember(redis.pcall, seq .. ':' .. at .. ':' .. NOW) -- a full Redis refuses it, and still answers
+      return {1, tonumber(seq), tonumber(at)}
     end
   end
 end
@@ -36,11 +47,5 @@ if not seq then -- the room's key was deleted by hand, but not its leases
   call('ZREM', KEYS[3], ARGV[3])
   return {2}
 end
-if ids then
-  call('HSET', ids, id, seq .. ':' .. NOW)
-  -- Expire the hash before the period comes that uses this key again. Usually the expiry is
-  -- already set, and checking that is cheaper than setting it again.
-  local gone = (period + 2) * 120000
-  if call('PEXPIRETIME', ids) ~= gone then call('PEXPIREAT', ids, string.format(MS, gone)) end
-end
+if id ~= '' then remember(call, seq .. ':' .. NOW) end
 return {0, tonumber(seq)}

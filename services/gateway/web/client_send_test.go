@@ -85,16 +85,20 @@ func testEchoedIDAgain(t *testing.T, s *scripted) {
 	s.want("message 5 text own", "sent m1 5")
 	s.send("text", "m1") // which the server would not answer
 	s.want("sent m1 5")
+	c.put(echo(6, me, "text", "elsewhere")) // from another page of the user
+	s.want("message 6 text own")
+	s.send("text", "elsewhere")
+	s.want("sent elsewhere 6")
 	s.send("text", "m2")
 	c.takes("text", "m2") // nothing was sent in between
 	c.close(1006)
 	s.want("reconnecting 250")
 	s.dialsAfter(firstDelay)
+	s.run("harness.sendOnceJoined('text', 'm1')")
 	c = s.socket()
 	c.joined("f", 1, false) // a new room does not know the id
 	c.put(wire.GapFrame(1, 1))
 	s.want("joined 1 again renewed", "failed m2 UNCONFIRMED", "gap 1-1")
-	s.send("text", "m1")
 	c.takes("text", "m1")
 }
 

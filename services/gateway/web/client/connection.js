@@ -131,7 +131,8 @@ export class RoomConnection extends EventTarget {
    * @param {any} body any JSON value; the whole frame must fit into `maxFrameBytes`, 16 KiB by default
    * @param {{id?: string}} [options] the id by which the server recognises retries, 1–64 characters.
    *   While a message with this id waits, it is not sent a second time and the same promise is
-   *   returned. After its echo, the promise for the same id resolves with that echo at once.
+   *   returned. After its echo, the same id resolves at once with that echo, for 2 minutes, if the
+   *   echo is among the last 100, and the room and the user are still the same.
    * @returns {Promise<object>} the MESSAGE frame as the room received it, with `seq` and `time`
    * @throws {AnteroomError} as rejection: BAD_REQUEST and the like if the message was refused,
    *   CLOSED if it was never sent, UNCONFIRMED if it may have been delivered, RATE_LIMITED if
@@ -260,7 +261,10 @@ export class RoomConnection extends EventTarget {
     if (frame.identity) this.#client.keepIdentity({ userId: frame.userId, identity: frame.identity });
     const renewed = this.#log.join(frame);
     // A room that was created anew does not know the message ids of the room before.
-    if (!sameUser || renewed) this.#idsKnown = false;
+    if (!sameUser || renewed) {
+      this.#idsKnown = false;
+      this.#outbox.forget();
+    }
     this.#me = { userId: frame.userId, sessionId: frame.sessionId };
     this.#userIds.add(frame.userId);
     this.#tell('open', 'Connected.');
@@ -303,7 +307,7 @@ export class RoomConnection extends EventTarget {
     const own = frame.type === 'MESSAGE' && this.#userIds.has(frame.from.userId);
     // This comes before duplicates are dropped: the answer to a retry is the entry of the
     // first delivery.
-    if (own && frame.id) this.#outbox.echo(frame.id, frame);
+    if (own && frame.id) this.#outbox.echo(frame.id, frame, frame.from.userId === this.userId);
     const news = this.#log.accept(frame);
     if (!news) return;
     this.#gap(news.gap);

@@ -17,8 +17,11 @@ const PACE_MAX_MS = 5_000;
 // never catch up.
 const PACE_MEMORY_MS = 10_000;
 const MAX_WAITING = 1_000;
-// Echoes that are kept for an application that sends an id again.
+// How many echoes are kept, and for how long, to answer an application that sends an id
+// again: for 2 minutes the server drops a repetition, and does not answer it if this
+// connection has carried its entry.
 const MAX_ECHOED = 100;
+const ECHO_MEMORY_MS = 120_000;
 // Below the server's burst of 40, so that a backlog is not refused.
 const MAX_IN_FLIGHT = 32;
 
@@ -30,7 +33,7 @@ const MAX_IN_FLIGHT = 32;
 export class Outbox {
   /** @type {Map<string, object>} id → {id, frame, inFlight, sentAt, unsure, fate, resolve, reject} */
   #waiting = new Map();
-  // id → {frame, at}, oldest first. The server does not answer an id twice on one connection.
+  // id → {frame, at}, oldest first.
   #echoed = new Map();
   #transmit;
   #open = false;
@@ -52,13 +55,13 @@ export class Outbox {
    * @param {string} id
    * @param {string} frame
    * @returns {Promise<object>} resolves with the echoed MESSAGE frame; for an id that waits
-   *   already, the promise of that message; for one that was echoed lately, at once
+   *   already, the promise of that message; for one whose echo is kept, resolved already
    */
   add(id, frame) {
     const same = this.#waiting.get(id);
     if (same) return same.fate;
     const echoed = this.#echoed.get(id);
-    if (echoed && Date.now() - echoed.at < RETRY_WINDOW_MS) return Promise.resolve(echoed.frame);
+    if (echoed && Date.now() - echoed.at < ECHO_MEMORY_MS) return Promise.resolve(echoed.frame);
     if (this.#waiting.size >= MAX_WAITING) {
       const full = `${MAX_WAITING} messages are waiting already`;
       return Promise.reject(new AnteroomError('RATE_LIMITED', full));
@@ -70,13 +73,16 @@ export class Outbox {
     return message.fate;
   }
 
-  /** Takes a MESSAGE of ours that came back. */
-  echo(id, frame) {
+  /**
+   * Takes a MESSAGE of ours that came back.
+   * @param {boolean} keep whether the present user sent it, and so may send its id again
+   */
+  echo(id, frame, keep) {
+    if (keep) this.#keepEcho(id, frame);
     const message = this.#waiting.get(id);
     if (!message) return;
     this.#waiting.delete(id);
     this.#probing = false;
-    this.#keepEcho(id, frame);
     message.resolve(frame);
     this.#pump();
   }
@@ -115,6 +121,11 @@ export class Outbox {
     this.#open = true;
     if (!known) this.#disown();
     this.#pump();
+  }
+
+  /** The server knows none of the ids any more: the room or the user is another one. */
+  forget() {
+    this.#echoed.clear();
   }
 
   /** Stops sending: the connection is gone. Messages in flight may or may not have arrived. */
@@ -215,7 +226,6 @@ export class Outbox {
   }
 
   #disown() {
-    this.#echoed.clear();
     for (const message of this.#waiting.values()) {
       if (message.unsure) this.#giveUp(message, unconfirmed());
     }

@@ -72,6 +72,11 @@ globalThis.harness = {
     );
   },
 
+  /** Sends a message as soon as the application is told that it has joined again. */
+  sendOnceJoined(body, id) {
+    room.addEventListener('joined', () => harness.send(body, id), { once: true });
+  },
+
   forgetIdentity: () => anteroom.forgetIdentity(),
   keepIdentity: (userId) => anteroom.keepIdentity({ userId, identity: 'token' }),
 

@@ -14,7 +14,8 @@ data=$1/appendonlydir
 manifest=$data/appendonly.aof.manifest
 shift
 
-# ends FILE OFFSET succeeds if no complete transaction ends in FILE after OFFSET.
+# ends FILE OFFSET succeeds if no transaction ends in FILE after OFFSET, or if fewer than 64
+# bytes follow, which cannot be a whole transaction.
 ends() {
 	[ $(($(wc -c <"$1") - 0x$2)) -lt 64 ] || ! tail -c "+$((0x$2 + 1))" "$1" | grep -aq "^EXEC$(printf '\r')\$"
 }

@@ -265,9 +265,9 @@ func (s *Session) Leave(ctx context.Context) error {
 	return fmt.Errorf("client: leave: %w", err)
 }
 
-// Close sends a close frame with code and waits for that of the other side, which takes up to 10 s. 1000
-// and 1001 give the seat up. After other codes (3000–4999) the seat stays taken for the rest
-// of its lease.
+// Close sends a close frame with code and waits for that of the other side: at most 5 s to
+// write and 5 s to wait. 1000 and 1001 give the seat up. After other codes (3000–4999) the seat
+// stays taken for the rest of its lease.
 func (s *Session) Close(code wire.CloseCode) error {
 	end := &CloseError{Code: code, Reason: "closed by the client"}
 	s.closing.Store(end)

@@ -52,8 +52,8 @@ type Call struct {
 	Keys   []string
 	Args   []any
 
-	// MayWaitUntil is the time until which the call may wait in the queue for others that share its
-	// round trip. It waits only as long as all calls in the batch may wait. Zero means that
+	// MayWaitUntil is the time until which the call may wait in the queue for others that share
+	// its round trip. It waits only as long as all calls in the batch may wait. Zero means that
 	// it does not wait.
 	MayWaitUntil time.Time
 

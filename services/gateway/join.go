@@ -160,7 +160,7 @@ func (s *session) follow(followed <-chan struct{}) error {
 		select {
 		case <-ready:
 		case <-timeout.C:
-			return wire.Errorf(wire.Unavailable, "the room's channel is out of reach")
+			return wire.Errorf(wire.Unavailable, "the room's channel or Redis' clock is out of reach")
 		}
 	}
 	// This process or Redis may have been stalled for so long that the user has joined

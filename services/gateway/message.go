@@ -36,15 +36,15 @@ func (s *session) message(f *wire.ClientFrame) {
 	})
 }
 
-// mayWaitUntil returns until when a message may wait to be published together with others. While
-// its room rests, the sender would not get it back sooner. Zero means not at all.
-func (s *session) mayWaitUntil(now time.Duration) (by time.Time) {
+// mayWaitUntil returns the time until which a message may wait for others that share its round
+// trip. While its room rests, the sender would not get it back sooner. Zero means not at all.
+func (s *session) mayWaitUntil(now time.Duration) (until time.Time) {
 	if r := s.room.Load(); r != nil {
 		if rest := r.rests(now); rest > 0 {
-			by = time.Now().Add(min(rest, mostPatience))
+			until = time.Now().Add(min(rest, mostPatience))
 		}
 	}
-	return by
+	return until
 }
 
 // published answers the sender of a message if its echo will not.

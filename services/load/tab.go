@@ -241,8 +241,8 @@ func (t *tab) after() *wire.Position {
 	return &pos
 }
 
-// replaced watches a tab whose seat another tab took over: its connection must have ended
-// by the time its lease would have.
+// replaced watches a tab whose seat another tab took over. If it still answers a PING 17 s
+// (seatBack) later, that is a violation.
 func (t *tab) replaced() {
 	select {
 	case <-t.done:

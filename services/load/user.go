@@ -20,7 +20,7 @@ const (
 	returns  = 5                       // tries to come back
 
 	promptly   = time.Second      // a reservation this fast had no repeated call
-	longestWay = 40 * time.Second // that a call may take which was given up, in a process that stood still
+	longestWay = 40 * time.Second // for a call that its caller gave up, in a process that stood still
 )
 
 // user goes from room to room. One goroutine owns it.

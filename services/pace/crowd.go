@@ -23,7 +23,7 @@ type crowd struct {
 	// Totals of all that was read, updated once for each read.
 	delivered, bytes atomic.Int64
 
-	// The latency of messages counts that are due between from and until. Both are set while
+	// Latency counts only for messages that are due between from and until. Both are set while
 	// nothing is read.
 	from, until time.Duration
 	latencies   histogram

@@ -8,7 +8,7 @@ import (
 )
 
 // histogram counts durations in buckets whose width is 1/64 of the durations in them, so
-// quantiles are exact to 1.6 %. The zero value is empty.
+// quantiles are accurate to within 1.6 %. The zero value is empty.
 type histogram struct {
 	mu     sync.Mutex
 	counts [64 * 64]int64

@@ -33,7 +33,7 @@ type sending struct {
 // wait returns when everything has been sent.
 func (s *sending) wait() error { return <-s.done }
 
-// watch sets that the latency of messages counts that are due between from and until.
+// watch makes latency count only for messages that are due between from and until.
 func (c *crowd) watch(from, until time.Duration) {
 	c.locked(func() { c.from, c.until = from, until })
 }

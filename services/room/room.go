@@ -9,8 +9,9 @@
 //
 // A permit lapses after 15 s, and a lease ends 15 s after its last renewal. Each step is one
 // atomic script in Redis (package redisstore), so any number of room services can work side
-// by side. reserved + occupied ≤ capacity holds at every instant. A room whose occupancy
-// falls to zero is deleted in the same step, unless it has a departure timeout.
+// by side. reserved + occupied ≤ capacity holds at every instant. A room that has been entered
+// and whose occupancy falls to zero is deleted in the same step, unless it has a departure
+// timeout.
 package room
 
 import (
@@ -38,8 +39,8 @@ type Rules struct {
 // DefaultRules returns the rules of the contract. Tests that wait for an end use others.
 func DefaultRules() Rules { return Rules{PermitTTL: wire.PermitTTL, Lease: wire.Lease} }
 
-// SentWithin is the tolerance for times of the store's clock that callers provide: such a
-// time may be too early by this much.
+// SentWithin is how much earlier than the true time the sent time of a renewal may be, by the
+// store's clock.
 const SentWithin = time.Second
 
 // Room is a live room with its counts at one moment.

@@ -115,7 +115,8 @@ func (w *world) pass(d time.Duration) {
 	}
 }
 
-// windUp waits for the faults to end, lets all users leave, and waits for Redis to be empty.
+// windUp waits for the faults to end, checks that every tab has its log, also after lastWords,
+// makes all users leave, and waits until Redis is empty.
 func (w *world) windUp() {
 	const (
 		faultsEnd = 40 * time.Second  // the longest lasts 35 s

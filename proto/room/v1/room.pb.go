@@ -24,8 +24,8 @@
 //
 // Errors that come from gRPC itself carry no such detail and are not in the table:
 // RESOURCE_EXHAUSTED for a message above 4 MiB, UNIMPLEMENTED for a method that does not
-// exist or a compressed request, UNAVAILABLE for a connection, DEADLINE_EXCEEDED and
-// CANCELLED, and NOT_FOUND for a health check of an unknown service.
+// exist or a compressed request, UNAVAILABLE if a connection cannot be made or breaks,
+// DEADLINE_EXCEEDED and CANCELLED, and NOT_FOUND for a health check of an unknown service.
 //
 // Deadlines. Set one for every call. A call without a deadline gets 5 s, and no call gets
 // more than 30 s. While Redis hangs, calls fail with UNAVAILABLE after 3 to 6 s. A call with
@@ -185,7 +185,7 @@ const (
 	// The lease ended, or the session left.
 	LostSession_CAUSE_LEASE_ENDED LostSession_Cause = 1
 	// The user has joined with another session not long ago: this is remembered for at least
-	// two minutes, and a lease lasts 15 s. The room may be gone since.
+	// two minutes, and a lease lasts 15 s. The room may have been deleted since.
 	LostSession_CAUSE_REPLACED LostSession_Cause = 2
 	// The room is gone.
 	LostSession_CAUSE_ROOM_GONE LostSession_Cause = 3
@@ -421,7 +421,8 @@ type CreateRoomRequest struct {
 	DepartureTimeoutSeconds *int32 `protobuf:"varint,6,opt,name=departure_timeout_seconds,json=departureTimeoutSeconds,proto3,oneof" json:"departure_timeout_seconds,omitempty"`
 	// Set it to make a retry safe: at most 64 characters of A-Z a-z 0-9 _ -. While the room
 	// lives, the same request with the same request_id returns the room that the first call
-	// made. If room_id is empty, this becomes the room's id, so no other room may have it.
+	// made. If room_id is empty, this becomes the room's id, so it must not be the id of another
+	// room (else ROOM_EXISTS).
 	RequestId     string `protobuf:"bytes,7,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1107,9 +1108,10 @@ type ConfirmJoinRequest struct {
 	// For a walk-in: allow only the user's own seat (occupied or reserved), never a free one.
 	// With a permit it changes nothing.
 	OwnSeatOnly bool `protobuf:"varint,7,opt,name=own_seat_only,json=ownSeatOnly,proto3" json:"own_seat_only,omitempty"`
-	// By the store's clock. From then on, a call that was held up on its way does nothing and
-	// gets UNAVAILABLE: its caller has given up, and its user may have joined elsewhere. If
-	// unset, a call is never too late. To set it, a caller must have asked Redis for its TIME.
+	// The time, by the store's clock, from which this call does nothing and gets UNAVAILABLE, if
+	// it was held up on its way: its caller has given up, and its user may have joined elsewhere.
+	// If unset, the call is never too late. To set it, a caller must have asked Redis for its
+	// TIME.
 	Deadline      *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=deadline,proto3" json:"deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

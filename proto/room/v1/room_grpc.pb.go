@@ -24,8 +24,8 @@
 //
 // Errors that come from gRPC itself carry no such detail and are not in the table:
 // RESOURCE_EXHAUSTED for a message above 4 MiB, UNIMPLEMENTED for a method that does not
-// exist or a compressed request, UNAVAILABLE for a connection, DEADLINE_EXCEEDED and
-// CANCELLED, and NOT_FOUND for a health check of an unknown service.
+// exist or a compressed request, UNAVAILABLE if a connection cannot be made or breaks,
+// DEADLINE_EXCEEDED and CANCELLED, and NOT_FOUND for a health check of an unknown service.
 //
 // Deadlines. Set one for every call. A call without a deadline gets 5 s, and no call gets
 // more than 30 s. While Redis hangs, calls fail with UNAVAILABLE after 3 to 6 s. A call with
@@ -125,8 +125,8 @@ type RoomServiceClient interface {
 	// and a repeated call without a request_id then gets ROOM_NOT_FOUND.
 	RemoveMember(ctx context.Context, in *RemoveMemberRequest, opts ...grpc.CallOption) (*RemoveMemberResponse, error)
 	// Publish appends a message from the application itself to the room's log. Members see it
-	// with from.userId "system". Publish does not check any deadlines: a room that has ended
-	// but has not been deleted yet (for at most half a second) accepts the message.
+	// with from.userId "system". Publish does not look for lapsed permits, leases or timeouts: a
+	// room that is over but has not been deleted yet (at most half a second) accepts the message.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 }
 
@@ -295,8 +295,8 @@ type RoomServiceServer interface {
 	// and a repeated call without a request_id then gets ROOM_NOT_FOUND.
 	RemoveMember(context.Context, *RemoveMemberRequest) (*RemoveMemberResponse, error)
 	// Publish appends a message from the application itself to the room's log. Members see it
-	// with from.userId "system". Publish does not check any deadlines: a room that has ended
-	// but has not been deleted yet (for at most half a second) accepts the message.
+	// with from.userId "system". Publish does not look for lapsed permits, leases or timeouts: a
+	// room that is over but has not been deleted yet (at most half a second) accepts the message.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	mustEmbedUnimplementedRoomServiceServer()
 }

@@ -31,8 +31,8 @@ export function setText(node, text) {
 export function reconcile(list, items, { key, make, update }) {
   const wanted = new Map(Array.from(items, (item) => [key(item), item]));
   const old = new Map(Array.from(list.children, (node) => [node.dataset.key, node]));
-  // Removed before anything is placed: otherwise nodes would be moved up, and a node that
-  // is moved loses the focus.
+  // Old nodes are removed before any is placed. Otherwise nodes that stay would have to be
+  // moved, and a node that is moved loses the focus.
   for (const [name, node] of old) if (!wanted.has(name)) node.remove();
   let place = list.firstElementChild;
   for (const [name, item] of wanted) {

@@ -13,7 +13,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/room"
 )
 
-// unsaid is the time of sending of calls that do not tell it.
+// unsaid is the sent time of a renewal that does not say when it was sent.
 var unsaid time.Time
 
 func TestALeaseThatEndsFreesTheSeatWithLostThroughTheReaper(t *testing.T) {

@@ -160,7 +160,8 @@ export class RoomConnection extends EventTarget {
 
   /**
    * Gives the seat up and ends the connection. If it is disconnected at the moment, the
-   * server cannot be told, and the seat stays taken until its lease ends.
+   * server cannot be told, and an occupied seat stays taken until its lease ends. A permit that
+   * was not used yet is cancelled.
    * @returns {Promise<void>} resolves when the connection is closed, after 3 s at the latest
    */
   leave() {
@@ -415,7 +416,10 @@ export class RoomConnection extends EventTarget {
     if (!this.#link) this.#tell('reconnecting', reason, { delayMs });
   }
 
-  /** Shortens our own delay before the next attempt to delayMs, since there is reason to hope. */
+  /**
+   * Shortens our own delay before the next attempt to delayMs, because the network or the
+   * service seems to be back.
+   */
   #hurry(reason, delayMs = 0) {
     const now = Date.now();
     if (this.#state !== 'reconnecting' || !this.#timer) return;

@@ -26,7 +26,7 @@ export class RoomLog {
     }
   }
 
-  /** The position to rejoin from, or undefined before the first JOINED. */
+  /** The position to rejoin from: before the first JOINED the `after` that was given, or undefined. */
   get position() {
     return this.epoch === null ? undefined : { epoch: this.epoch, seq: this.seq };
   }

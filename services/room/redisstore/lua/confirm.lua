@@ -97,7 +97,7 @@ if old or seats == 1 then
   keep(SEATS, SESSIONS)
   keepLeases()
 end
--- Not later than the next look through, even if Redis' clock was set back since the room was
--- made.
+-- The next visit is no later than the time to look the room through, and at most LOOK from now,
+-- even if Redis' clock was set back since the room was made.
 due(math.min(room.look or now, now + LOOK))
 return answer(value, seats)

@@ -6,7 +6,9 @@ if open() then
   if ARGV[8] ~= '' and call('HGET', ROOM, 'request') == ARGV[8] then return describe('OK') end
   return {'ROOM_EXISTS'}
 end
-call('HSET', ROOM, 'epoch', ARGV[2]) -- before erase(): as the first write, a full Redis refuses it, but not after a deletion
+-- This comes before erase(): a full Redis refuses a script by its first write only, and one that
+-- begins with a deletion would go on.
+call('HSET', ROOM, 'epoch', ARGV[2])
 erase() -- removes what an earlier room left, if its hash expired before its other keys
 call('HSET', ROOM, 'epoch', ARGV[2], 'title', ARGV[3], 'capacity', ARGV[4], 'presence', ARGV[5],
   'empty', ARGV[6], 'departure', ARGV[7], 'request', ARGV[8], 'created', NOW, 'seq', 0,

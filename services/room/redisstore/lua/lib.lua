@@ -1,5 +1,5 @@
--- The permit rules, shared by every script of a room. Needs clock.lua and entry.lua before
--- it.
+-- The permit rules, shared by every script of a room. Needs clock.lua, entry.lua and
+-- ages.lua before it.
 -- KEYS: 1 rooms  2 due  3 leases  4 spent      (of the partition; package roomlog, keys.go)
 --       5 room  6 permits  7 tokens  8 seats  9 sessions  10 log  11, 12 message ids
 -- ARGV: 1 room id; the rest depends on the operation

@@ -137,8 +137,9 @@ func (o *outbox) detach() {
 }
 
 // enter sets the room, identified by its epoch, and the user for which the messages are. If
-// either changes, messages that may have been accepted already fail, because the service no
-// longer knows their ids: they would go to the new room of that id, or be another user's.
+// either changes, it fails the messages that may be in the log already: the service no longer
+// knows their ids, so writing them again could deliver them twice, to the new room of that id or
+// as another user's.
 func (o *outbox) enter(epoch, user string) (posted []*outgoing) {
 	o.mu.Lock()
 	before, now := o.life, [2]string{epoch, user}
@@ -150,14 +151,14 @@ func (o *outbox) enter(epoch, user string) (posted []*outgoing) {
 	return o.fail(func(msg *outgoing) bool { return !msg.since.IsZero() }, errors.New("the room was made anew, or the identity"))
 }
 
-// fail removes the messages for which which is true and answers them with why; those that may
-// have been delivered fail with ErrUnconfirmed. It returns the messages of Post, for which
-// nobody waits.
-func (o *outbox) fail(which func(*outgoing) bool, why error) (posted []*outgoing) {
+// fail removes the messages that pick selects, and answers them with why. Those that may have
+// been delivered fail with ErrUnconfirmed too. It returns the messages of Post, for which nobody
+// waits.
+func (o *outbox) fail(pick func(*outgoing) bool, why error) (posted []*outgoing) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.queue = slices.DeleteFunc(o.queue, func(msg *outgoing) bool {
-		if !which(msg) {
+		if !pick(msg) {
 			return false
 		}
 		err := why

@@ -35,7 +35,8 @@ type Session struct {
 	done chan struct{}
 	end  *CloseError // set before done is closed
 	// closing is the error with which Close ends the Session. A concurrent read may notice
-	// the end first, and then fails with an error about the lost connection.
+	// the end first, and then fails with an error about the lost connection; finish takes this
+	// one instead.
 	closing atomic.Pointer[CloseError]
 
 	mu  sync.Mutex // guards pos

@@ -34,8 +34,9 @@ const ClusterKey = "ar:cluster"
 
 // Layout says how rooms are spread over Redis' keys. Every room belongs to one of Partitions
 // partitions. All keys of a room, and the partition's index and due queue, carry the
-// partition's hash tag, so that one script may touch them all, even by the rules of Redis
-// Cluster.
+// partition's hash tag, so that one call of a script touches one hash slot only, as a Redis
+// Cluster would require. (A run that several calls share does not keep to that, see
+// pipeline.Script.)
 type Layout struct {
 	Partitions int
 }
@@ -73,9 +74,10 @@ func LeasesKey(partition int) string { return tag(partition) + "leases" }
 // Lease returns the name of a session's lease in LeasesKey. Room ids have no spaces.
 func Lease(roomID, session string) string { return roomID + " " + session }
 
-// SpentKey is a sorted set, by time in ms. It holds the partition's sessions that ended
-// lately, whether they were replaced or removed, and the requests that were carried out. It
-// belongs to the partition because these ids must be remembered after their room is gone.
+// SpentKey is a sorted set, by the time in ms at which it happened. It holds the partition's
+// sessions that ended lately; for one that was replaced or removed, a second name that says so;
+// and the requests that were carried out. It belongs to the partition because these ids must be
+// remembered after their room is gone.
 func SpentKey(partition int) string { return tag(partition) + "spent" }
 
 // Keys are the names of one room's keys.

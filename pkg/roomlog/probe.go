@@ -123,8 +123,9 @@ func (s *Subscriber) sendProbe(ctx context.Context) (node string) {
 	return field(info.Val(), "run_id")
 }
 
-// ClockKnown returns a channel that is closed once RedisTime is known: a round trip after Redis
-// has confirmed the first subscription. So a room can be followed before the clock is known.
+// ClockKnown returns a channel that is closed once RedisTime is known. Normally that is one
+// round trip after the probe channel is subscribed to; if that probe fails, a second or more
+// later. So a room can be followed before the clock is known.
 func (s *Subscriber) ClockKnown() <-chan struct{} { return s.clockKnown }
 
 // RedisTime returns the time by Redis' clock, the zero time before ClockKnown. The result is

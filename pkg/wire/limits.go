@@ -30,7 +30,7 @@ const (
 	Lease         = 15 * time.Second
 	RenewEvery    = 5 * time.Second
 	HistoryAge    = 10 * time.Minute
-	MessageIDAge  = 2 * time.Minute // how long a message id is remembered
+	MessageIDAge  = 2 * time.Minute // how long a message id is remembered after its last use
 	JoinTimeout   = 10 * time.Second
 	SendTimeout   = 10 * time.Second // a client that takes no bytes for this long is a slow consumer
 	EchoTimeout   = 10 * time.Second // how long a MESSAGE may be neither echoed nor refused

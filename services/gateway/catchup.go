@@ -77,8 +77,9 @@ const (
 // read reads from the log what may be missing. Entries that come meanwhile wait.
 func (r *localRoom) read() {
 	if len(r.members) == 0 {
-		r.again = true                       // the first member starts a read, which replaces
-		r.waiting, r.recent = tail{}, tail{} // these: Redis may have lost them
+		// Redis may have lost these entries. The first member starts a read, which finds what
+		// is left.
+		r.waiting, r.recent, r.again = tail{}, tail{}, true
 		return
 	}
 	if r.reading != readNone {

@@ -23,8 +23,8 @@ const (
 	freeFragment = 1 << 10
 	// longestPause limits how long the reading pauses at a time, for when the allowance is tiny.
 	longestPause = time.Second
-	// shortestPause is the pause that the frames read so far must amount to before the reading
-	// pauses: to wake up for each of them would cost more than to answer it.
+	// shortestPause is the shortest pause that is worth sleeping for. Shorter ones add up until
+	// then: to wake up for each frame would cost more than to answer it.
 	shortestPause = 100 * time.Millisecond
 )
 
@@ -32,7 +32,7 @@ const (
 // owns it, and parking while there is none.
 type meter struct {
 	allowance *rate.Limiter
-	excess    func() // called each time that the peer exceeds the allowance
+	excess    func() // called by spend if the frames are beyond the allowance
 
 	header [14]byte // of the frame that is being read
 	have   int      // bytes of the header so far
@@ -63,8 +63,9 @@ func (m *meter) spend(n int) {
 	}
 }
 
-// throttle takes n frames from the allowance, and waits until they are allowed, at most for
-// longestPause. It reports whether they are too many.
+// throttle takes n frames from the allowance. If they are allowed only after shortestPause or
+// more, it sleeps until then, at most for longestPause; otherwise it only yields. It reports
+// whether they were too many.
 func (m *meter) throttle(n int) bool {
 	now := time.Now()
 	var wait time.Duration

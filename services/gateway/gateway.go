@@ -48,8 +48,8 @@ type Config struct {
 	MaxFrameBytes int     // largest frame of a client; 0 means 16 KiB
 	MessageRate   float64 // messages/s per session; 0 means no limit
 	MessageBurst  int     // messages that a session may send at once
-	FrameRate     float64 // control frames and small fragments/s per socket; 0 means no limit
-	FrameBurst    int     // control frames and small fragments that may come at once
+	FrameRate     float64 // PINGs, control frames, small fragments and refused messages/s per socket; 0 means no limit
+	FrameBurst    int     // how many of these may come at once
 	MaxSockets    int     // sockets open at once; 0 means no limit
 	WalkIn        bool    // a join without a permit may take a free seat
 
@@ -76,7 +76,7 @@ type Gateway struct {
 	stop       context.CancelFunc
 	draining   atomic.Bool    // no longer ready
 	moving     atomic.Bool    // members are being moved away: new joins are turned away
-	background sync.WaitGroup // goroutines that do not belong to one socket
+	background sync.WaitGroup // the hub, the keeper, and work of a session that must not block it or may outlive it
 	leaveSlots semaphore      // limits how many failed leaves are retried at a time
 
 	mu      sync.Mutex // guards closed and open: no socket starts once closed is set

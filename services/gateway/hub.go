@@ -13,7 +13,7 @@ import (
 
 // groupSize is how many members of a room form a group. The members of a group are on the same
 // shard, where one event in the inbox serves them all, and their leases are renewed together.
-// A larger room has groups on every shard, and so uses every core.
+// A larger room has further groups on other shards, and so uses more cores.
 const groupSize = 64
 
 // hub knows which rooms have sessions on this gateway. It follows the channels of these rooms
@@ -129,7 +129,8 @@ func (h *hub) Event(roomID string, e roomlog.Event) {
 	}
 }
 
-// Resubscribed makes the shards read what was published while the room was not followed.
+// Resubscribed makes the shards read what was published while the subscription to the room was
+// broken. Notices may have been lost too, so it calls noticesLost.
 func (h *hub) Resubscribed(roomID string) {
 	h.mu.RLock()
 	if p := h.rooms[roomID]; p != nil {

@@ -81,8 +81,8 @@ func (k *keeper) cohortOf(group uint32) int {
 	return int(group % uint32(renewTicks))
 }
 
-// add takes care of a session from the start of its socket. A lease is renewed once it has
-// one.
+// add takes care of a session from the start of its socket. Its lease is renewed once it has
+// joined.
 func (k *keeper) add(s *session) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -259,7 +259,9 @@ func (k *keeper) call(ctx context.Context, sessions []*session) (*roomv1.RenewLe
 	ctx, cancel := context.WithTimeout(ctx, renewTimeout)
 	defer cancel()
 	req := &roomv1.RenewLeasesRequest{
-		GatewayId: k.g.cfg.ID, SentTime: timestamppb.New(k.g.hub.subs.RedisTime()), Sessions: make([]*roomv1.SessionRef, len(sessions)),
+		GatewayId: k.g.cfg.ID,
+		SentTime:  timestamppb.New(k.g.hub.subs.RedisTime()), // known: no session joins before
+		Sessions:  make([]*roomv1.SessionRef, len(sessions)),
 	}
 	for i, s := range sessions {
 		req.Sessions[i] = &roomv1.SessionRef{RoomId: s.joined.RoomID, SessionId: s.id, Epoch: s.joined.Epoch}
@@ -302,8 +304,8 @@ func (k *keeper) renewed(sessions []*session, resp *roomv1.RenewLeasesResponse, 
 	k.g.metrics.renewals.With(renewalRenewed).Add(len(sessions) - len(lost))
 }
 
-// verify finds out why a session's message was refused for lack of a seat, and closes the
-// session.
+// verify renews the lease of a session whose message was refused for lack of a seat. If the
+// seat is gone, the renewal tells why and closes the session.
 func (k *keeper) verify(s *session) {
 	k.calls.Go(func() { k.renew(k.g.hub.ctx, []*session{s}) })
 }

@@ -84,7 +84,7 @@ type libraryConn struct {
 }
 
 // Read counts the frames in what it reads. It reads payload in large pieces, but only a few
-// frames at a time: a pause for more of them would exceed longestPause.
+// frames at a time, since the pause that many frames call for could exceed longestPause.
 func (c libraryConn) Read(p []byte) (int, error) {
 	m := c.session.in.meter
 	p = p[:min(uint64(len(p)), min(m.skip, lingerBytes)+readBuffer)] // a header may give any length

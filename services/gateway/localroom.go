@@ -14,7 +14,7 @@ import (
 type localRoom struct {
 	shard     *shard
 	id        string
-	epoch     string       // epoch of the members; "" before the first member
+	epoch     string       // epoch of the members or, while there are none, of the last member or event; "" at first
 	last      int64        // seq of the newest entry that was sent or is in the batch
 	sentUpTo  atomic.Int64 // last as of the last flush, see storeSentUpTo; any goroutine may read it
 	members   []*session

@@ -3,8 +3,9 @@ package gateway
 import "time"
 
 const (
-	// leastChurn is how many times a socket must have come or gone before it is worthwhile to
-	// collect the garbage of their joins, which takes 40 ms of CPU for 5,000 members.
+	// leastChurn is how many sockets must have come or gone, where one that did both counts
+	// twice, before it is worthwhile to collect the garbage of their joins. That takes 40 ms of
+	// CPU for 5,000 members.
 	leastChurn = 1_000
 	// churnCalm is how long no socket may have come or gone before a collection.
 	churnCalm = 2 * time.Second

@@ -9,7 +9,7 @@ import (
 
 const (
 	occupancyRate = time.Second // at most one OCCUPANCY in this time
-	notKnown      = -1          // as occupied: the read under way will tell
+	notKnown      = -1          // value of occupied while the number is not known; the read under way will tell it
 )
 
 // occupancy is what the members of a room are told about its occupied seats if presence is
@@ -73,7 +73,7 @@ func (r *localRoom) tellOccupied(n int) {
 	}
 	wait := o.at + occupancyRate - r.shard.hub.clock()
 	if r.tellsOccupied {
-		wait = occupancyRate // counted from the OCCUPANCY in the batch, which has not been sent
+		wait = occupancyRate // one waits in the batch: try again when it should have been sent
 	}
 	if wait > 0 {
 		o.due = true

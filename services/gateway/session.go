@@ -21,8 +21,8 @@ import (
 
 // session is one WebSocket connection, both before and after its join is confirmed.
 type session struct {
-	// Deliveries and every tick of the keeper read these fields. They are grouped because there
-	// are many sessions, and reading scattered memory is slow.
+	// Deliveries, and the keeper whenever it looks at a session, read these fields. They are
+	// grouped because there are many sessions, and reading scattered memory is slow.
 	sock         *socket
 	hasUpTo      int64        // owned by the shard: entries up to this seq are not sent to this member
 	heardAt      atomic.Int64 // clock when the peer was last heard from
@@ -285,7 +285,8 @@ func (s *session) spendMessage(id string) bool {
 
 // end takes the session out of its room. If the peer closed with 1000, 1001 or no code, and
 // this side had not closed before, the seat is given up before the peer's close frame is
-// answered. If the connection broke, the seat stays taken until the lease ends.
+// answered. Otherwise, as when the connection broke, the seat stays taken until the lease ends,
+// unless it was given up before.
 func (s *session) end(err error) {
 	peer := websocket.CloseStatus(err)
 	switch peer {

@@ -80,7 +80,7 @@ func (s *shard) signal() {
 // serve works until ctx ends, then waits for the reads it started.
 func (s *shard) serve(ctx context.Context) {
 	defer s.reads.Wait()
-	rested := time.NewTimer(0) // fires when a dirty room has rested
+	rested := time.NewTimer(0) // fires when flush has to look at a dirty room again
 	defer rested.Stop()
 	for {
 		select {
@@ -95,8 +95,8 @@ func (s *shard) serve(ctx context.Context) {
 	}
 }
 
-// work carries out the tasks in the inbox, then flushes the dirty rooms. It returns how long
-// until the first of the rooms that flush left for later has rested, 0 if there is none.
+// work carries out the tasks in the inbox, then flushes the dirty rooms. It returns how soon
+// it must be called again for the rooms that flush left for later, 0 if there are none.
 func (s *shard) work() (rest time.Duration) {
 	var missed map[string]bool
 	s.mu.Lock()

@@ -158,7 +158,8 @@ func (s *socket) write(piece []byte) {
 		s.writing = len(piece)
 		s.mu.Unlock()
 	}
-	// The peer broke off. What it sent before that, such as its close frame, is still read.
+	// The connection broke, or the peer did not take the close frame in time. What it sent before
+	// that, such as its own close frame, is still read.
 	s.mu.Lock()
 	s.phase = phaseOver
 	s.endWriterLocked()

@@ -46,7 +46,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type refusal struct {
 	reason string // the metric's label
 	err    *wire.Error
-	retry  time.Duration // when to try again; 0: as usual for the code
+	retry  time.Duration // after how long to try again; 0: as usual for the code
 }
 
 // errMoving refuses a client that has to go to another gateway.

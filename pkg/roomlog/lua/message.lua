@@ -24,7 +24,7 @@ local period = (now - now % 120000) / 120000
 local ids, older = KEYS[4 + period % 2], KEYS[5 - period % 2]
 
 local function remember(write, value)
-  write('HSET', ids, id, value)
+  if type(write('HSET', ids, id, value)) == 'table' then return end -- an error of pcall
   -- Expire the hash before the period comes that uses this key again. Usually the expiry is
   -- already set, and checking that is cheaper than setting it again.
   local gone = (period + 2) * 120000

@@ -12,7 +12,7 @@ import (
 	"github.com/anteroom-chat/anteroom/services/gateway/origin"
 )
 
-// maxRate bounds rates. A higher one would limit nothing, for which there is 0.
+// maxRate bounds rates. A higher one would limit nothing; 0 means no limit.
 const maxRate = 1_000_000
 
 // Settings holds how a gateway behaves, wherever it runs: flags, and environment variables of

@@ -53,6 +53,9 @@ type Config struct {
 	MaxSockets    int     // sockets open at once; 0 means no limit
 	WalkIn        bool    // a join without a permit may take a free seat
 
+	// QuietAfter is how long a member who has sent something keeps a goroutine; 0 means 10 s.
+	QuietAfter time.Duration
+
 	// Wait returns how long the client that sent r must wait before it may open another socket, or
 	// 0 if it need not wait. If Wait is nil, no client has to wait.
 	Wait func(r *http.Request) time.Duration
@@ -98,6 +101,9 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	if cfg.MaxFrameBytes == 0 {
 		cfg.MaxFrameBytes = wire.DefaultFrameBytes
+	}
+	if cfg.QuietAfter == 0 {
+		cfg.QuietAfter = defaultQuiet
 	}
 	if cfg.MaxFrameBytes < 256 || cfg.MaxFrameBytes > 1<<20 {
 		return nil, fmt.Errorf("max frame bytes is %d, outside 256 to 1048576", cfg.MaxFrameBytes)

@@ -15,8 +15,11 @@ import (
 // message.
 
 const (
-	quietAfter = 2 * time.Second // how long a member who has talked keeps its goroutine
-	pauseAfter = time.Minute     // how long nobody is parked after that has failed
+	// defaultQuiet is how long a member who has talked keeps its goroutine. To be parked and
+	// woken again costs about 60 µs of CPU and 0.8 ms of delay, to keep a goroutine 5 KiB: with
+	// 2 s, rooms of 4 whose members talk every 5 s cost a third more CPU than with 10 s.
+	defaultQuiet = 10 * time.Second
+	pauseAfter   = time.Minute // how long nobody is parked after that has failed
 )
 
 // errQuiet ends a read that would have to wait.
@@ -48,7 +51,7 @@ func (s *session) park() bool {
 
 // calm lets a member be parked if it has not talked for a while and waits for no answer.
 func (s *session) calm(now time.Duration) {
-	if !s.talks.Load() || !s.parks() || now-time.Duration(s.heardAt.Load()) < quietAfter {
+	if !s.talks.Load() || !s.parks() || now-time.Duration(s.heardAt.Load()) < s.g.cfg.QuietAfter {
 		return
 	}
 	s.talks.Store(false)

@@ -21,7 +21,7 @@ import (
 // their members are parked.
 func parkedGateway(t *testing.T) (*cluster, func(n int)) {
 	set := metrics.NewSet()
-	c := overTCP(t, shape{gateways: 2, configure: func(cfg *gateway.Config) { unlimited(cfg); cfg.Registry = set }})
+	c := overTCP(t, shape{gateways: 2, configure: func(cfg *gateway.Config) { unlimited(cfg); cfg.Registry, cfg.QuietAfter = set, time.Second }})
 	parked := set.GetOrCreateGauge("anteroom_gateway_parked_sockets", nil)
 	return c, func(n int) {
 		t.Helper()
@@ -124,7 +124,7 @@ func TestMemberWhoTakesLongForItsReplayGoesOn(t *testing.T) {
 	p := c.nodes[0].open("/chat")
 	must(t, p.conn.(*net.TCPConn).SetReadBuffer(64<<10))
 	p.sendJoin(wire.ClientFrame{RoomID: roomID, After: &wire.Position{Epoch: room.Epoch, Seq: f.Seq}})
-	time.Sleep(4 * time.Second) // a slow network: longer than it takes until a quiet member is parked
+	time.Sleep(3 * time.Second) // a slow network: longer than it takes until a quiet member is parked
 	p.expect(wire.TypeJoined)
 	for range 60 {
 		p.expect(wire.TypeMessage)

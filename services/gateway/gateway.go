@@ -53,7 +53,7 @@ type Config struct {
 	MaxSockets    int     // sockets open at once; 0 means no limit
 	WalkIn        bool    // a join without a permit may take a free seat
 
-	// QuietAfter is how long a member who has sent something keeps a goroutine; 0 means 10 s.
+	// QuietAfter is how long a member who has sent something keeps a goroutine; 0 means 15 s.
 	QuietAfter time.Duration
 
 	// Wait returns how long the client that sent r must wait before it may open another socket, or

@@ -110,8 +110,9 @@ func TestParkedMembersEndAsOthersDo(t *testing.T) {
 }
 
 func TestMemberWhoTakesLongForItsReplayGoesOn(t *testing.T) {
-	c, _ := parkedGateway(t)
-	roomID, keeper, _, _ := c.pair()
+	c, parked := parkedGateway(t)
+	roomID := c.room(roomSpec{})
+	keeper, _ := c.nodes[1].walkIn(roomID, "")
 	keeper.say("", "first")
 	f := keeper.heard("first")
 	for range 60 {
@@ -119,12 +120,15 @@ func TestMemberWhoTakesLongForItsReplayGoesOn(t *testing.T) {
 		must(t, err)
 		_, err = c.api.Publish(context.Background(), &roomv1.PublishRequest{RoomId: roomID, Body: body})
 		must(t, err)
+		keeper.expect(wire.TypeMessage)
 	}
 	room, _ := c.nodes[0].get(roomID)
 	p := c.nodes[0].open("/chat")
 	must(t, p.conn.(*net.TCPConn).SetReadBuffer(64<<10))
 	p.sendJoin(wire.ClientFrame{RoomID: roomID, After: &wire.Position{Epoch: room.Epoch, Seq: f.Seq}})
-	time.Sleep(3 * time.Second) // a slow network: longer than it takes until a quiet member is parked
+	keeper.expect(wire.TypeMemberJoined)
+	keeper.sync()
+	parked(1) // the keeper, who has sent something later than p
 	p.expect(wire.TypeJoined)
 	for range 60 {
 		p.expect(wire.TypeMessage)

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
 	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/stats"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
@@ -66,6 +67,7 @@ const serviceConfig = `{
 type ClientConfig struct {
 	Timeout time.Duration // of a call whose context has no deadline; default: DefaultTimeout
 	Metrics *metrics.Set  // default: not registered
+	Stats   stats.Handler // sees every call, to trace it; default: none
 	// Dialer replaces TCP, for an in-memory listener in tests and in `anteroom dev`.
 	Dialer func(ctx context.Context, address string) (net.Conn, error)
 	// Lookup replaces DNS in tests.
@@ -100,6 +102,9 @@ func Dial(target string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		grpc.WithDefaultCallOptions(
 			grpc.MaxCallRecvMsgSize(MaxMessageBytes), grpc.MaxCallSendMsgSize(MaxMessageBytes)),
 		grpc.WithChainUnaryInterceptor(callInterceptor(cfg.Timeout, newMetrics("client", cfg.Metrics))),
+	}
+	if cfg.Stats != nil {
+		options = append(options, grpc.WithStatsHandler(cfg.Stats))
 	}
 	if cfg.Dialer != nil {
 		options = append(options, grpc.WithContextDialer(cfg.Dialer))

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/health"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -49,6 +50,7 @@ type ServerConfig struct {
 	Logger      *slog.Logger  // default: slog.Default()
 	Metrics     *metrics.Set  // default: not registered
 	StopTimeout time.Duration // default: DefaultStopTimeout
+	Stats       stats.Handler // sees every call, to trace it; default: none
 }
 
 // Server is a grpc.Server with health checks, deadlines, typed errors and metrics. It answers
@@ -86,6 +88,9 @@ func NewServer(cfg ServerConfig) *Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingEvery, Timeout: pingTimeout}),
 		grpc.ChainUnaryInterceptor(deadlineInterceptor, errorInterceptor(cfg.Logger, m)),
 		grpc.ChainStreamInterceptor(streamInterceptor(cfg.Logger, endStreams)),
+	}
+	if cfg.Stats != nil {
+		options = append(options, grpc.StatsHandler(cfg.Stats))
 	}
 	s := &Server{
 		Server: grpc.NewServer(options...), health: health.NewServer(), metrics: m, services: []string{""},

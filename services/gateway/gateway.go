@@ -65,6 +65,9 @@ type Config struct {
 	Refuse func(w http.ResponseWriter, err *wire.Error)
 
 	Registry *metrics.Set // nil: no metrics
+
+	// Trace begins a span of a trace, as tracing.Tracer.Begin does. If it is nil, nothing is traced.
+	Trace func(ctx context.Context, name string) (_ context.Context, end func(result string, failed bool))
 }
 
 // Gateway serves /chat.
@@ -105,6 +108,9 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.QuietAfter == 0 {
 		cfg.QuietAfter = defaultQuiet
 	}
+	if cfg.Trace == nil {
+		cfg.Trace = untraced
+	}
 	if cfg.MaxFrameBytes < 256 || cfg.MaxFrameBytes > 1<<20 {
 		return nil, fmt.Errorf("max frame bytes is %d, outside 256 to 1048576", cfg.MaxFrameBytes)
 	}
@@ -127,6 +133,10 @@ func New(cfg Config) (*Gateway, error) {
 	g.background.Go(g.hub.serve)
 	g.background.Go(func() { g.keeper.serve(ctx) })
 	return g, nil
+}
+
+func untraced(ctx context.Context, _ string) (context.Context, func(string, bool)) {
+	return ctx, func(string, bool) {}
 }
 
 // Close closes every remaining socket and then stops what served them, senders before

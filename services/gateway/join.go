@@ -66,22 +66,37 @@ func (s *session) joinByURL(f *wire.ClientFrame) error {
 // refuseJoin tells the client why its join failed, and closes the socket with the code for
 // that.
 func (s *session) refuseJoin(err error) {
-	if errors.Is(err, errGone) { // nobody would get it, and the next read ends the session
-		s.g.metrics.joins.With(joinGone).Inc()
-		return
+	result, _ := joinResult(err)
+	s.g.metrics.joins.With(result).Inc()
+	if errors.Is(err, errGone) {
+		return // nobody would get it, and the next read ends the session
 	}
 	e := wire.AsError(err)
 	if e.Code == wire.Internal {
 		slog.Error("join failed", "err", err)
 	}
-	s.g.metrics.joins.With(string(e.Code)).Inc()
 	s.sendError(e, "")
 	s.close(e.Code.Translate().Close)
+}
+
+// joinResult returns how metrics and traces name the result of a join. failed says that the
+// service is to blame.
+func joinResult(err error) (result string, failed bool) {
+	switch {
+	case err == nil:
+		return joinOK, false
+	case errors.Is(err, errGone):
+		return joinGone, false
+	}
+	code := wire.AsError(err).Code
+	return string(code), code == wire.Unavailable || code == wire.Internal
 }
 
 // join makes this socket a session of a room: it follows the room, takes the seat, sends what
 // the member missed, and lets it into the local room.
 func (s *session) join(f *wire.ClientFrame) (err error) {
+	ctx, end := s.g.cfg.Trace(s.g.hub.ctx, "join")
+	defer func() { end(joinResult(err)) }()
 	s.sock.readBy(time.Time{})
 	who, err := s.whoJoins(f)
 	if err != nil {
@@ -95,11 +110,14 @@ func (s *session) join(f *wire.ClientFrame) (err error) {
 			s.exitHub()
 		}
 	}()
-	if err := s.follow(followed); err != nil {
+	_, endFollow := s.g.cfg.Trace(ctx, "follow")
+	err = s.follow(followed)
+	endFollow(joinResult(err))
+	if err != nil {
 		return err
 	}
 	sent := s.g.hub.clock()
-	resp, err := s.confirm(f, who)
+	resp, err := s.confirm(ctx, f, who)
 	if err != nil {
 		return err
 	}
@@ -173,9 +191,9 @@ func (s *session) follow(followed <-chan struct{}) error {
 
 // confirm takes the seat. If ConfirmJoin fails and may still have taken it, confirm gives it
 // up.
-func (s *session) confirm(f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJoinResponse, error) {
+func (s *session) confirm(ctx context.Context, f *wire.ClientFrame, who applicant) (*roomv1.ConfirmJoinResponse, error) {
 	deadline := s.g.hub.subs.RedisTime().Add(confirmTimeout) // no later than ctx ends
-	ctx, cancel := context.WithTimeout(s.g.hub.ctx, confirmTimeout)
+	ctx, cancel := context.WithTimeout(ctx, confirmTimeout)
 	defer cancel()
 	began := s.g.hub.clock()
 	resp, err := s.g.cfg.Rooms.ConfirmJoin(ctx, &roomv1.ConfirmJoinRequest{

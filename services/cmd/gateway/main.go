@@ -17,6 +17,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
+	"github.com/anteroom-chat/anteroom/pkg/tracing"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/gateway/server"
 )
@@ -34,6 +35,7 @@ type settings struct {
 	Healthcheck  run.Probe     `help:"Ask the process at --admin-listen whether it is live or ready, and exit with 0 or 1; off by default." enum:"live,ready," default:"" placeholder:"live|ready" env:"HEALTHCHECK"`
 
 	server.Settings
+	Tracing tracing.Settings `embed:""`
 }
 
 // Validate is called by kong, before the gateway connects to anything.
@@ -47,7 +49,7 @@ func (s *settings) Validate() error {
 	if s.DrainTimeout < 0 || s.DrainTimeout > 30*time.Second {
 		return fmt.Errorf("--drain-timeout is %v, outside 0s to 30s", s.DrainTimeout)
 	}
-	return cmp.Or(run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen), s.Check())
+	return cmp.Or(run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen), s.Check(), s.Tracing.Check())
 }
 
 func main() {
@@ -71,9 +73,17 @@ func (s *settings) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tracer, err := s.Tracing.Start("gateway", s.GatewayID)
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
+	if tracer != nil {
+		cfg.Trace = tracer.Begin
+	}
 	registry := run.NewRegistry()
 	cfg.Registry = registry
-	conn, err := rpc.Dial(s.Rooms, rpc.ClientConfig{Metrics: registry})
+	conn, err := rpc.Dial(s.Rooms, rpc.ClientConfig{Metrics: registry, Stats: tracer.Client()})
 	if err != nil {
 		return fmt.Errorf("--rooms: %w", err)
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
+	"github.com/anteroom-chat/anteroom/pkg/tracing"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 	"github.com/anteroom-chat/anteroom/services/room"
 	"github.com/anteroom-chat/anteroom/services/room/redisstore"
@@ -35,14 +36,22 @@ type settings struct {
 	Partitions  int       `help:"Number of partitions that rooms hash to, 1 to 4096; all processes must agree, and it cannot be changed while rooms live." default:"64" env:"PARTITIONS"`
 	LogLevel    string    `help:"debug, info, warn or error." enum:"debug,info,warn,error" default:"info" env:"LOG_LEVEL"`
 	Healthcheck run.Probe `help:"Ask the process at --admin-listen whether it is live or ready, and exit with 0 or 1; off by default." enum:"live,ready," default:"" placeholder:"live|ready" env:"HEALTHCHECK"`
+
+	Tracing tracing.Settings `embed:""`
 }
 
 // Validate is called by kong.
 func (s *settings) Validate() error {
-	return cmp.Or(s.layout().Check(), run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen))
+	return cmp.Or(s.layout().Check(), run.CheckAddress("--listen", s.Listen), run.CheckAddress("--admin-listen", s.AdminListen), s.Tracing.Check())
 }
 
 func (s *settings) layout() roomlog.Layout { return roomlog.Layout{Partitions: s.Partitions} }
+
+// instance names this process in traces: room services have no id of their own.
+func (s *settings) instance() string {
+	host, _ := os.Hostname()
+	return host + "/" + s.Listen
+}
 
 func main() {
 	var s settings
@@ -64,6 +73,11 @@ func (s *settings) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tracer, err := s.Tracing.Start("room", s.instance())
+	if err != nil {
+		return err
+	}
+	defer tracer.Close()
 	rdb, err := roomlog.Connect(s.Redis)
 	if err != nil {
 		return fmt.Errorf("--redis: %w", err)
@@ -92,7 +106,7 @@ func (s *settings) serve(ctx context.Context) error {
 	scripts := pipeline.New(rdb)
 	defer scripts.Close() // after the calls, which send through it, have ended
 	store, publisher := redisstore.New(rdb, scripts, layout), roomlog.NewPublisher(scripts, layout)
-	server := rpc.NewServer(rpc.ServerConfig{Logger: logger, Metrics: registry})
+	server := rpc.NewServer(rpc.ServerConfig{Logger: logger, Metrics: registry, Stats: tracer.Server()})
 	roomv1.RegisterRoomServiceServer(server, room.NewService(store, publisher))
 	reflection.Register(server.Server) // only here: nobody can reach the room service of anteroom dev
 	server.SetServing(true)

@@ -1,7 +1,7 @@
 // Package httpapi serves /v1, the JSON interface for browsers: identities, rooms and permits;
 // and /healthz and /readyz.
 //
-// A request passes, in this order: no-store, metrics, panic, CORS, rate limit, deadline, path
+// A request passes, in this order: no-store, metrics, trace, panic, CORS, rate limit, deadline, path
 // and query text, route, body, handler. Every error on the way is an RFC 9457 problem with a
 // code of the error table. huma's own validation is off: the rules are the room service's, and
 // a second copy here would drift from them. The limits in the OpenAPI schema are documentation
@@ -44,6 +44,9 @@ type Config struct {
 	Rate       RateLimit                       // default: none
 	Logger     *slog.Logger                    // default: slog.Default()
 	Metrics    *metrics.Set                    // default: not registered
+
+	// Trace begins a span of a trace, as tracing.Tracer.Begin does; default: nothing is traced.
+	Trace func(ctx context.Context, name string) (_ context.Context, end func(result string, failed bool))
 }
 
 type api struct {
@@ -97,6 +100,9 @@ func (a *api) chain(m *requestMetrics) http.Handler {
 	h = onlyV1(a.Rate.limit, h)
 	h = onlyV1(a.cors, h)
 	h = a.recover(h)
+	if a.Trace != nil {
+		h = onlyV1(a.traced, h)
+	}
 	h = m.count(a.mux, h)
 	return noStore(h)
 }

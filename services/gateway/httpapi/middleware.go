@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"net/url"
@@ -148,16 +149,30 @@ func newMetrics(registry *metrics.Set, routes []string) *requestMetrics {
 	return m
 }
 
+// routeName is a request's route in metrics and traces.
+func routeName(mux *http.ServeMux, r *http.Request) string {
+	_, route := routeOf(mux, r)
+	return cmp.Or(route, noRoute)
+}
+
 func (m *requestMetrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, route := routeOf(mux, r)
-		if route == "" {
-			route = noRoute
-		}
+		route := routeName(mux, r)
 		start, counted := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(counted, r)
 		m.requests.With(route, strconv.Itoa(counted.status)).Inc()
 		m.duration.With(route).UpdateDuration(start)
+	})
+}
+
+// traced makes a span of each request. It does not continue a trace of the client, because
+// nobody outside decides what is sent to the collector.
+func (a *api) traced(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, end := a.Trace(r.Context(), routeName(a.mux, r))
+		answer := &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(answer, r.WithContext(ctx))
+		end(strconv.Itoa(answer.status), answer.status >= http.StatusInternalServerError)
 	})
 }
 

@@ -61,7 +61,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, gateway: g}
 	api := httpapi.New(httpapi.Config{
 		Rooms: cfg.Gateway.Rooms, Identities: cfg.Gateway.Identities, Origins: cfg.Gateway.Origins,
-		Ready: s.Ready, Rate: cfg.Rate, Metrics: cfg.Gateway.Registry,
+		Ready: s.Ready, Rate: cfg.Rate, Metrics: cfg.Gateway.Registry, Trace: cfg.Gateway.Trace,
 	})
 	s.http = httpapi.NewServer(route(g, api, web.Handler()), slog.Default())
 	return s, nil

@@ -226,8 +226,9 @@ func (a *abuse) again(to *cluster.Process, height func()) (statuses map[int]int,
 func (a *abuse) reconnect(height func()) string {
 	statuses, seconds := a.again(a.target, height)
 	opened, refused := statuses[http.StatusSwitchingProtocols], statuses[http.StatusTooManyRequests]
-	if most := handshakeRate * (seconds + 2); float64(opened) > most || opened+refused != reconnects {
-		a.Errorf("in %.1f s the address got %v, and %v handshakes at most should pass", seconds, statuses, most)
+	least, most := handshakeRate*seconds/2, handshakeRate*(seconds+2)
+	if n := float64(opened); n < least || n > most || opened+refused != reconnects {
+		a.Errorf("in %.1f s the address got %v, and %.0f to %.0f handshakes should pass", seconds, statuses, least, most)
 	}
 	return fmt.Sprintf("429 to %d of %d in %.1f s", refused, reconnects, seconds)
 }

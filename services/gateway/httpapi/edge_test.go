@@ -7,7 +7,9 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
@@ -289,4 +291,24 @@ func FuzzDecodeBody(f *testing.F) {
 			t.Fatalf("%q: %s, encoding/json has %s", data, mustJSON(strict), mustJSON(plain))
 		}
 	})
+}
+
+// A flood must not lock its address out for longer than until the next token comes.
+func TestRequestsThatAreRefusedTakeNoTokens(t *testing.T) {
+	c := newClients(RateLimit{PerSecond: 10, Burst: 1})
+	if c.take("address") != 0 {
+		t.Fatal("the first request is refused")
+	}
+	var flood sync.WaitGroup
+	for range 8 {
+		flood.Go(func() {
+			for range 20_000 {
+				c.take("address")
+			}
+		})
+	}
+	flood.Wait()
+	if wait := c.take("address"); wait > 100*time.Millisecond {
+		t.Errorf("after a flood, the address must wait %v for the next tenth of a second", wait)
+	}
 }

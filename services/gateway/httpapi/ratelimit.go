@@ -85,11 +85,13 @@ func (c *clients) take(client string) (wait time.Duration) {
 	}
 	c.mu.Unlock()
 	now := time.Now()
-	taken := bucket.ReserveN(now, 1)
-	if wait = taken.DelayFrom(now); wait > 0 {
-		taken.CancelAt(now)
+	if bucket.AllowN(now, 1) {
+		return 0
 	}
-	return wait
+	// Not ReserveN and CancelAt: if two requests are refused at once, a token is lost, and a flood
+	// would lock its address out for minutes.
+	missing := max(0, 1-bucket.TokensAt(now))
+	return max(1, time.Duration(missing/c.limit.PerSecond*float64(time.Second)))
 }
 
 // clientOf returns which client sent r: its IPv4 address, or the /64 of its IPv6 address,

@@ -182,7 +182,7 @@ func (s *socket) endWriterLocked() {
 func (s *socket) writePiece(p []byte) bool {
 	idle := time.Duration(0) // in ticks: a stall of this process counts as one, however long
 	for len(p) > 0 {
-		if err := s.nc.SetWriteDeadline(time.Now().Add(writeTick)); err != nil {
+		if err := s.nc.SetWriteDeadline(time.Now().Add(writeTick)); err != nil || s.overdue() {
 			return false
 		}
 		n, err := s.nc.Write(p)
@@ -191,8 +191,8 @@ func (s *socket) writePiece(p []byte) bool {
 		case n > 0:
 			idle = 0
 		case err == nil || errors.Is(err, os.ErrDeadlineExceeded):
-			if idle += writeTick; idle >= wire.SendTimeout && !s.closeStuck() {
-				return false
+			if idle += writeTick; idle >= wire.SendTimeout {
+				s.closeWith(wire.CloseSlowConsumer)
 			}
 		default:
 			return false
@@ -201,12 +201,11 @@ func (s *socket) writePiece(p []byte) bool {
 	return true
 }
 
-// closeStuck closes the socket with 4508 and reports whether the writer should keep trying.
-func (s *socket) closeStuck() bool {
+// overdue reports whether the peer has had its time to take the close frame.
+func (s *socket) overdue() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closeLocked(wire.CloseSlowConsumer)
-	return time.Now().Before(s.writeUntil)
+	return !s.writeUntil.IsZero() && time.Now().After(s.writeUntil)
 }
 
 // sendAll sends frames one piece at a time, and waits after each until the kernel has taken

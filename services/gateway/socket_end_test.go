@@ -2,7 +2,10 @@ package gateway
 
 import (
 	"net"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
@@ -79,4 +82,32 @@ func TestNothingIsSentToTheNextConnectionOfADescriptor(t *testing.T) {
 			t.Errorf("%s: %d frames and close %d came to another connection", name, frames, code)
 		}
 	}
+}
+
+// A peer that takes a little now and then would otherwise keep its socket for as long as it
+// likes.
+func TestPeerThatReadsSlowlyHasLimitedTimeUpToTheCloseFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, peer, writers := memSocket(t)
+		for range 15 {
+			s.send(appendFrame(nil, make([]byte, 15<<10)))
+		}
+		synctest.Wait()
+		s.closeWith(wire.CloseReplaced)
+		began := time.Now()
+		var reader sync.WaitGroup
+		reader.Go(func() {
+			for p := make([]byte, 1000); ; time.Sleep(9 * time.Second) {
+				if _, err := peer.Read(p); err != nil {
+					return
+				}
+			}
+		})
+		writers.Wait()
+		if d := time.Since(began); d < slowPatience || d > slowPatience+2*writeTick {
+			t.Errorf("the writer ended after %v, want %v", d, slowPatience)
+		}
+		_ = peer.Close()
+		reader.Wait()
+	})
 }

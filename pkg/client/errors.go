@@ -112,11 +112,11 @@ func transient(err error) bool {
 	if errors.Is(err, ErrProtocol) {
 		return false
 	}
-	if e, ok := errors.AsType[*StatusError](err); ok {
-		return e.Status == http.StatusTooManyRequests || e.Status >= 500
-	}
+	_, overHTTP := errors.AsType[*StatusError](err)
 	if e, ok := errors.AsType[*wire.Error](err); ok {
-		return e.Code.Translate().Close.Retryable()
+		// Over HTTP, RATE_LIMITED is about the client's address and passes. On a socket, it means that
+		// this session sent too much for too long.
+		return overHTTP && e.Code == wire.RateLimited || e.Code.Translate().Close.Retryable()
 	}
 	if e, ok := errors.AsType[*CloseError](err); ok {
 		return e.Code.Retryable()

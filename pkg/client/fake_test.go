@@ -41,6 +41,7 @@ type fake struct {
 	ids      map[string]int64   // message ids → seq
 	users    int                // number of anonymous users made: u1, u2 …
 	makeNone int                // number of calls for an anonymous user that will fail
+	proxy    []int              // statuses of the next handshakes, answered by a proxy in between
 	joins    []attempt
 	messages []wire.ClientFrame // as they arrived
 	sockets  map[*socket]bool
@@ -158,6 +159,14 @@ func (srv *fake) chat(w http.ResponseWriter, r *http.Request) {
 		problem(w, wire.Errorf(wire.Forbidden, "origin"))
 		return
 	}
+	srv.mu.Lock()
+	if len(srv.proxy) > 0 {
+		http.Error(w, "<html>", srv.proxy[0])
+		srv.proxy = srv.proxy[1:]
+		srv.mu.Unlock()
+		return
+	}
+	srv.mu.Unlock()
 	conn, err := websocket.Accept(w, r, nil)
 	if err != nil {
 		return

@@ -50,6 +50,11 @@ func (c *Client) Join(ctx context.Context, o JoinOptions) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.confirmed(ctx, o)
+}
+
+// confirmed joins over the WebSocket that Open has opened, and returns s, or else closes it.
+func (s *Session) confirmed(ctx context.Context, o JoinOptions) (*Session, error) {
 	if err := s.join(ctx, o); err != nil {
 		s.Abort()
 		return nil, fmt.Errorf("client: join: %w", err)

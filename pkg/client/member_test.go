@@ -397,3 +397,34 @@ func TestAPermitWhoseAnswerWasLostBecomesAWalkIn(t *testing.T) {
 		wantCode(t, err, wire.PermitExpired)
 	})
 }
+
+// A load balancer that has no gateway for a moment answers by itself, some with 404.
+func TestAMemberOutlastsTheAnswersOfProxies(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.proxy = []int{404, 408, 429, 500, 502, 503, 504}
+		enter(t, srv, client.MemberOptions{Identity: "i"})
+	})
+	for _, status := range []int{400, 401, 403} {
+		bubble(t, func(t *testing.T, srv *fake) {
+			srv.proxy = []int{status}
+			_, err := srv.client(t).Enter(t.Context(), client.MemberOptions{RoomID: "r", Identity: "i"})
+			if e, ok := errors.AsType[*client.StatusError](err); !ok || e.Status != status {
+				t.Errorf("got %v, want the status %d", err, status)
+			}
+		})
+	}
+}
+
+func TestAPermitThatLapsedUnsentIsNoWalkIn(t *testing.T) {
+	bubble(t, func(t *testing.T, srv *fake) {
+		srv.proxy = []int{503, 503}
+		srv.onJoin = func(_ int, a attempt) *wire.Error {
+			if a.Permit != "" {
+				return wire.Errorf(wire.PermitExpired, "lapsed")
+			}
+			return nil
+		}
+		_, err := srv.client(t).Enter(t.Context(), client.MemberOptions{RoomID: "r", Identity: "i", Permit: "r.p"})
+		wantCode(t, err, wire.PermitExpired)
+	})
+}

@@ -147,10 +147,11 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 		}
 		m.identity = id.Identity
 	}
+	tried := m.tried
 	s, err := m.show(ctx, c)
 	// The permit was sent before, and the reply was lost. If it was confirmed, the user has a
 	// seat, which a walk-in takes over.
-	if m.tried && errors.Is(err, &wire.Error{Code: wire.PermitExpired}) {
+	if tried && errors.Is(err, &wire.Error{Code: wire.PermitExpired}) {
 		m.permit, m.tried = "", false
 		s, err = m.show(ctx, c)
 	}
@@ -161,7 +162,6 @@ func (m *Member) attempt(ctx context.Context) (*Session, error) {
 		return m.attempt(ctx)
 	}
 	if err != nil {
-		m.tried = m.permit != ""
 		return nil, err
 	}
 	m.permit, m.tried = "", false
@@ -175,9 +175,15 @@ func (m *Member) show(ctx context.Context, c *Client) (*Session, error) {
 	m.mu.Lock()
 	after := m.pos
 	m.mu.Unlock()
-	return c.Join(ctx, JoinOptions{
+	o := JoinOptions{
 		RoomID: m.opts.RoomID, Permit: m.permit, Identity: m.identity, Nickname: m.opts.Nickname, After: after,
-	})
+	}
+	s, err := c.Open(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	m.tried = m.permit != ""
+	return s.confirmed(ctx, o)
 }
 
 // attach makes s the current connection, unless the application has quit.

@@ -54,7 +54,7 @@ func BenchmarkFanOut(b *testing.B) {
 				var writers sync.WaitGroup
 				b.Cleanup(writers.Wait)
 				sh := newShard(&hub{ctx: b.Context(), start: time.Now(), rooms: make(map[string]*headcount)}, newMetrics(nil))
-				sh.open("room")
+				sh.open("room", "")
 				for i, c := range ours {
 					m := &session{id: fmt.Sprint("s", i), sock: newSocket(c, &writers)}
 					m.joined = wire.Joined{RoomID: "room", Epoch: "E1"}
@@ -62,7 +62,7 @@ func BenchmarkFanOut(b *testing.B) {
 						b.Fatal("a member was not let in")
 					}
 				}
-				sh.settled("room")
+				sh.settled("room", "")
 				var seq int64
 				unread, buf := 0, make([]byte, 2*unreadFrames*size)
 				b.ReportAllocs()

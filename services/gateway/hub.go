@@ -86,7 +86,7 @@ func (h *hub) clock() time.Duration { return time.Since(h.start) }
 // enter prepares for a session's join and returns its shard and the number of its group. The
 // shard remembers what is published from now on. The room is followed once the returned
 // channel is closed. exit undoes enter.
-func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan struct{}) {
+func (h *hub) enter(roomID, sessionID string) (s *shard, group uint32, followed <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	p := h.rooms[roomID]
@@ -99,7 +99,7 @@ func (h *hub) enter(roomID string) (s *shard, group uint32, followed <-chan stru
 	p.total++
 	p.byShard[i]++
 	s = h.shards[i]
-	s.run(func(s *shard) { s.open(roomID) })
+	s.run(func(s *shard) { s.open(roomID, sessionID) })
 	return s, group, h.subs.Follow(roomID)
 }
 

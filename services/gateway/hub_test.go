@@ -16,7 +16,7 @@ func TestALargeRoomStaysOnAllShardsWhoeverComesAndGoes(t *testing.T) {
 	}
 	var groups []uint32
 	join := func() {
-		s, group, _ := h.enter("room")
+		s, group, _ := h.enter("room", "")
 		if s != h.shards[h.shardOf(group)] {
 			t.Fatal("a group has two shards")
 		}

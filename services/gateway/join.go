@@ -105,7 +105,7 @@ func (s *session) join(f *wire.ClientFrame) (err error) {
 	f.RoomID = strings.Clone(f.RoomID) // it may be a substring of the whole URL
 	followed := s.enterHub(f.RoomID)
 	defer func() {
-		s.shard.run(func(sh *shard) { sh.settled(f.RoomID) })
+		s.shard.run(func(sh *shard) { sh.settled(f.RoomID, s.id) })
 		if err != nil {
 			s.exitHub()
 		}
@@ -123,7 +123,9 @@ func (s *session) join(f *wire.ClientFrame) (err error) {
 	}
 	s.take(resp, who.made)
 	s.renewedAt(sent)
-	s.letIn(f.After, resp)
+	if err := s.letIn(f.After, resp); err != nil {
+		return err
+	}
 	s.g.metrics.joins.With(joinOK).Inc()
 	return nil
 }
@@ -131,7 +133,7 @@ func (s *session) join(f *wire.ClientFrame) (err error) {
 // enterHub assigns the session to a shard and a group. The returned channel is closed once the
 // room is followed.
 func (s *session) enterHub(roomID string) (followed <-chan struct{}) {
-	s.shard, s.group, followed = s.g.hub.enter(roomID)
+	s.shard, s.group, followed = s.g.hub.enter(roomID, s.id)
 	s.g.keeper.group(s, s.group)
 	s.joined.RoomID = roomID
 	return followed

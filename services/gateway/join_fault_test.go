@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/VictoriaMetrics/metrics"
 	"google.golang.org/grpc"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -152,5 +153,31 @@ func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
 		}
 		other := c.nodes[0].open("/chat")
 		other.sync()
+	})
+}
+
+func TestAJoinThatCannotBeToldWhatWasMissedIsCountedAsSuch(t *testing.T) {
+	set := metrics.NewSet()
+	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Registry = set }}, func(t *testing.T, c *cluster) {
+		n := c.nodes[0]
+		roomID := c.room(roomSpec{})
+		_, token := c.user("")
+		n.walkIn(roomID, "")
+		p, joined := n.walkIn(roomID, token)
+		p.cut()
+		c.publish(roomID, 1, 2)
+		joins := func(result string) uint64 {
+			return set.GetOrCreateCounter(`anteroom_gateway_joins_total{result="` + result + `"}`).Get()
+		}
+		before := joins("ok")
+		c.link("gateway-1", "redis").Stall(true)
+		again := n.open("/chat")
+		again.sendJoin(wire.ClientFrame{RoomID: roomID, Identity: token, After: &wire.Position{Epoch: joined.Epoch, Seq: joined.Seq}})
+		again.refusal(wire.Unavailable)
+		again.ends(wire.CloseUnavailable)
+		c.link("gateway-1", "redis").Stall(false)
+		if ok, unavailable := joins("ok")-before, joins("UNAVAILABLE"); ok != 0 || unavailable != 1 {
+			t.Errorf("%d joins are counted as ok, %d as UNAVAILABLE", ok, unavailable)
+		}
 	})
 }

@@ -74,7 +74,7 @@ func TestRoomsOfOnePartitionAreRenewedInOneTurn(t *testing.T) {
 			turns, rooms := make(map[int]int), make(map[int]int) // the turn of each partition, and the rooms of each turn
 			for i := range 2_000 {
 				id := fmt.Sprint(partitions, "-", i)
-				_, group, _ := h.enter(id)
+				_, group, _ := h.enter(id, "")
 				turn, p := k.cohortOf(group), layout.Partition(id)
 				rooms[turn]++
 				if before, known := turns[p]; known && before != turn && partitions >= renewTicks {

@@ -21,9 +21,9 @@ type localRoom struct {
 	departing []*session // members that are removed once they have been sent a certain entry
 
 	// What a session that is joining may miss, from shard.open to shard.settled.
-	joining int                       // number of sessions that are joining
+	joining map[string]wire.CloseCode // the sessions that are joining, by id; with a code if they have ended meanwhile
+	deleted map[string]bool           // epochs that ended meanwhile
 	recent  tail                      // entries that the members were given meanwhile
-	gone    map[string]wire.CloseCode // ids of sessions and epochs that ended meanwhile
 
 	// How the room catches up (catchup.go).
 	waiting    tail // entries that wait for a read, for the first member, or until a full batch has been sent
@@ -45,7 +45,7 @@ type localRoom struct {
 }
 
 func (r *localRoom) dropIfEmpty() {
-	if len(r.members) == 0 && r.joining == 0 && r.shard.rooms[r.id] == r {
+	if len(r.members) == 0 && len(r.joining) == 0 && r.shard.rooms[r.id] == r {
 		delete(r.shard.rooms, r.id)
 	}
 }
@@ -54,11 +54,13 @@ func (r *localRoom) dropIfEmpty() {
 // the room remembers. It reports false if not all of them are remembered, or they are too many
 // to send at once: the session then reads on from the log and tries again.
 func (r *localRoom) add(m *session, seq int64) bool {
-	for _, id := range []string{m.id, m.joined.Epoch} {
-		if code, ok := r.gone[id]; ok {
-			m.close(code)
-			return true
-		}
+	if code := r.joining[m.id]; code != 0 {
+		m.close(code)
+		return true
+	}
+	if r.deleted[m.joined.Epoch] {
+		m.close(wire.CloseRoomDeleted)
+		return true
 	}
 	m.hasUpTo = seq
 	switch {
@@ -121,7 +123,7 @@ func (r *localRoom) addFirst(m *session) {
 	r.storeSentUpTo()
 	r.batch = batch{} // of members that are gone
 	r.include(m)
-	if r.joining > 1 { // some of the others may have been confirmed before this one
+	if len(r.joining) > 1 { // some of the others may have been confirmed before this one
 		r.recent = upTo(entries, r.last)
 	}
 	for _, e := range entries {
@@ -180,7 +182,7 @@ func (r *localRoom) event(e roomlog.Event) {
 		r.closeSession(string(e.Data), wire.CloseLeaseLost)
 		return
 	case roomlog.KindDeleted:
-		r.closeEpoch(e.Epoch, wire.CloseRoomDeleted)
+		r.closeEpoch(e.Epoch)
 		return
 	}
 	if e.Epoch != r.epoch {
@@ -218,7 +220,7 @@ func (r *localRoom) entry(e roomlog.Entry) {
 // enqueue appends an entry to the batch that the members get at the next flush.
 func (r *localRoom) enqueue(e roomlog.Entry) {
 	r.put(e.Seq, e.Seq, e.Frame)
-	if r.joining > 0 {
+	if len(r.joining) > 0 {
 		r.recent.add(e)
 	}
 }
@@ -244,24 +246,20 @@ func (r *localRoom) closeSession(id string, code wire.CloseCode) {
 			return
 		}
 	}
-	r.remember(id, code)
+	if _, ok := r.joining[id]; ok {
+		r.joining[id] = code
+	}
 }
 
-// remember records the end of a session or an epoch, for sessions that are about to enter the
-// room.
-func (r *localRoom) remember(id string, code wire.CloseCode) {
-	if r.joining == 0 {
-		return
+// closeEpoch closes the sessions of an epoch whose room was deleted.
+func (r *localRoom) closeEpoch(epoch string) {
+	if len(r.joining) > 0 {
+		if r.deleted == nil {
+			r.deleted = make(map[string]bool)
+		}
+		r.deleted[epoch] = true
 	}
-	if r.gone == nil {
-		r.gone = make(map[string]wire.CloseCode)
-	}
-	r.gone[id] = code
-}
-
-func (r *localRoom) closeEpoch(epoch string, code wire.CloseCode) {
-	r.remember(epoch, code)
-	r.closeWhere(code, func(m *session) bool { return m.joined.Epoch == epoch })
+	r.closeWhere(wire.CloseRoomDeleted, func(m *session) bool { return m.joined.Epoch == epoch })
 }
 
 func (r *localRoom) closeWhere(code wire.CloseCode, end func(*session) bool) {

@@ -374,23 +374,60 @@ func TestLeaverIsOutOnceItHasWhatItSaid(t *testing.T) {
 }
 
 func TestTailKeepsTheNewestWithinItsBounds(t *testing.T) {
-	var list tail
-	for i := range 3 * maxTail {
-		list.add(roomlog.Entry{Seq: int64(i + 1), Frame: make([]byte, 1+i%3_000)})
-		bytes := 0
-		for j, e := range list.entries {
-			bytes += len(e.Frame)
-			if e.Seq != list.entries[0].Seq+int64(j) {
-				t.Fatalf("seq %d at %d", e.Seq, j)
+	for name, of := range map[string]struct{ entries, bytes int }{
+		"entries": {3 * maxTail, 1},
+		"bytes":   {3 * maxTailBytes / wire.DefaultFrameBytes, wire.DefaultFrameBytes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var list tail
+			frame, dropped := make([]byte, of.bytes), false
+			for seq := int64(1); seq <= int64(of.entries); seq++ {
+				before := len(list.entries)
+				list.add(roomlog.Entry{Seq: seq, Frame: frame})
+				n := len(list.entries)
+				if list.bytes != n*of.bytes || list.bytes > maxTailBytes || n > maxTail {
+					t.Fatalf("%d entries, %d bytes", n, list.bytes)
+				}
+				if n > before {
+					continue
+				}
+				dropped = true
+				if n < before/2 {
+					t.Fatalf("%d of %d entries are left", n, before)
+				}
+				for i, e := range list.entries {
+					if want := seq - int64(n-1-i); e.Seq != want {
+						t.Fatalf("seq %d at %d, want %d", e.Seq, i, want)
+					}
+				}
 			}
-		}
-		if last := list.entries[len(list.entries)-1].Seq; bytes != list.bytes || bytes > maxTailBytes || len(list.entries) > maxTail || last != int64(i+1) {
-			t.Fatalf("%d entries, %d bytes (%d counted), last %d", len(list.entries), bytes, list.bytes, last)
-		}
-		if i > 2_000 {
-			break // half a second under the race detector
-		}
+			if !dropped {
+				t.Fatal("the bound was never reached")
+			}
+		})
 	}
+}
+
+// A session whose peer takes its replay slowly is joining for minutes.
+func TestOnlyEndsOfSessionsThatJoinHereAreRemembered(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		st.join()
+		late, ended := st.joining(), st.joining()
+		for i := range 1_000 {
+			st.publish(roomlog.Event{Kind: roomlog.KindReplaced, Epoch: "E1", Data: []byte(fmt.Sprint("elsewhere-", i))})
+		}
+		st.publish(roomlog.Event{Kind: roomlog.KindRemoved, Epoch: "E1", Data: []byte(ended.id)})
+		if n := len(st.room().joining); n != 2 {
+			t.Errorf("%d sessions are remembered, 2 are joining", n)
+		}
+		st.joined(late)
+		st.joined(ended)
+		st.got(late)
+		st.got(ended, fmt.Sprint("close ", int(wire.CloseRemoved)))
+		if r := st.room(); r.joining != nil {
+			t.Error("ends are remembered though nobody joins")
+		}
+	})
 }
 
 // Nothing but the read would find an entry that was published while no event came.

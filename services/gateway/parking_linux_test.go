@@ -19,22 +19,22 @@ import (
 
 // parkedGateway makes two gateways over TCP. The returned function waits until exactly n of
 // their members are parked.
-func parkedGateway(t *testing.T) (*cluster, func(n int)) {
+func parkedGateway(t *testing.T) (c *cluster, parked func(n int), parkedNow func() float64) {
 	set := metrics.NewSet()
-	c := overTCP(t, shape{gateways: 2, configure: func(cfg *gateway.Config) { unlimited(cfg); cfg.Registry, cfg.QuietAfter = set, time.Second }})
-	parked := set.GetOrCreateGauge("anteroom_gateway_parked_sockets", nil)
+	c = overTCP(t, shape{gateways: 2, configure: func(cfg *gateway.Config) { unlimited(cfg); cfg.Registry, cfg.QuietAfter = set, time.Second }})
+	gauge := set.GetOrCreateGauge("anteroom_gateway_parked_sockets", nil)
 	return c, func(n int) {
 		t.Helper()
-		for by := deadline(); parked.Get() != float64(n); time.Sleep(time.Millisecond) {
+		for by := deadline(); gauge.Get() != float64(n); time.Sleep(time.Millisecond) {
 			if time.Now().After(by) {
-				t.Fatalf("%v members are parked, want %d", parked.Get(), n)
+				t.Fatalf("%v members are parked, want %d", gauge.Get(), n)
 			}
 		}
-	}
+	}, gauge.Get
 }
 
 func TestMembersWhoAreQuietAreParkedUntilTheySaySomething(t *testing.T) {
-	c, parked := parkedGateway(t)
+	c, parked, parkedNow := parkedGateway(t)
 	roomID, a, b, _ := c.pair()
 	parked(2)
 	for i := range 200 { // while others talk, and while they have just been parked
@@ -59,7 +59,16 @@ func TestMembersWhoAreQuietAreParkedUntilTheySaySomething(t *testing.T) {
 		a.heard(text)
 		b.heard(text)
 	}
-	parked(1) // a member who talks keeps its goroutine
+	for n, awake := 0, false; !awake; n++ { // a member who talks keeps its goroutine
+		if n == 100 {
+			t.Fatal("a member who has just talked is parked")
+		}
+		text := fmt.Sprint("awake ", n)
+		a.say("", text)
+		a.heard(text)
+		b.heard(text)
+		awake = parkedNow() == 1 // unless this test was held up for a second
+	}
 	parked(2) // for a while
 	a.raw(encodeFrame(opText, []byte(`{"type":"MESSAGE","body":`)))
 	parked(1) // so does one in the middle of a message
@@ -71,7 +80,7 @@ func TestMembersWhoAreQuietAreParkedUntilTheySaySomething(t *testing.T) {
 }
 
 func TestParkedMembersEndAsOthersDo(t *testing.T) {
-	c, parked := parkedGateway(t)
+	c, parked, _ := parkedGateway(t)
 	n := c.nodes[0]
 	_, token := c.user("")
 	for name, end := range map[string]func(roomID string, p *peer){
@@ -110,7 +119,7 @@ func TestParkedMembersEndAsOthersDo(t *testing.T) {
 }
 
 func TestMemberWhoTakesLongForItsReplayGoesOn(t *testing.T) {
-	c, parked := parkedGateway(t)
+	c, parked, _ := parkedGateway(t)
 	roomID := c.room(roomSpec{})
 	keeper, _ := c.nodes[1].walkIn(roomID, "")
 	keeper.say("", "first")

@@ -63,18 +63,16 @@ func (p *replay) endTurn() {
 }
 
 // letIn sends JOINED and what was missed, and then makes the session a member, which gets the
-// live entries.
-func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) {
-	roomID := s.joined.RoomID
+// live entries. An error means that nothing was sent. The seat stays the session's then, until
+// its lease ends or its user joins again.
+func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) error {
 	p := &replay{s: s}
 	defer p.endTurn()
 
 	head, entries, next, err := p.begin(after, resp)
 	if err != nil {
-		slog.Warn("cannot read what a member missed", "room", roomID, "err", err)
-		s.sendError(err, "")
-		s.close(wire.AsError(err).Code.Translate().Close)
-		return
+		slog.Warn("cannot read what a member missed", "room", s.joined.RoomID, "err", err)
+		return err
 	}
 	for {
 		for _, e := range entries {
@@ -84,16 +82,16 @@ func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 			}
 		}
 		if !p.send(head) {
-			return
+			return nil
 		}
 		head = head[:0]
 		if next > s.joined.Seq && s.enterRoom(next-1) {
-			return
+			return nil
 		}
 		page, err := p.readOn(next)
 		if err != nil {
 			s.cannotReplay(err)
-			return
+			return nil
 		}
 		entries = page.Entries
 		first := page.Last + 1

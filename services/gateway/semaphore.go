@@ -5,7 +5,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // semaphore limits how many things go on at a time to its capacity.
@@ -20,6 +20,6 @@ func (s semaphore) acquire(ctx context.Context, patience time.Duration) (release
 	case s <- struct{}{}:
 		return sync.OnceFunc(func() { <-s }), nil
 	case <-ctx.Done():
-		return nil, roomlog.Fault("wait until fewer go on at a time", ctx.Err())
+		return nil, wire.Errorf(wire.Unavailable, "too many members come back at this moment")
 	}
 }

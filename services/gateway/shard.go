@@ -6,11 +6,14 @@ import (
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// maxInbox is how many events may wait for a shard. More are dropped, and read from the log
-// later.
-const maxInbox = 1 << 16
+// Events that may wait for a shard. More are dropped, and read from the log later.
+const (
+	maxInbox      = 1 << 16
+	maxInboxBytes = 64 << 20 // of frames
+)
 
 // shard serves a part of this gateway's members. One goroutine owns its local rooms and their
 // members, so it needs no locks, and events keep their order. It never blocks: what it reads
@@ -19,11 +22,12 @@ type shard struct {
 	hub     *hub
 	metrics *gatewayMetrics
 
-	mu      sync.Mutex
-	inbox   []task          // in order of arrival
-	missed  map[string]bool // rooms with events that did not fit into the inbox
-	unheard bool            // one of those events was a notice that ends a session, which is not in the log
-	wake    chan struct{}
+	mu         sync.Mutex
+	inbox      []task // in order of arrival
+	inboxBytes int
+	missed     map[string]bool // rooms with events that did not fit into the inbox
+	unheard    bool            // one of those events was a notice that ends a session, which is not in the log
+	wake       chan struct{}
 
 	// Owned by the shard's goroutine.
 	rooms  map[string]*localRoom
@@ -51,12 +55,13 @@ func newShard(h *hub, m *gatewayMetrics) *shard {
 // event queues an event, or records that it was dropped.
 func (s *shard) event(roomID string, e roomlog.Event) {
 	s.mu.Lock()
-	if len(s.inbox) >= maxInbox {
+	if len(s.inbox) >= maxInbox || s.inboxBytes+len(e.Data) > maxInboxBytes {
 		s.missed[roomID] = true
 		s.unheard = s.unheard || e.Seq == 0 && e.Kind != roomlog.KindOccupancy
 		s.metrics.drops.With(dropInboxFull).Inc()
 	} else {
 		s.inbox = append(s.inbox, task{roomID: roomID, event: e})
+		s.inboxBytes += len(e.Data)
 	}
 	s.mu.Unlock()
 	s.signal()
@@ -102,7 +107,7 @@ func (s *shard) work() (rest time.Duration) {
 	s.mu.Lock()
 	unheard := s.unheard
 	s.unheard = false
-	s.tasks, s.inbox = s.inbox, s.tasks[:0]
+	s.tasks, s.inbox, s.inboxBytes = s.inbox, s.tasks[:0], 0
 	if len(s.missed) > 0 {
 		missed, s.missed = s.missed, make(map[string]bool)
 	}
@@ -126,22 +131,25 @@ func (s *shard) work() (rest time.Duration) {
 	return s.flush()
 }
 
-// open prepares a room for a join: from now on it remembers what is published.
-func (s *shard) open(roomID string) {
+// open prepares a room for the join of a session: from now on it remembers what is published.
+func (s *shard) open(roomID, sessionID string) {
 	r := s.rooms[roomID]
 	if r == nil {
 		r = &localRoom{shard: s, id: roomID, occupancy: neverTold()}
 		s.rooms[roomID] = r
 	}
-	r.joining++
+	if r.joining == nil {
+		r.joining = make(map[string]wire.CloseCode)
+	}
+	r.joining[sessionID] = 0
 }
 
 // settled undoes open, once the session has joined or its join has failed.
-func (s *shard) settled(roomID string) {
+func (s *shard) settled(roomID, sessionID string) {
 	r := s.rooms[roomID]
-	r.joining--
-	if r.joining == 0 {
-		r.recent, r.gone = tail{}, nil
+	delete(r.joining, sessionID)
+	if len(r.joining) == 0 {
+		r.joining, r.deleted, r.recent = nil, nil, tail{}
 	}
 	r.dropIfEmpty()
 }

@@ -168,9 +168,9 @@ type member struct {
 
 // joining begins a join that is confirmed now.
 func (st *stage) joining() *member {
-	st.shard.open("room")
 	tape := &tape{}
 	m := &member{tape: tape, session: &session{id: fmt.Sprintf("s%p", tape), sock: newSocket(tape, &st.writers), cohort: new(cohort)}}
+	st.shard.open("room", m.id)
 	m.joined = wire.Joined{RoomID: "room", Epoch: st.epoch, Seq: int64(len(st.entries)), Occupied: st.occupied}
 	m.from = m.joined.Seq + 1
 	return m
@@ -186,7 +186,7 @@ func (st *stage) counting() *member {
 // joined ends a join. Like a session, it reads on from the log while the room does not
 // remember everything since.
 func (st *stage) joined(m *member) {
-	defer st.shard.settled("room")
+	defer st.shard.settled("room", m.id)
 	seq := m.joined.Seq
 	for !st.room().add(m.session, seq) {
 		if st.epoch != m.joined.Epoch {

@@ -13,7 +13,21 @@ import (
 
 // This file is about how a local room catches up with the log. A hole, a broken subscription,
 // a full inbox and members of two epochs all lead to a read of the log. What is published
-// meanwhile waits, and is given to the members after what was read.
+// meanwhile waits, and is given to the members after what was read. So what happens depends on
+// localRoom.reading:
+//
+//	               without members  readNone        readUnderWay       readPaused
+//	the next entry waits            to the batch    waits              waits
+//	a hole, …      again = true     a read begins   again = true       again = true
+//	the result     again = true                     to the batch (1)
+//	flush                           pieces (2)                         the next page is read
+//
+// (1) A full page leads to readPaused. Otherwise what waited follows, and another read if again
+// is set, else readNone. (2) What waits is more than a batch holds, and goes out in pieces.
+//
+// The first member of a room starts the read that again asks for. While mixed is set, the
+// members do not all have the same epoch, and a read is under way or due that will tell which
+// is over.
 
 const (
 	maxTail      = 4096    // entries that a tail holds at most,

@@ -7,8 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -26,23 +24,6 @@ const (
 	readBuffer  = 256
 	writeBuffer = 160
 )
-
-// incoming is the state of what comes in. The goroutine that reads owns it; while there is
-// none, parking owns meter.
-type incoming struct {
-	buffer          *bufio.Reader // what the library reads from
-	meter           *meter        // counts what is not a MESSAGE
-	flood           flood
-	amid            bool // a message has begun and not ended
-	cut             bool // the last read of the connection failed
-	overtimeGranted bool // grantOvertime has extended the time for the JOIN
-
-	malformed uint8 // malformed frames so far, of which the tenth closes the socket
-
-	// unread: what came along with the handshake, which the library keeps apart from buffer,
-	// has not been read. closes: that begins with a close frame.
-	unread, closes bool
-}
 
 // hijacker gives the WebSocket library a socket with small buffers.
 type hijacker struct {
@@ -114,74 +95,3 @@ func (c libraryConn) Write(p []byte) (int, error) {
 // Close leaves the connection open: the session closes it, after what is queued was sent. If
 // the library calls Close to end a read, the keeper ends that read later.
 func (c libraryConn) Close() error { return nil }
-
-// read reads for the WebSocket library. For a quiet member it returns errQuiet instead of
-// waiting, but only between two frames, where the library can go on reading later as if
-// nothing had happened.
-func (s *session) read(p []byte) (int, error) {
-	for {
-		var n int
-		var err error
-		if !s.talks.Load() && s.parks() && !s.in.amid && s.in.meter.between() && !s.sock.ending() {
-			n, err = s.sock.tryRead(p)
-		} else {
-			n, err = s.sock.nc.Read(p)
-		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && (s.sock.takeNudge() || s.grantOvertime()) {
-			continue
-		}
-		return n, err
-	}
-}
-
-// joinOvertime is how much time grantOvertime gives.
-const joinOvertime = 100 * time.Millisecond
-
-// grantOvertime gives the client a little more time to JOIN, once: after a stall of this
-// process, the end of that time would be noticed before a JOIN that came meanwhile.
-func (s *session) grantOvertime() bool {
-	if s.in.overtimeGranted || s.leased() || s.sock.ending() {
-		return false
-	}
-	s.in.overtimeGranted = true
-	s.sock.readBy(time.Now().Add(joinOvertime))
-	return true
-}
-
-// tryRead reads what has come already. It returns errQuiet if there is nothing.
-func (s *socket) tryRead(p []byte) (int, error) {
-	n, err := s.tcp.Take(p, 0)
-	switch {
-	case errors.Is(err, syscall.EAGAIN):
-		return 0, errQuiet
-	case err != nil:
-		return 0, err
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
-}
-
-// gone reports whether the peer has disconnected, or the next frame from it is a close. It
-// reports false if another unread frame comes before that. Only the reading goroutine calls
-// it, between two messages.
-func (s *session) gone() bool {
-	switch {
-	case s.in.buffer.Buffered() > 0:
-		next, _ := s.in.buffer.Peek(1)
-		return next[0]&0x0f == opClose
-	case s.in.unread:
-		return s.in.closes
-	case s.sock.tcp == nil:
-		return false
-	}
-	next := make([]byte, 1)
-	n, err := s.sock.tcp.Take(next, syscall.MSG_PEEK)
-	switch {
-	case errors.Is(err, syscall.EAGAIN), errors.Is(err, os.ErrDeadlineExceeded):
-		return false
-	case err != nil:
-		return true
-	}
-	return n == 0 || next[0]&0x0f == opClose
-}

@@ -14,6 +14,20 @@ const (
 	echoLate = time.Second
 )
 
+// These are the positions in a room's log that concern a member, all of them seqs:
+//
+//	joined.Seq        the member's join, as JOINED tells it; never changes
+//	hasUpTo           what the member was sent by itself, in its replay, before its room sent it
+//	                  anything; the room leaves out entries up to here
+//	localRoom.last    the newest entry that the room's members were sent, or that is in the batch
+//	      .sentUpTo   last as of the last flush, for other goroutines
+//	      .published  the newest that was known when the last read began; a log that ends before it
+//	                  has lost entries
+//	outgoing.newest   the newest message of its own
+//	outgoing.first    from here on, the socket carries every entry; before that, those of before
+//
+// So an own message has its echo once sentUpTo has reached it, if the socket carries it.
+
 // outgoing holds a session's messages until each has its answer: those on their way to Redis,
 // and those in the log whose echo the sender has not been sent.
 type outgoing struct {

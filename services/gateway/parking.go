@@ -22,9 +22,6 @@ const (
 	pauseAfter   = time.Minute // how long nobody is parked after that has failed
 )
 
-// errQuiet ends a read that would have to wait.
-var errQuiet = errors.New("nothing to read")
-
 // parks reports whether the session can be parked at all: it has joined, its connection has a
 // descriptor, and parking works.
 func (s *session) parks() bool {
@@ -60,29 +57,6 @@ func (s *session) calm(now time.Duration) {
 		return
 	}
 	s.sock.nudge() // a message that begins meanwhile sets talks again, after it is in outgoing
-}
-
-// nudge ends the read that waits, or the next one that would, so that the session can be
-// parked.
-func (s *socket) nudge() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.endingLocked() && s.parked == nil {
-		s.nudged = true
-		_ = s.nc.SetReadDeadline(time.Unix(1, 0))
-	}
-}
-
-// takeNudge reports whether nudge has ended a read, and undoes nudge.
-func (s *socket) takeNudge() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	nudged := s.nudged
-	s.nudged = false
-	if nudged && !s.endingLocked() {
-		_ = s.nc.SetReadDeadline(time.Time{})
-	}
-	return nudged
 }
 
 // wake gives a parked session a goroutine again.

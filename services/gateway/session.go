@@ -1,15 +1,9 @@
 package gateway
 
 import (
-	"bytes"
-	"context"
 	"crypto/rand"
 	"errors"
-	"io"
-	"net"
-	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -109,87 +103,6 @@ func (s *session) run(ask *wire.ClientFrame) {
 func (s *session) turnAway() {
 	s.sendError(errMoving, "")
 	s.close(wire.CloseRestart)
-}
-
-// readLoop reads until the socket ends or the session is parked.
-func (s *session) readLoop() {
-	var err error
-	for err == nil {
-		err = s.readFrame()
-		if errors.Is(err, errQuiet) {
-			if s.park() {
-				return
-			}
-			err = nil
-		}
-	}
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded) && !s.leased():
-		s.close(wire.CloseJoinTimeout)
-	case s.broken(err):
-		s.close(wire.CloseProtocolError)
-	}
-	s.end(err)
-	s.sock.finish(websocket.CloseStatus(err) != -1)
-	s.g.keeper.remove(s)
-	_ = s.ws.CloseNow()
-	s.g.metrics.sockets.Dec()
-	s.g.ended()
-}
-
-// broken reports whether reading ended because a frame violated RFC 6455, rather than because
-// the connection ended, the peer closed, or the library gave up on a control frame that took
-// longer than 5 s.
-func (s *session) broken(err error) bool {
-	return !s.in.cut && websocket.CloseStatus(err) == -1 &&
-		!errors.Is(err, net.ErrClosed) && !errors.Is(err, context.DeadlineExceeded)
-}
-
-// frames pools the buffers for reading, so that a silent socket holds none.
-var frames = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// readFrame reads one frame and handles it. Once this side has closed, it discards what it
-// reads and only waits for the peer to close too.
-func (s *session) readFrame() error {
-	kind, r, err := s.ws.Reader(context.Background())
-	if err != nil {
-		return err
-	}
-	s.hear()
-	s.talking()
-	s.in.unread = false // the rest of what came with the handshake is in in.buffer now
-	s.in.amid = true
-	defer func() { s.in.amid = false }()
-	if s.sock.closeCode() != 0 {
-		s.in.meter.throttle(1) // a peer that floods must not get faster by being closed
-		return discard(r)
-	}
-	if kind != websocket.MessageText {
-		s.close(wire.CloseUnsupported)
-		return discard(r)
-	}
-	buf := frames.Get().(*bytes.Buffer)
-	defer frames.Put(buf)
-	buf.Reset()
-	switch n, err := buf.ReadFrom(io.LimitReader(r, int64(s.g.cfg.MaxFrameBytes)+1)); {
-	case err != nil:
-		return err
-	case n > int64(s.g.cfg.MaxFrameBytes):
-		s.close(wire.CloseTooBig)
-		return discard(r)
-	}
-	s.in.amid = false
-	return s.handle(buf.Bytes())
-}
-
-// discard reads and drops the rest of a message. It fails if that is 1 MiB (lingerBytes) or
-// more.
-func discard(r io.Reader) error {
-	n, err := io.Copy(io.Discard, io.LimitReader(r, lingerBytes))
-	if err == nil && n == lingerBytes {
-		return errors.New("the peer sends on and on after the close")
-	}
-	return err
 }
 
 // handle carries out one text frame. It does not keep data.

@@ -26,10 +26,11 @@ const (
 	kernelBuffer = 64 << 10
 )
 
-// socket is the sending half of a WebSocket. Deliveries never block: what the kernel does not
-// take at once is queued, up to 256 KiB, and written by a goroutine that lives only as long as
-// something is queued. The WebSocket library reads. The control frames that it writes pass
-// through the socket as whole frames, so they never end up inside one of ours.
+// socket sends on a WebSocket, and knows whether and how that ends. Deliveries never block: what
+// the kernel does not take at once is queued, up to 256 KiB, and written by a goroutine that
+// lives only as long as something is queued. The control frames that the WebSocket library
+// writes pass through the socket as whole frames, so they never end up inside one of ours. Who
+// reads is told in reading.go.
 type socket struct {
 	// nc is open until phase is phaseOver: whoever closes nc sets phase first. mu guards that and
 	// the other fields down to drained. The fields that each delivery reads are grouped, since

@@ -17,12 +17,13 @@ import (
 )
 
 var (
-	// ClockLua is the beginning of every script.
-	//
+	// BeginLua is the beginning of every script: limits, and the time.
+	BeginLua = limitsLua + clockLua
+
 	//go:embed lua/clock.lua
-	ClockLua string
+	clockLua string
 	// EntryLua defines entry(), which appends to a room's log. A script that calls it begins
-	// with ClockLua and EntryLua.
+	// with BeginLua and EntryLua.
 	//
 	//go:embed lua/entry.lua
 	EntryLua string
@@ -31,9 +32,15 @@ var (
 	//go:embed lua/read.lua
 	readLua string
 
-	messageScript = pipeline.NewScript(ClockLua+EntryLua, messageLua)
-	readScript    = redis.NewScript(ClockLua + readLua)
+	messageScript = pipeline.NewScript(BeginLua+EntryLua, messageLua)
+	readScript    = redis.NewScript(BeginLua + readLua)
 )
+
+// limitsLua tells the scripts the limits of package wire. The ages are numbers of ms; LOG_ENTRIES
+// and KEY_LIFE are texts for calls. KEY_LIFE is the time in s after which Redis drops a key of
+// which nothing is heard: an hour more than any room may be empty.
+var limitsLua = fmt.Sprintf("local LOG_AGE, LOG_ENTRIES, KEY_LIFE, ID_AGE = %d, '%d', '%d', %d\n",
+	wire.HistoryAge.Milliseconds(), wire.HistoryEntries, wire.MaxTimeoutSeconds+3600, wire.MessageIDAge.Milliseconds())
 
 // Kind says what is published on a room's channel.
 type Kind byte

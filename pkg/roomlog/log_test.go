@@ -177,7 +177,7 @@ func TestTheDateOfAnEntryIsThatOfGo(t *testing.T) {
 		for i, ms := range times {
 			args[i] = fmt.Sprintf("%04d", ms)
 		}
-		got, err := f.rdb.Eval(f.ctx, roomlog.ClockLua+roomlog.EntryLua+`
+		got, err := f.rdb.Eval(f.ctx, roomlog.BeginLua+roomlog.EntryLua+`
 			local answer = {}
 			for i, s in ipairs(ARGV) do answer[i] = rfc3339(string.match(s, '^(%d+)(%d%d%d)$')) end
 			return answer`, nil, args...).StringSlice()

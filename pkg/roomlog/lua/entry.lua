@@ -33,10 +33,8 @@ local function entry(room, log, channel, epoch, kind, type, tail)
   end
   stamp = stamp or rfc3339(clock[1], millis)
   local frame = '{"type":"' .. type .. '","seq":' .. seq .. ',"time":"' .. stamp .. '"' .. tail
-  call('XADD', log, 'MAXLEN', '~', '1000', seq .. '-' .. NOW, 'f', frame)
-  -- 25 hours: one more than the longest time that a room may be empty. The reaper's visits
-  -- renew it.
-  if seq == '1' then call('EXPIRE', log, '90000') end
+  call('XADD', log, 'MAXLEN', '~', LOG_ENTRIES, seq .. '-' .. NOW, 'f', frame)
+  if seq == '1' then call('EXPIRE', log, KEY_LIFE) end -- the reaper's visits renew it
   call('PUBLISH', channel, kind .. ' ' .. epoch .. ' ' .. seq .. ' ' .. frame)
   return seq
 end

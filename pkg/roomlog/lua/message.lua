@@ -20,14 +20,14 @@ end
 
 -- An id's value is seq:appended, or seq:appended:used once it was used again.
 local id = ARGV[4]
-local period = (now - now % 120000) / 120000
+local period = (now - now % ID_AGE) / ID_AGE
 local ids, older = KEYS[4 + period % 2], KEYS[5 - period % 2]
 
 local function remember(write, value)
   if type(write('HSET', ids, id, value)) == 'table' then return end -- an error of pcall
   -- Expire the hash before the period comes that uses this key again. Usually the expiry is
   -- already set, and checking that is cheaper than setting it again.
-  local gone = (period + 2) * 120000
+  local gone = (period + 2) * ID_AGE
   if call('PEXPIRETIME', ids) ~= gone then call('PEXPIREAT', ids, string.format(MS, gone)) end
 end
 
@@ -35,7 +35,7 @@ if id ~= '' then
   local known = call('HGET', ids, id) or call('HGET', older, id)
   if known then
     local seq, at, used = string.match(known, '^(%d+):(%d+):?(%d*)$')
-    if tonumber(used ~= '' and used or at) > now - 120000 then
+    if tonumber(used ~= '' and used or at) > now - ID_AGE then
       remember(redis.pcall, seq .. ':' .. at .. ':' .. NOW) -- a full Redis refuses it, and still answers
       return {1, tonumber(seq), tonumber(at)}
     end

@@ -6,9 +6,9 @@
 -- if there is no room.
 local head = call('HMGET', KEYS[1], 'epoch', 'seq')
 if not head[1] then return {} end
-local oldest = now - 600000
+local oldest = now - LOG_AGE
 local last = tonumber(head[2])
-local from = math.max(tonumber(ARGV[1]), last - 999, 1)
+local from = math.max(tonumber(ARGV[1]), last - LOG_ENTRIES + 1, 1)
 local to = tonumber(ARGV[2])
 if to == 0 or to > last then to = last end
 

@@ -22,7 +22,7 @@ var sources embed.FS
 
 // script builds the script of one operation on a room.
 func script(name string) *pipeline.Script {
-	return pipeline.NewScript(roomlog.ClockLua+roomlog.EntryLua+source("ages")+source("lib"), "begin(KEYS, ARGV)\n"+source(name))
+	return pipeline.NewScript(roomlog.BeginLua+roomlog.EntryLua+source("ages")+source("lib"), "begin(KEYS, ARGV)\n"+source(name))
 }
 
 func source(name string) string {
@@ -43,8 +43,8 @@ var (
 	leaveScript   = script("leave")
 	removeScript  = script("remove")
 	expireScript  = script("expire")
-	renewScript   = pipeline.NewScript(roomlog.ClockLua, source("renew"))
-	dueScript     = pipeline.NewScript(roomlog.ClockLua+source("ages"), source("due"))
+	renewScript   = pipeline.NewScript(roomlog.BeginLua, source("renew"))
+	dueScript     = pipeline.NewScript(roomlog.BeginLua+source("ages"), source("due"))
 )
 
 // Store is a room.Store in Redis.

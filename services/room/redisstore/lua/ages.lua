@@ -1,4 +1,4 @@
--- How long entries of a room's log can be read, in ms.
-local AGE = 600000
 -- How often the reaper looks a room through, in ms.
-local LOOK = AGE / 2
+local LOOK = LOG_AGE / 2
+-- How long the partition remembers the sessions that ended, in ms.
+local SPENT_AGE = 120000

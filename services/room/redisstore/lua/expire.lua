@@ -33,7 +33,7 @@ if not settle() then return freed end
 if look then
   -- Drop entries that are too old. In a busy room, the limit on their number does that.
   local first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
-  while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - AGE do
+  while first and tonumber(string.match(first[1], '%-(%d+)$')) < now - LOG_AGE do
     call('XDEL', LOG, first[1])
     first = call('XRANGE', LOG, '-', '+', 'COUNT', 1)[1]
   end

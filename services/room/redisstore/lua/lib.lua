@@ -63,7 +63,7 @@ end
 
 -- keepLeases(): the same for the partition's leases, an hour after what any of its rooms may
 -- wait for.
-local function keepLeases() call('EXPIRE', LEASES, '90000') end
+local function keepLeases() call('EXPIRE', LEASES, KEY_LIFE) end
 
 -- notice(kind, data): sends the gateways a notice, which is in no log.
 local function notice(kind, data) call('PUBLISH', CHANNEL, kind .. ' ' .. room.epoch .. ' 0 ' .. data) end
@@ -79,14 +79,14 @@ end
 -- space, which no session has, say why a session ended, for a gateway that missed the notice
 -- (leases.go), or which request was carried out.
 local function spend(...)
-  call('ZREMRANGEBYSCORE', SPENT, '-inf', string.format(MS, now - 120000))
+  call('ZREMRANGEBYSCORE', SPENT, '-inf', string.format(MS, now - SPENT_AGE))
   local scored = {}
   for _, name in ipairs({...}) do
     scored[#scored + 1] = NOW
     scored[#scored + 1] = name
   end
   call('ZADD', SPENT, unpack(scored))
-  call('PEXPIRE', SPENT, '120000')
+  call('PEXPIRE', SPENT, SPENT_AGE)
 end
 
 -- carriedOut(what, request): whether a request with this id was carried out in this room in
@@ -94,7 +94,7 @@ end
 local function carriedOut(what, request)
   if request == '' then return false end
   local at = call('ZSCORE', SPENT, ID .. ' ' .. what .. ' ' .. request)
-  return at and tonumber(at) > now - 120000
+  return at and tonumber(at) > now - SPENT_AGE
 end
 local function carried(what, request)
   if request ~= '' then spend(ID .. ' ' .. what .. ' ' .. request) end
@@ -235,7 +235,7 @@ local function settle()
     erase()
     return false
   end
-  due(math.min(ends, now + AGE)) -- earlier than it ends, if its log must be looked through before that
+  due(math.min(ends, now + LOG_AGE)) -- earlier than it ends, if its log must be looked through before that
   return true
 end
 

@@ -761,7 +761,8 @@ type DeleteRoomRequest struct {
 	// Required.
 	RoomId string `protobuf:"bytes,1,opt,name=room_id,json=roomId,proto3" json:"room_id,omitempty"`
 	// Set it to make a retry safe: at most 64 characters of A-Z a-z 0-9 _ -. For the next 2
-	// minutes, a call with the same request_id does nothing, even if the room was made anew.
+	// minutes, a call with the same request_id does nothing, even if the room was made anew, and
+	// gets the answer of the first call.
 	RequestId     string `protobuf:"bytes,2,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1671,7 +1672,7 @@ type RemoveMemberRequest struct {
 	UserId string `protobuf:"bytes,2,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
 	// Set it to make a retry safe: at most 64 characters of A-Z a-z 0-9 _ -. For the next 2
 	// minutes, a call with the same request_id for this user does nothing, even if the user
-	// came back.
+	// came back, and gets the answer of the first call.
 	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -210,6 +210,21 @@ func TestDeleteTellsTheGatewaysAndDropsEveryKey(t *testing.T) {
 	})
 }
 
+// Its answer may have been lost, and the room made only then.
+func TestARepetitionOfACallThatFoundNoRoomLeavesANewOneAlone(t *testing.T) {
+	each(t, room.DefaultRules(), func(f *fixture) {
+		f.refused(f.store.Delete(f.ctx, "r", "q"), wire.RoomNotFound)
+		f.refused(f.store.Remove(f.ctx, "r", "a", "q"), wire.RoomNotFound)
+		f.create(2)
+		f.walkIn("a", "s1")
+		f.refused(f.store.Delete(f.ctx, "r", "q"), wire.RoomNotFound)
+		f.refused(f.store.Remove(f.ctx, "r", "a", "q"), wire.RoomNotFound)
+		f.counts(0, 1)
+		f.must(f.store.Remove(f.ctx, "r", "a", "another"))
+		f.gone("r")
+	})
+}
+
 func TestARoomThatExistsIsMadeAgainByTheSameRequestOnly(t *testing.T) {
 	each(t, room.DefaultRules(), func(f *fixture) {
 		by := func(request, epoch string) (room.Room, error) {

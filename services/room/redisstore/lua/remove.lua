@@ -2,7 +2,10 @@
 -- ARGV: 2 user  3 request id or ''
 -- Returns: {'OK'} or {'ROOM_NOT_FOUND'}.
 if carriedOut('remove ' .. ARGV[2], ARGV[3]) then return {'OK'} end
-if not open() then return {'ROOM_NOT_FOUND'} end
+if carriedOut('no remove ' .. ARGV[2], ARGV[3]) or not open() then
+  carried('no remove ' .. ARGV[2], ARGV[3]) -- a repetition must not remove anybody from a room that is made in between
+  return {'ROOM_NOT_FOUND'}
+end
 release(ARGV[2])
 local session = call('HGET', SEATS, ARGV[2])
 if session then

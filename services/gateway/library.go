@@ -25,6 +25,10 @@ const (
 	writeBuffer = 160
 )
 
+// queuedFrames is how many of the largest frames may wait to be sent at least. With fewer, one
+// member's large message would close others as slow readers who read as fast as they can.
+const queuedFrames = 4
+
 // hijacker gives the WebSocket library a socket with small buffers.
 type hijacker struct {
 	http.ResponseWriter
@@ -48,6 +52,7 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
 	}
 	h.session.sock = newSocket(nc, &h.session.g.sockets)
+	h.session.sock.most = max(wire.MaxQueuedBytes, queuedFrames*h.session.g.cfg.MaxFrameBytes)
 	h.session.in.meter.pass(ahead) // now that there is a socket, which a flood would close
 	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))

@@ -286,11 +286,15 @@ func (p *peer) refusal(code wire.Code) wire.ServerFrame {
 	return f
 }
 
-// heard waits for a MESSAGE with this body, a JSON string.
+// heard waits for a MESSAGE with this body, a JSON string. OCCUPANCY, which is not in the log,
+// may come before it.
 func (p *peer) heard(body string) wire.ServerFrame {
 	p.t.Helper()
-	f := p.expect(wire.TypeMessage)
-	if want, _ := json.Marshal(body); string(f.Body) != string(want) {
+	f := p.next()
+	for f.Type == wire.TypeOccupancy {
+		f = p.next()
+	}
+	if want, _ := json.Marshal(body); f.Type != wire.TypeMessage || string(f.Body) != string(want) {
 		p.t.Fatalf("got %s, want %q", show(f), body)
 	}
 	return f

@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
+	"github.com/anteroom-chat/anteroom/services/gateway"
 )
 
 func TestOwnJoinIsNotSentAndTheLogGoesOnBehindJoined(t *testing.T) {
@@ -93,6 +95,24 @@ func TestBodiesArriveAsTheyWereSent(t *testing.T) {
 			must(t, json.Unmarshal(raw, &got))
 			if string(got.Body) != body {
 				t.Errorf("sent %s, got %s", body, got.Body)
+			}
+		}
+	})
+}
+
+// A large message must not close members who read as fast as they can.
+func TestTheLargestMessagesReachAllMembers(t *testing.T) {
+	const largest = 1 << 20
+	both(t, shape{gateways: 2, configure: func(cfg *gateway.Config) { cfg.MaxFrameBytes = largest }}, func(t *testing.T, c *cluster) {
+		roomID := c.room(roomSpec{Capacity: 3, Presence: "count"})
+		a, _ := c.nodes[0].walkIn(roomID, "")
+		b, _ := c.nodes[0].walkIn(roomID, "")
+		other, _ := c.nodes[1].walkIn(roomID, "")
+		body := strings.Repeat("x", largest-100)
+		for range 3 {
+			a.say("", body)
+			for _, p := range []*peer{a, b, other} {
+				p.heard(body)
 			}
 		}
 	})

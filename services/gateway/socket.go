@@ -40,7 +40,7 @@ type socket struct {
 	writer bool           // a goroutine is writing
 	code   wire.CloseCode // of the close, 0 for none; set even if the connection was over before
 	fd     int            // nc's descriptor, valid while nc is open; noFD if it has none; set once
-	extra  int            // bytes that sendAll waits for: they are allowed on top of the limit
+	most   int            // bytes that may wait to be sent; sendAll raises it for what it waits for
 
 	queue      []byte        // whole frames that wait, without what the writer is writing
 	writing    int           // bytes that the writer is writing
@@ -78,7 +78,7 @@ const (
 )
 
 func newSocket(nc net.Conn, ended *sync.WaitGroup) *socket {
-	s := &socket{nc: nc, fd: noFD, ended: ended}
+	s := &socket{nc: nc, fd: noFD, most: wire.MaxQueuedBytes, ended: ended}
 	if tcp, ok := rawtcp.Wrap(nc).(*rawtcp.Conn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil && raw.Control(func(fd uintptr) { s.fd = int(fd) }) == nil {
 			s.nc, s.tcp = tcp, tcp
@@ -100,8 +100,8 @@ func (s *socket) tryWriteLocked(p []byte) int {
 }
 
 // send sends frames, and queues what the kernel does not take at once. It does not keep
-// frames. It reports false if nothing is sent any more: the socket was fenced or closed, or it
-// has more than 256 KiB queued and is now closed with 4508.
+// frames. It reports false if nothing is sent any more: the socket was fenced or closed, or
+// more than most waits and it is now closed with 4508.
 func (s *socket) send(frames []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,9 +112,8 @@ func (s *socket) sendLocked(frames []byte) bool {
 	if s.phase != phaseOpen {
 		return false
 	}
-	limit := wire.MaxQueuedBytes + s.extra
 	if s.writer {
-		if len(s.queue)+s.writing+len(frames) > limit {
+		if len(s.queue)+s.writing+len(frames) > s.most {
 			s.closeLocked(wire.CloseSlowConsumer)
 			return false
 		}
@@ -127,7 +126,7 @@ func (s *socket) sendLocked(frames []byte) bool {
 	}
 	begun := endOfFrame(frames, n) // the frame that n lies in is finished, whatever becomes of the rest
 	s.startWriterLocked(frames[n:begun])
-	if len(frames)-n > limit {
+	if len(frames)-n > s.most {
 		s.closeLocked(wire.CloseSlowConsumer)
 		return false
 	}
@@ -216,7 +215,7 @@ func (s *socket) sendAll(frames []byte, taken func()) bool {
 	for len(frames) > 0 {
 		n := framesUpTo(frames, pieceSize)
 		s.mu.Lock()
-		s.extra = n
+		s.most += n
 		if !s.sendLocked(frames[:n]) {
 			s.mu.Unlock()
 			return false
@@ -224,7 +223,7 @@ func (s *socket) sendAll(frames []byte, taken func()) bool {
 		s.mu.Unlock()
 		s.awaitWriter()
 		s.mu.Lock()
-		s.extra = 0
+		s.most -= n
 		s.mu.Unlock()
 		taken()
 		frames = frames[n:]

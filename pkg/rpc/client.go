@@ -127,6 +127,9 @@ func parseTarget(target string) (string, []grpc.DialOption, error) {
 		if endpoint == "" {
 			return "", nil, fmt.Errorf("gRPC target %q names no address", target)
 		}
+		if resolver.Get(scheme) == nil {
+			return "", nil, fmt.Errorf("gRPC target %q has an unknown scheme", target)
+		}
 		if scheme == "dns" {
 			if _, _, err := hostPort(endpoint); err != nil {
 				return "", nil, fmt.Errorf("gRPC target %q: %w", target, err)
@@ -152,7 +155,7 @@ func hostPort(address string) (host, port string, err error) {
 	if err != nil || host == "" || port == "" {
 		return "", "", fmt.Errorf("%q is not host:port", address)
 	}
-	if _, err := net.LookupPort("tcp", port); err != nil {
+	if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
 		return "", "", fmt.Errorf("%q has no valid port", address)
 	}
 	return host, port, nil

@@ -471,7 +471,7 @@ func TestHealthAnswers(t *testing.T) {
 }
 
 func TestATargetThatIsNoAddressIsRefused(t *testing.T) {
-	for _, target := range []string{"", "rooms", "rooms:", ":50051", "a:1,,b:2", "a:65536", "dns:///", "dns:///rooms", "dns:///:50051"} {
+	for _, target := range []string{"", "rooms", "rooms:", ":50051", "a:1,,b:2", "a:65536", "a:0", "dns:///", "dns:///rooms", "dns:///:50051", "dns:///a:0", "dsn:///a:1", "xds:///a:1"} {
 		if conn, err := Dial(target, ClientConfig{}); err == nil {
 			conn.Close()
 			t.Errorf("%q was accepted", target)

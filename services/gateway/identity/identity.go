@@ -73,7 +73,7 @@ func (s *Signer) Make(nickname string) (token string, id Identity, err error) {
 	id = Identity{
 		UserID:   "u_" + rand.Text(), // 26 characters, 130 bits
 		Nickname: nickname,
-		Expires:  now.Add(s.ttl).Truncate(time.Second), // JWT counts seconds
+		Expires:  now.Add(s.ttl + time.Second - 1).Truncate(time.Second), // JWT counts seconds: not less than ttl
 	}
 	token, err = jwt.NewWithClaims(jwt.SigningMethodHS256, claims{
 		Nickname: nickname,

@@ -16,8 +16,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
-	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -121,7 +121,7 @@ func TestCallsThatWaitedForASilentRedisAreNotRunLate(t *testing.T) {
 // full round trips.
 func TestEveryCallIsAnsweredInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
+		rdb := redis.NewClient(redisdb.Tune(&redis.Options{Dialer: silence}))
 		defer rdb.Close()
 		r := pipeline.New(rdb)
 		defer r.Close()
@@ -219,7 +219,7 @@ type recorder struct {
 
 // record starts a runner, in virtual time. The caller closes it.
 func record(t *testing.T) (*recorder, *pipeline.Runner) {
-	rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: silence}))
+	rdb := redis.NewClient(redisdb.Tune(&redis.Options{Dialer: silence}))
 	t.Cleanup(func() { _ = rdb.Close() })
 	rec := &recorder{began: time.Now()}
 	rdb.AddHook(rec)

@@ -15,8 +15,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
-	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
 func TestScriptsThatRedisForgotAreLoadedAgain(t *testing.T) {
@@ -128,7 +128,7 @@ func TestCallsFindTheRedisThatHasTakenOver(t *testing.T) {
 	old, next := redistest.Server(t), redistest.Server(t)
 	var at atomic.Pointer[redistest.Redis]
 	at.Store(old)
-	rdb := redis.NewClient(roomlog.Tune(&redis.Options{Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	rdb := redis.NewClient(redisdb.Tune(&redis.Options{Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", at.Load().Socket())
 	}}))
 	t.Cleanup(func() { _ = rdb.Close() })

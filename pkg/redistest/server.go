@@ -51,7 +51,7 @@ func Server(tb testing.TB, args ...string) *Redis {
 	return r
 }
 
-// URL returns the server's address for roomlog.Connect.
+// URL returns the server's address for redisdb.Connect.
 func (r *Redis) URL() string { return "unix://" + r.socket }
 
 // Socket is the path of the server's Unix socket.

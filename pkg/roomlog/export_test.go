@@ -3,6 +3,8 @@ package roomlog
 import (
 	"context"
 	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 )
 
 // The tests are outside the package because they need package redistest, which imports this
@@ -21,6 +23,6 @@ func (s *Subscriber) Subscribe(ctx context.Context, roomID string) error {
 	case <-s.Follow(roomID):
 		return nil
 	case <-ctx.Done():
-		return Fault("subscribe", ctx.Err())
+		return redisdb.Fault("subscribe", ctx.Err())
 	}
 }

@@ -5,14 +5,13 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
-	"io"
-	"net"
 	"strconv"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -35,6 +34,11 @@ var (
 	messageScript = pipeline.NewScript(BeginLua+EntryLua, messageLua)
 	readScript    = redis.NewScript(BeginLua + readLua)
 )
+
+// Preload is the script that each connection to Redis must load first (redisdb.Connect). If
+// Redis did not know it in the middle of a batch while another client loads it, messages could
+// overtake each other.
+var Preload = messageScript
 
 // limitsLua tells the scripts the limits of package wire. The ages are numbers of ms; LOG_ENTRIES
 // and KEY_LIFE are texts for calls. KEY_LIFE is the time in s after which Redis drops a key of
@@ -102,7 +106,7 @@ func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string,
 	k := layout.Keys(roomID)
 	answer, err := readScript.Run(ctx, rdb, []string{k.Room(), k.Log(), k.Sessions()}, first, last, bytes).Slice()
 	if err != nil {
-		return Range{}, Fault("read log", err)
+		return Range{}, redisdb.Fault("read log", err)
 	}
 	if len(answer) == 0 {
 		return Range{}, wire.Errorf(wire.RoomNotFound, "there is no room %q", roomID)
@@ -121,39 +125,4 @@ func Read(ctx context.Context, rdb redis.Scripter, layout Layout, roomID string,
 	}
 	r.More = bytes > 0 && len(r.Entries) > 0 && r.Entries[len(r.Entries)-1].Seq < last
 	return r, nil
-}
-
-// Fault translates an error of go-redis. If Redis is out of reach or not ready, so that
-// nothing is known, the result is UNAVAILABLE. Otherwise the fault is ours, and the result is
-// the error itself, wrapped with the operation.
-func Fault(op string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if known := (*wire.Error)(nil); !errors.As(err, &known) && unreachable(err) {
-		return fmt.Errorf("%s: %w: %w", op, err, wire.Errorf(wire.Unavailable, "the room's store is out of reach"))
-	}
-	return fmt.Errorf("%s: %w", op, err)
-}
-
-func unreachable(err error) bool {
-	var netErr net.Error
-	if errors.As(err, &netErr) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) ||
-		errors.Is(err, redis.ErrClosed) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) {
-		return true
-	}
-	var answered redis.Error
-	if !errors.As(err, &answered) {
-		// An error of go-redis itself means that it could not talk to the server. The
-		// exception is "unexpected type": a reply of a type that our scripts never return.
-		return !strings.HasPrefix(err.Error(), "redis: unexpected type")
-	}
-	for _, state := range []string{"LOADING", "READONLY", "CLUSTERDOWN", "MASTERDOWN", "TRYAGAIN", "OOM", "MISCONF", "BUSY", "NOREPLICAS", "ERR max number of clients"} {
-		if strings.HasPrefix(answered.Error(), state) {
-			return true
-		}
-	}
-	return false
 }

@@ -3,11 +3,8 @@ package roomlog_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +14,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
@@ -291,27 +289,6 @@ func TestAClockSetBackMakesNoHole(t *testing.T) {
 	})
 }
 
-func TestFaultSaysUnavailableWhereRedisIsOutOfReach(t *testing.T) {
-	for _, err := range []error{io.EOF, net.ErrClosed, context.DeadlineExceeded, context.Canceled, redis.ErrClosed, redis.ErrPoolTimeout, &net.OpError{Op: "dial", Err: errors.New("refused")}} {
-		got := roomlog.Fault("op", fmt.Errorf("wrapped: %w", err))
-		if wire.CodeOf(got) != wire.Unavailable || !errors.Is(got, err) || !strings.HasPrefix(got.Error(), "op: ") {
-			t.Errorf("%v: %v", err, got)
-		}
-	}
-	if roomlog.Fault("op", nil) != nil {
-		t.Error("no error became one")
-	}
-}
-
-func TestFaultSaysInternalWhereAScriptAnswersSomethingElse(t *testing.T) {
-	cmd := redis.NewCmd(t.Context())
-	cmd.SetVal("text")
-	_, err := cmd.Int64Slice()
-	if got := roomlog.Fault("op", err); wire.CodeOf(got) != wire.Internal {
-		t.Errorf("%v: %v", err, got)
-	}
-}
-
 func TestProcessesThatDisagreeOnPartitionsDoNotStart(t *testing.T) {
 	each(t, func(f *fixture) {
 		f.must(roomlog.Agree(f.ctx, f.rdb, roomlog.Layout{Partitions: 64}))
@@ -339,7 +316,7 @@ func TestProcessesOfVersionsThatDisagreeOnKeysDoNotStart(t *testing.T) {
 
 // informed is a Redis that reports another version and mode.
 type informed struct {
-	roomlog.Redis
+	redisdb.Redis
 	version, mode string
 }
 

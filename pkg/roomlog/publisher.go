@@ -9,6 +9,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -87,7 +88,7 @@ func (p *Publisher) call(m *Message) *pipeline.Call {
 func result(roomID string, cmd *redis.Cmd) Result {
 	answer, err := cmd.Int64Slice()
 	if err != nil {
-		return Result{Err: Fault("append to log", err)}
+		return Result{Err: redisdb.Fault("append to log", err)}
 	}
 	switch status := answer[0]; status {
 	case 0:

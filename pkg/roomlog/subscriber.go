@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 )
 
 // Reader receives what is published in the rooms that a Subscriber follows. Its methods are
@@ -33,7 +35,7 @@ const (
 // probe to itself every second. It connects again when no probe has come back for 3 s, or
 // when a probe comes back but the one before it did not.
 type Subscriber struct {
-	rdb    Redis
+	rdb    redisdb.Redis
 	layout Layout
 	reader Reader
 	probe  string // channel of our own probes
@@ -74,7 +76,7 @@ type subscription interface {
 
 // NewSubscriber returns a Subscriber that does nothing until Run is called. rdb must be a
 // *redis.Client.
-func NewSubscriber(rdb Redis, layout Layout, reader Reader) *Subscriber {
+func NewSubscriber(rdb redisdb.Redis, layout Layout, reader Reader) *Subscriber {
 	return &Subscriber{
 		rdb: rdb, layout: layout, reader: reader,
 		probe:    "ar:probe:" + rand.Text(),

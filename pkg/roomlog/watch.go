@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"time"
+
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 )
 
 const (
@@ -17,7 +19,7 @@ const (
 // layout can. If Redis holds something else, Watch returns an error, and the process must
 // end. Watch also logs when Redis refuses writes, and why. The calls that fail do not log
 // this, because there are too many of them.
-func Watch(ctx context.Context, rdb Redis, layout Layout) error {
+func Watch(ctx context.Context, rdb redisdb.Redis, layout Layout) error {
 	tick := time.NewTicker(watchEvery)
 	defer tick.Stop()
 	failing := false
@@ -45,7 +47,7 @@ func Watch(ctx context.Context, rdb Redis, layout Layout) error {
 
 // look compares what ClusterKey records with this process's layout, and makes a write that
 // changes nothing to see whether Redis takes writes.
-func look(ctx context.Context, rdb Redis, layout Layout) error {
+func look(ctx context.Context, rdb redisdb.Redis, layout Layout) error {
 	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
 	defer cancel()
 	if err := agree(ctx, rdb, layout); err != nil {

@@ -47,7 +47,7 @@ func brokenImport(pkg, dep string) string {
 }
 
 // goRedis is the Redis client. Packages that are compiled last must not import it; the comment
-// of roomlog.Redis says why.
+// of redisdb.Redis says why.
 const goRedis = "github.com/redis/go-redis/v9"
 
 // onlyBoth is the one package that holds both services and is not for tests.
@@ -70,7 +70,7 @@ func TestThePackagesOfEachServiceStayApart(t *testing.T) {
 		}
 		late := strings.HasPrefix(p.ImportPath, ours+"services/gateway") || strings.HasPrefix(p.ImportPath, ours+"services/cmd")
 		if late && slices.Contains(p.Imports, goRedis) {
-			t.Errorf("%s imports go-redis itself: it reaches Redis through roomlog and pipeline", p.ImportPath)
+			t.Errorf("%s imports go-redis itself: it reaches Redis through redisdb, roomlog and pipeline", p.ImportPath)
 		}
 		if gateway && room && p.ImportPath != onlyBoth && !p.forTests() {
 			t.Errorf("%s imports the gateway and the room service: only %s runs both in one process, and tests do", p.ImportPath, onlyBoth)

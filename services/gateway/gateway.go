@@ -29,6 +29,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -39,7 +40,7 @@ import (
 // Config holds a gateway's dependencies and settings. The caller closes the dependencies.
 type Config struct {
 	ID         string // unique among gateways: 1 to 64 of A-Z a-z 0-9 _ -
-	Redis      roomlog.Redis
+	Redis      redisdb.Redis
 	Layout     roomlog.Layout
 	Rooms      roomv1.RoomServiceClient // its errors are *wire.Error (package rpc)
 	Identities *identity.Signer

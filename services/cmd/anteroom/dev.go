@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
@@ -125,7 +126,7 @@ func (d *dev) serve(ctx context.Context, cfg gateway.Config, listener net.Listen
 
 // store connects to the Redis at d.Redis, or else to an embedded one that forgets
 // everything when the process ends. The returned function closes both.
-func (d *dev) store() (roomlog.Redis, func(), error) {
+func (d *dev) store() (redisdb.Redis, func(), error) {
 	url, end := d.Redis, func() {}
 	if url == "" {
 		embedded := miniredis.NewMiniRedis()
@@ -136,7 +137,7 @@ func (d *dev) store() (roomlog.Redis, func(), error) {
 		slog.Info("on the embedded store: for trying out and developing, everything is forgotten at the end")
 		url, end = "redis://"+embedded.Addr(), embedded.Close
 	}
-	rdb, err := roomlog.Connect(url)
+	rdb, err := redisdb.Connect(url, roomlog.Preload)
 	if err != nil {
 		end()
 		return nil, nil, fmt.Errorf("--redis: %w", err)

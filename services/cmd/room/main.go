@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
@@ -78,7 +79,7 @@ func (s *settings) serve(ctx context.Context) error {
 		return err
 	}
 	defer tracer.Close()
-	rdb, err := roomlog.Connect(s.Redis)
+	rdb, err := redisdb.Connect(s.Redis, roomlog.Preload)
 	if err != nil {
 		return fmt.Errorf("--redis: %w", err)
 	}

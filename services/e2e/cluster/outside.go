@@ -13,7 +13,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/anteroom-chat/anteroom/pkg/roomlog"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 )
 
 // program finds a program that is not part of the project. Debian installs haproxy outside
@@ -49,7 +49,7 @@ func (c *Cluster) defineRedis(deploy string) error {
 	}
 	p.argv = []string{filepath.Join(deploy, "start.sh"), data, server, filepath.Join(deploy, "redis.conf"), "--bind", host, "--port", port, "--dir", data}
 	p.ready = func(ctx context.Context) error {
-		rdb := redis.NewClient(roomlog.Tune(&redis.Options{Addr: p.Addr()}))
+		rdb := redis.NewClient(redisdb.Tune(&redis.Options{Addr: p.Addr()}))
 		defer rdb.Close()
 		return rdb.Ping(ctx).Err() // also fails while Redis reads the append-only file
 	}

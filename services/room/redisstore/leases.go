@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
@@ -42,7 +43,7 @@ func (s *Store) Renew(ctx context.Context, leases []room.SessionRef, sent time.T
 	for i, cmd := range cmds {
 		answer, err := cmd.Int64Slice()
 		if err != nil {
-			return nil, 0, roomlog.Fault("renew leases", err)
+			return nil, 0, redisdb.Fault("renew leases", err)
 		}
 		sooner = max(sooner, time.Duration(answer[0])*time.Millisecond)
 		for _, p := range answer[1:] {
@@ -94,7 +95,7 @@ func (s *Store) causes(ctx context.Context, leases []room.SessionRef, lost []int
 		// gone. If a key of this room has a wrong type, the renewals of the others are valid
 		// all the same.
 		if err := cmp.Or(notNil(epoch[n].Err()), ended[n].Err()); err != nil {
-			if err = roomlog.Fault("find out why a lease ended", err); wire.CodeOf(err) == wire.Unavailable {
+			if err = redisdb.Fault("find out why a lease ended", err); wire.CodeOf(err) == wire.Unavailable {
 				return nil, err
 			}
 			slog.Error("a key cannot be read", "room", leases[i].RoomID, "err", err)
@@ -128,7 +129,7 @@ func (s *Store) Due(ctx context.Context) (visits []room.Visit, more bool, err er
 	for _, cmd := range cmds {
 		answer, fault := cmd.Slice()
 		if fault != nil {
-			err = roomlog.Fault("ask for due rooms", fault)
+			err = redisdb.Fault("ask for due rooms", fault)
 			continue
 		}
 		more = more || answer[0] != int64(0)
@@ -150,7 +151,7 @@ func (s *Store) Expire(ctx context.Context, visits []room.Visit) (freed int, err
 	for _, cmd := range cmds {
 		n, fault := cmd.Int()
 		if fault != nil {
-			err = roomlog.Fault("expire", fault)
+			err = redisdb.Fault("expire", fault)
 		}
 		freed += n
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
@@ -116,7 +117,7 @@ func (s *Store) newest(ctx context.Context, partitions []int, after *place, offs
 		})
 	}
 	if _, err := pipe.Exec(ctx); err != nil {
-		return nil, roomlog.Fault("list rooms", err)
+		return nil, redisdb.Fault("list rooms", err)
 	}
 	found := make([][]place, len(cmds))
 	for i, cmd := range cmds {
@@ -138,7 +139,7 @@ func (s *Store) describeAll(ctx context.Context, places []place) ([]room.Room, e
 	for i, cmd := range cmds {
 		answer, err := cmd.Slice()
 		if err != nil {
-			return nil, roomlog.Fault("list rooms", err)
+			return nil, redisdb.Fault("list rooms", err)
 		}
 		status, _ := answer[0].(string)
 		if err := refusal(status, places[i].id); errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) {

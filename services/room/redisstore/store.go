@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/room"
@@ -74,7 +75,7 @@ func (s *Store) run(ctx context.Context, sc *pipeline.Script, roomID string, arg
 	keys := s.layout.Keys(roomID).All()
 	answer, err := s.scripts.Run(ctx, sc, keys, append([]any{roomID}, args...)...).Slice()
 	if err != nil {
-		return nil, roomlog.Fault("room store", err)
+		return nil, redisdb.Fault("room store", err)
 	}
 	status, _ := answer[0].(string)
 	return answer[1:], refusal(status, roomID)

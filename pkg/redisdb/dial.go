@@ -1,4 +1,4 @@
-package roomlog
+package redisdb
 
 import (
 	"context"

@@ -1,17 +1,17 @@
-package roomlog_test
+package redisdb_test
 
 import (
 	"testing"
 
+	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/redistest"
-	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
 // A connection that Redis has closed must not be used again. Otherwise, after a restart of
 // Redis, each connection that was open would make one call fail.
 func TestAConnectionThatHasEndedIsNotUsedAgain(t *testing.T) {
 	server := redistest.Embedded(t)
-	rdb, err := roomlog.Connect("redis://" + server.Addr())
+	rdb, err := redisdb.Connect("redis://" + server.Addr())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
-	"io"
 	"net"
 	"net/http"
 	"time"
@@ -47,16 +46,12 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // if this fails, slow readers are noticed later
 	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	var r io.Reader = nc
-	if len(ahead) > 0 {
-		r = io.MultiReader(bytes.NewReader(bytes.Clone(ahead)), nc)
-	}
 	h.session.sock = newSocket(nc, &h.session.g.sockets)
 	h.session.sock.most = max(wire.MaxQueuedBytes, queuedFrames*h.session.g.cfg.MaxFrameBytes)
 	h.session.in.meter.pass(ahead) // now that there is a socket, which a flood would close
 	lib := libraryConn{nc, h.session}
-	br := bufio.NewReaderSize(r, max(readBuffer, len(ahead)))
-	_, _ = br.Peek(len(ahead)) // buffers ahead, since the library takes over what is buffered
+	br := bufio.NewReaderSize(bytes.NewReader(ahead), max(readBuffer, len(ahead)))
+	_, _ = br.Peek(len(ahead)) // buffers ahead: the library takes over what is buffered, and then reads lib
 	in := &h.session.in
 	in.buffer = br
 	in.unread, in.closes = len(ahead) > 0, len(ahead) > 0 && ahead[0]&0x0f == opClose

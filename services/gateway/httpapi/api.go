@@ -22,6 +22,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
+	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 	"github.com/anteroom-chat/anteroom/services/gateway/identity"
@@ -150,7 +151,7 @@ func (a *api) readyz(w http.ResponseWriter, r *http.Request) {
 func (a *api) refuse(ctx context.Context, operation string, err error) error {
 	p := problemOf(err)
 	if p.Code == wire.Internal {
-		a.Logger.ErrorContext(ctx, "request failed", "operation", operation, "err", causeOf(err))
+		a.Logger.ErrorContext(ctx, "request failed", "operation", operation, "err", rpc.Cause(err))
 	}
 	return p
 }

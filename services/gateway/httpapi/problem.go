@@ -7,7 +7,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
@@ -92,6 +91,3 @@ func init() {
 		return badRequest("%s", msg)
 	}
 }
-
-// causeOf returns what to log of an error.
-func causeOf(err error) error { return rpc.Cause(err) }

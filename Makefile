@@ -136,11 +136,11 @@ fuzz: ## run every fuzz test for FUZZTIME (30s)
 # Cheap checks come first, and tools that must be built come last. No check changes
 # the tree.
 .PHONY: lint
-lint: lint-modules lint-go lint-proto ## formatting, vet, linters, stale go.mod or generated code
+lint: lint-modules lint-go lint-proto lint-helm ## formatting, vet, linters, stale go.mod or generated code, the Helm chart
 
 .PHONY: lint-modules
 lint-modules:
-	@files=$$(gofmt -l $(MODULES)); [ -z "$$files" ] || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
+	@files=$$(gofmt -l $(MODULES) deploy/tools); [ -z "$$files" ] || { echo "not formatted (make fmt):"; echo "$$files"; exit 1; }
 	@for m in $(MODULES); do \
 	  echo "go mod tidy, go build without the workspace: $$m"; \
 	  (cd $$m && GOWORK=off go mod tidy -diff) || { echo "$$m/go.mod is not tidy (make tidy)"; exit 1; }; \
@@ -159,13 +159,19 @@ lint-proto: $(TOOLS)/buf
 	deploy/tools/proto/breaking.sh
 	deploy/tools/proto/generate.sh --check
 
+# Without optimisation it compiles in half the time. -count=1, because Go's cache of results
+# does not notice changes of files outside the module.
+.PHONY: lint-helm
+lint-helm:
+	GOWORK=off go test -C deploy/tools/helm -count=1 $(foreach host,github.com helm.sh k8s.io sigs.k8s.io,-gcflags='$(host)/...=-N -l') .
+
 .PHONY: gen
 gen: $(TOOLS)/buf ## rebuild the generated code
 	deploy/tools/proto/generate.sh
 
 .PHONY: fmt
 fmt: $(TOOLS)/buf ## format Go and proto files
-	gofmt -w $(MODULES)
+	gofmt -w $(MODULES) deploy/tools
 	cd proto && buf format -w
 
 .PHONY: tidy

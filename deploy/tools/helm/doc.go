@@ -1,0 +1,2 @@
+// Package helm checks the chart in deploy/helm/anteroom. It has only tests.
+package helm

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net/http"
 	"testing"
 	"time"
 
@@ -38,8 +39,14 @@ func TestADrainedGatewaysMembersMoveAndMissNothing(t *testing.T) {
 	must(t, drained.Terminate())
 	began := time.Now()
 	receive(t, stays, soon, wire.TypeDraining)
+	answer, err := http.Get(drained.URL() + "/healthz")
+	must(t, err)
+	must(t, answer.Body.Close())
+	if !answer.Close {
+		t.Error("a draining gateway keeps the connections on which it is asked")
+	}
 	wantClose(t, stays, drainedWithin, wire.CloseRestart)
-	err := drained.Wait(within(t, drainedWithin+5*time.Second))
+	err = drained.Wait(within(t, drainedWithin+5*time.Second))
 	must(t, err) // with status 0
 	drain := time.Since(began)
 	took(t, fmt.Sprintf("a gateway with %d members drains (30 s)", onIt), drain)

@@ -63,7 +63,7 @@ func New(cfg Config) (*Server, error) {
 		Rooms: cfg.Gateway.Rooms, Identities: cfg.Gateway.Identities, Origins: cfg.Gateway.Origins,
 		Ready: s.Ready, Rate: cfg.Rate, Metrics: cfg.Gateway.Registry, Trace: cfg.Gateway.Trace,
 	})
-	s.http = httpapi.NewServer(route(g, api, web.Handler()), slog.Default())
+	s.http = httpapi.NewServer(s.sendElsewhere(route(g, api, web.Handler())), slog.Default())
 	return s, nil
 }
 
@@ -79,6 +79,19 @@ func route(chat, api, page http.Handler) http.Handler {
 		default:
 			page.ServeHTTP(w, r)
 		}
+	})
+}
+
+// sendElsewhere ends connections behind their answers while the gateway drains. Some load
+// balancers choose a gateway for each connection and not for each request: without this, a
+// client that keeps its connection would come back to this gateway until it ends, and then
+// lose a request.
+func (s *Server) sendElsewhere(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.gateway.Draining() {
+			w.Header().Set("Connection", "close") // a WebSocket's upgrade replaces it
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

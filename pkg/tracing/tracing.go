@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
 )
 
 // closeTimeout is how long Close waits for the collector to take the last spans.
@@ -43,10 +45,14 @@ func (s *Settings) Check() error {
 		return nil
 	}
 	u, err := url.Parse(s.Traces)
-	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" {
-		return errors.New("--traces is not http://HOST:PORT or https://HOST:PORT")
+	if err == nil {
+		port, err := strconv.ParseUint(u.Port(), 10, 16)
+		plain := url.URL{Scheme: u.Scheme, Host: u.Host} // without user, path, query
+		if (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && err == nil && port > 0 && plain.String() == strings.TrimSuffix(s.Traces, "/") {
+			return nil
+		}
 	}
-	return nil
+	return errors.New("--traces is not http://HOST:PORT or https://HOST:PORT")
 }
 
 // Tracer makes spans and sends them. A nil Tracer does nothing.
@@ -87,6 +93,9 @@ func (s *Settings) Start(service, instance string) (*Tracer, error) {
 // Begin begins a span: a child of that in ctx, or else the root of a new trace. end ends it with
 // a result, such as a status or an error's code. failed says that the service is to blame.
 func (t *Tracer) Begin(ctx context.Context, name string) (_ context.Context, end func(result string, failed bool)) {
+	if t == nil {
+		return ctx, func(string, bool) {}
+	}
 	kind := trace.SpanKindInternal
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		kind = trace.SpanKindServer
@@ -107,7 +116,7 @@ func (t *Tracer) Client() stats.Handler {
 	if t == nil {
 		return nil
 	}
-	return otelgrpc.NewClientHandler(t.options()...)
+	return nameless{otelgrpc.NewClientHandler(t.options()...)}
 }
 
 // Server returns what makes a span of each call that is served. It returns nil for a nil
@@ -116,7 +125,7 @@ func (t *Tracer) Server() stats.Handler {
 	if t == nil {
 		return nil
 	}
-	return otelgrpc.NewServerHandler(t.options()...)
+	return nameless{otelgrpc.NewServerHandler(t.options()...)}
 }
 
 // options leave out health checks, of which there are more than of anything else in a quiet
@@ -128,6 +137,19 @@ func (t *Tracer) options() []otelgrpc.Option {
 		otelgrpc.WithPropagators(propagation.TraceContext{}),
 		otelgrpc.WithFilter(func(call *stats.RPCTagInfo) bool { return !strings.HasPrefix(call.FullMethodName, health) }),
 	}
+}
+
+// nameless keeps the details of errors out of spans, since they name rooms. Their codes stay.
+type nameless struct{ stats.Handler }
+
+// HandleRPC is called with each event of a call.
+func (h nameless) HandleRPC(ctx context.Context, event stats.RPCStats) {
+	if end, ok := event.(*stats.End); ok && end.Error != nil {
+		without := *end
+		without.Error = status.Error(status.Code(end.Error), "")
+		event = &without
+	}
+	h.Handler.HandleRPC(ctx, event)
 }
 
 // Close sends the spans that have ended. It waits at most 2 s for the collector.

@@ -74,7 +74,7 @@ func TestAWrongSettingStopsTheStartWithALineThatNamesIt(t *testing.T) {
 		"MESSAGE_RATE": "NaN", "MESSAGE_BURST": "0", "FRAME_RATE": "-1", "FRAME_BURST": "0", "MAX_SOCKETS": "-1", "CONNECT_RATE": "Inf", "CONNECT_BURST": "-1", "WALK_IN": "maybe", "HTTP_RATE": "-1", "HTTP_BURST": "-1",
 		"TRUST_PROXY": "maybe", "PARTITIONS": "4097", "DRAIN_TIMEOUT": "31s", "TRACES": "collector:4317", "TRACE_SHARE": "NaN", "LOG_LEVEL": "loud", "HEALTHCHECK": "true",
 	}
-	room := map[string]string{"REDIS": "redis://127.0.0.1:6379/-1", "LISTEN": ":port:", "ADMIN_LISTEN": "x", "PARTITIONS": "many", "LOG_LEVEL": "", "TRACES": "http://", "TRACE_SHARE": "1.1"}
+	room := map[string]string{"REDIS": "redis://127.0.0.1:6379/-1", "LISTEN": ":port:", "ADMIN_LISTEN": "x", "PARTITIONS": "many", "LOG_LEVEL": "", "TRACES": "http://collector", "TRACE_SHARE": "1.1"}
 	dev := map[string]string{"REDIS": "redis://:secret@[::1", "LISTEN": "", "IDENTITY_KEY": "short", "MESSAGE_RATE": "+Inf", "PARTITIONS": "0"}
 	check := map[string]string{"MESSAGE_RATE": "NaN", "USERS": "0", "ROOMS": "10001", "CAPACITY": "1001", "DURATION": "1ms"}
 	shape := map[string]string{"WINDOW": "-1s", "WARMUP": "-1s", "AT_ONCE": "-1"}

@@ -130,6 +130,13 @@ func TestATraceLeadsFromTheUserToTheRoomService(t *testing.T) {
 		want = slices.DeleteFunc(want, func(path string) bool { return slices.Contains(paths, path) })
 		return len(want) == 0 && !slices.ContainsFunc(paths, func(path string) bool { return strings.Contains(path, "missing") })
 	})
+	c.mu.Lock()
+	for _, s := range c.spans {
+		if text := s.String(); strings.Contains(text, room.RoomID) || strings.Contains(text, ann.UserID) || strings.Contains(text, bob.UserID) {
+			t.Errorf("a span names the room or a user: %s", text)
+		}
+	}
+	c.mu.Unlock()
 	if paths := c.paths(); strings.Contains(strings.Join(paths, "\n"), "Health") {
 		t.Errorf("health checks are traced: %q", paths)
 	}

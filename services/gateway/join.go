@@ -21,8 +21,8 @@ const (
 	repeatedAfter  = 250 * time.Millisecond // a slower ConfirmJoin may have been retried; one takes a few ms
 )
 
-// errGone says that the peer disconnected during its join.
-var errGone = errors.New("the peer is gone")
+// errGone says that the socket ended during the join.
+var errGone = errors.New("the socket has ended")
 
 // joinOf returns the join that a URL asks for, or nil if it asks for none. If it has a
 // parameter for the room or the permit but both are empty, that is a JOIN without a room.
@@ -55,12 +55,7 @@ func (s *session) joinByURL(f *wire.ClientFrame) error {
 	if err := f.CheckJoin(); err != nil {
 		return err
 	}
-	err := s.join(f)
-	if byPermit && errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) {
-		// The client named no room, only a permit, so it is told that the permit is useless.
-		return wire.Errorf(wire.PermitExpired, "the permit was used or lapsed, and its room is gone")
-	}
-	return err
+	return s.join(f, byPermit)
 }
 
 // refuseJoin tells the client why its join failed, and closes the socket with the code for
@@ -92,11 +87,23 @@ func joinResult(err error) (result string, failed bool) {
 	return string(code), code == wire.Unavailable || code == wire.Internal
 }
 
-// join makes this socket a session of a room: it follows the room, takes the seat, sends what
-// the member missed, and lets it into the local room.
-func (s *session) join(f *wire.ClientFrame) (err error) {
+// join carries out a join, in a span of its own. byPermit says that the client named no room,
+// only a permit.
+func (s *session) join(f *wire.ClientFrame, byPermit bool) error {
 	ctx, end := s.g.cfg.Trace(s.g.hub.ctx, "join")
-	defer func() { end(joinResult(err)) }()
+	result, failed := string(wire.Internal), true // of a panic
+	defer func() { end(result, failed) }()
+	err := s.enter(ctx, f)
+	if byPermit && errors.Is(err, &wire.Error{Code: wire.RoomNotFound}) {
+		err = wire.Errorf(wire.PermitExpired, "the permit was used or lapsed, and its room is gone")
+	}
+	result, failed = joinResult(err)
+	return err
+}
+
+// enter makes this socket a session of a room: it follows the room, takes the seat, sends what
+// the member missed, and lets it into the local room.
+func (s *session) enter(ctx context.Context, f *wire.ClientFrame) (err error) {
 	s.sock.readBy(time.Time{})
 	who, err := s.whoJoins(f)
 	if err != nil {

@@ -140,7 +140,13 @@ func (panicking) ConfirmJoin(context.Context, *roomv1.ConfirmJoinRequest, ...grp
 
 // That join runs on a goroutine of the HTTP server, which recovers from panics.
 func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
-	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = panicking{cfg.Rooms} }}, func(t *testing.T, c *cluster) {
+	traced := make(map[string]string)
+	virtual(t, shape{configure: func(cfg *gateway.Config) {
+		cfg.Rooms = panicking{cfg.Rooms}
+		cfg.Trace = func(ctx context.Context, name string) (context.Context, func(string, bool)) {
+			return ctx, func(result string, _ bool) { traced[name] = result }
+		}
+	}}, func(t *testing.T, c *cluster) {
 		roomID := c.room(roomSpec{})
 		p := c.nodes[0].open("/chat?roomId=" + roomID)
 		if code := p.end(); code != int(wire.CloseInternal) {
@@ -150,6 +156,9 @@ func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
 		channel := c.layout.Keys(roomID).Channel()
 		if n := c.rdb.PubSubNumSub(t.Context(), channel).Val()[channel]; n != 0 {
 			t.Errorf("%d follow the room", n)
+		}
+		if traced["follow"] != "ok" || traced["join"] != string(wire.Internal) {
+			t.Errorf("traced %v", traced)
 		}
 		other := c.nodes[0].open("/chat")
 		other.sync()

@@ -11,7 +11,7 @@ import (
 const (
 	refusalOrigin, refusalRate, refusalFull, refusalStopping = "origin", "rate", "full", "stopping"
 
-	joinOK, joinGone = "ok", "GONE" // GONE: the peer did not wait
+	joinOK, joinGone = "ok", "GONE" // GONE: the socket ended first
 
 	messageOK, messageDuplicate, messageNoSeat = "ok", "duplicate", "no_seat"
 

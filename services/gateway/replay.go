@@ -71,10 +71,9 @@ func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 
 	head, entries, next, err := p.begin(after, resp)
 	if err != nil {
-		slog.Warn("cannot read what a member missed", "room", s.joined.RoomID, "err", err)
 		return err
 	}
-	for {
+	for sent := false; ; sent = true {
 		for _, e := range entries {
 			if e.Seq == next {
 				head = appendFrame(head, e.Frame)
@@ -82,6 +81,9 @@ func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) 
 			}
 		}
 		if !p.send(head) {
+			if !sent {
+				return errGone
+			}
 			return nil
 		}
 		head = head[:0]

@@ -138,7 +138,7 @@ func (s *session) handle(data []byte) error {
 			s.turnAway()
 			return nil
 		}
-		if err := s.join(&f); err != nil {
+		if err := s.join(&f, false); err != nil {
 			s.refuseJoin(err)
 		}
 	case wire.TypeMessage:

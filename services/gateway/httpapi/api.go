@@ -1,11 +1,11 @@
 // Package httpapi serves /v1, the JSON interface for browsers: identities, rooms and permits;
 // and /healthz and /readyz.
 //
-// A request passes, in this order: no-store, metrics, trace, panic, CORS, rate limit, deadline, path
-// and query text, route, body, handler. Every error on the way is an RFC 9457 problem with a
-// code of the error table. huma's own validation is off: the rules are the room service's, and
-// a second copy here would drift from them. The limits in the OpenAPI schema are documentation
-// only, with the numbers of package wire.
+// A request passes, in this order: no-store, metrics and trace, panic, CORS, rate limit,
+// deadline, path and query text, route, body, handler. Every error on the way is an RFC 9457
+// problem with a code of the error table. huma's own validation is off: the rules are the room
+// service's, and a second copy here would drift from them. The limits in the OpenAPI schema are
+// documentation only, with the numbers of package wire.
 package httpapi
 
 import (
@@ -101,10 +101,7 @@ func (a *api) chain(m *requestMetrics) http.Handler {
 	h = onlyV1(a.Rate.limit, h)
 	h = onlyV1(a.cors, h)
 	h = a.recover(h)
-	if a.Trace != nil {
-		h = onlyV1(a.traced, h)
-	}
-	h = m.count(a.mux, h)
+	h = a.observe(m, h)
 	return noStore(h)
 }
 

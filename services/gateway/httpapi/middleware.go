@@ -149,30 +149,24 @@ func newMetrics(registry *metrics.Set, routes []string) *requestMetrics {
 	return m
 }
 
-// routeName is a request's route in metrics and traces.
-func routeName(mux *http.ServeMux, r *http.Request) string {
-	_, route := routeOf(mux, r)
-	return cmp.Or(route, noRoute)
-}
-
-func (m *requestMetrics) count(mux *http.ServeMux, next http.Handler) http.Handler {
+// observe counts each request and, apart from the probes, makes a span of it. It does not
+// continue a trace of the client, because nobody outside decides what is sent to the collector.
+func (a *api) observe(m *requestMetrics, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		route := routeName(mux, r)
-		start, counted := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(counted, r)
-		m.requests.With(route, strconv.Itoa(counted.status)).Inc()
+		_, route := routeOf(a.mux, r)
+		route = cmp.Or(route, noRoute)
+		end := func(string, bool) {}
+		if a.Trace != nil && isV1(r) {
+			var ctx context.Context
+			ctx, end = a.Trace(r.Context(), route)
+			r = r.WithContext(ctx)
+		}
+		start, answer := time.Now(), &statusWriter{ResponseWriter: w, status: http.StatusOK}
+		next.ServeHTTP(answer, r)
+		status := strconv.Itoa(answer.status)
+		end(status, answer.status >= http.StatusInternalServerError)
+		m.requests.With(route, status).Inc()
 		m.duration.With(route).UpdateDuration(start)
-	})
-}
-
-// traced makes a span of each request. It does not continue a trace of the client, because
-// nobody outside decides what is sent to the collector.
-func (a *api) traced(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, end := a.Trace(r.Context(), routeName(a.mux, r))
-		answer := &statusWriter{ResponseWriter: w, status: http.StatusOK}
-		next.ServeHTTP(answer, r.WithContext(ctx))
-		end(strconv.Itoa(answer.status), answer.status >= http.StatusInternalServerError)
 	})
 }
 

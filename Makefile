@@ -163,6 +163,7 @@ lint-proto: $(TOOLS)/buf
 # does not notice changes of files outside the module.
 .PHONY: lint-helm
 lint-helm:
+	GOWORK=off go -C deploy/tools/helm mod tidy -diff
 	GOWORK=off go test -C deploy/tools/helm -count=1 $(foreach host,github.com helm.sh k8s.io sigs.k8s.io,-gcflags='$(host)/...=-N -l') .
 
 .PHONY: gen

@@ -53,12 +53,17 @@ func TestMain(m *testing.M) {
 // render returns the documents that the chart makes with values, by kind and name.
 func render(t *testing.T, values map[string]any) (map[string]string, error) {
 	t.Helper()
+	// To YAML, "on" without quotes is no string.
+	return renderAs(t, "on", values)
+}
+
+func renderAs(t *testing.T, name string, values map[string]any) (map[string]string, error) {
+	t.Helper()
 	c, err := loader.Load(chart)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// To YAML, "on" without quotes is no string.
-	release := chartutil.ReleaseOptions{Name: "on", Namespace: "ns", IsInstall: true}
+	release := chartutil.ReleaseOptions{Name: name, Namespace: "ns", IsInstall: true}
 	all, err := chartutil.ToRenderValues(c, values, release, nil)
 	if err != nil {
 		return nil, err
@@ -151,26 +156,46 @@ func TestValues(t *testing.T) {
 // TestRefused gives values that must be refused, and checks that the message names the reason.
 func TestRefused(t *testing.T) {
 	for values, want := range map[string]string{
-		"gatway: {}":                                          "'gatway' not allowed",
-		"gateway: {replicas: 0}":                              "/gateway/replicas",
-		"gateway: {drainTimeout: 31}":                         "/gateway/drainTimeout",
-		"gateway: {settings: {MESAGE_RATE: 1}}":               "'MESAGE_RATE' not allowed",
-		"gateway: {settings: {REDIS: redis://r/0}}":           "'REDIS' not allowed",
-		"gateway: {settings: {DRAIN_TIMEOUT: 5s}}":            "'DRAIN_TIMEOUT' not allowed",
-		"gateway: {settings: {LOG_LEVEL: [debug]}}":           "/gateway/settings/LOG_LEVEL",
-		"gateway: {resources: {limits: {memory: 1G}}}":        "/gateway/resources/limits/memory",
-		"gateway: {pod: {containers: []}}":                    "'containers' not allowed",
-		"room: {settings: {PARTITIONS: 8}}":                   "'PARTITIONS' not allowed",
-		"partitions: 5000":                                    "/partitions",
-		"image: {tag: 1.10}":                                  "/image/tag",
-		"redis: {url: 'redis://:secret@r:6379/0'}":            "/redis/url",
-		"redis: {url: 'redis://r:6379/0', existingSecret: s}": "leave one empty",
-		"redis: {maxmemory: 640}":                             "/redis/maxmemory",
-		"ingress: {enabled: true}":                            "/ingress/hosts",
-		"monitoring: {annotations: true}":                     "networkPolicy.metricsFrom is empty",
+		"gatway: {}": "'gatway' not allowed",
+		"gateway: {podLabels: {app.kubernetes.io/name: x}}":        "/gateway/podLabels",
+		"redis: {podAnnotations: {checksum/config: x}}":            "/redis/podAnnotations",
+		"gateway: {autoscaling: {enabled: true, minReplicas: 11}}": "more than maxReplicas",
+		"gateway: {replicas: 0}":                                   "/gateway/replicas",
+		"gateway: {drainTimeout: 31}":                              "/gateway/drainTimeout",
+		"gateway: {settings: {MESAGE_RATE: 1}}":                    "'MESAGE_RATE' not allowed",
+		"gateway: {settings: {REDIS: redis://r/0}}":                "'REDIS' not allowed",
+		"gateway: {settings: {DRAIN_TIMEOUT: 5s}}":                 "'DRAIN_TIMEOUT' not allowed",
+		"gateway: {settings: {LOG_LEVEL: [debug]}}":                "/gateway/settings/LOG_LEVEL",
+		"gateway: {resources: {limits: {memory: 1G}}}":             "/gateway/resources/limits/memory",
+		"gateway: {pod: {containers: []}}":                         "'containers' not allowed",
+		"room: {settings: {PARTITIONS: 8}}":                        "'PARTITIONS' not allowed",
+		"partitions: 5000":                                         "/partitions",
+		"image: {tag: 1.10}":                                       "/image/tag",
+		"redis: {url: 'redis://:secret@r:6379/0'}":                 "/redis/url",
+		"redis: {url: 'redis://r:6379/0', existingSecret: s}":      "leave one empty",
+		"redis: {maxmemory: 640}":                                  "/redis/maxmemory",
+		"ingress: {enabled: true}":                                 "/ingress/hosts",
+		"monitoring: {annotations: true}":                          "networkPolicy.metricsFrom is empty",
 	} {
 		if _, err := render(t, parse(t, values)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s\nerror: %v\nwant one that contains %q", values, err, want)
+		}
+	}
+}
+
+// TestNames renders a release with the longest name that Helm allows. A pod of a StatefulSet has
+// a label with the set's name and 11 characters more, and labels have 63 at most.
+func TestNames(t *testing.T) {
+	documents, err := renderAs(t, strings.Repeat("a", 53), map[string]any{"image": map[string]any{"tag": strings.Repeat("b", 62) + "-b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range documents {
+		if kind, name, _ := strings.Cut(strings.TrimPrefix(name, "apps/v1 "), " "); kind == "StatefulSet" && len(name) > 63-11 {
+			t.Errorf("%s has %d characters", name, len(name))
+		}
+		if version := regexp.MustCompile(`app.kubernetes.io/version: "(.*)"`).FindStringSubmatch(text); version != nil && (len(version[1]) > 63 || strings.HasSuffix(version[1], "-")) {
+			t.Errorf("%s has the version %s", name, version[1])
 		}
 	}
 }

@@ -1,8 +1,9 @@
-{{/* The beginning of every name. Longer names would not fit into those of pods. */}}
+{{/* The beginning of every name. Kubernetes labels Redis' pod with the name of its StatefulSet and
+11 characters more, in all 63 at most. */}}
 {{- define "anteroom.name" -}}
 {{- $name := .Release.Name }}
 {{- if not (contains "anteroom" $name) }}{{ $name = printf "%s-anteroom" $name }}{{ end }}
-{{- $name | trunc 50 | trimSuffix "-" }}
+{{- $name | trunc 46 | trimSuffix "-" }}
 {{- end }}
 
 {{/* Labels by which pods are selected. Takes a list: the root and the component. */}}
@@ -14,7 +15,7 @@ app.kubernetes.io/component: {{ last . }}
 
 {{- define "anteroom.labels" -}}
 {{ include "anteroom.selector" . }}
-app.kubernetes.io/version: {{ (first .).Values.image.tag | default (first .).Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ (first .).Values.image.tag | default (first .).Chart.AppVersion | trunc 63 | trimAll "-_." | quote }}
 app.kubernetes.io/managed-by: {{ (first .).Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" (first .).Chart.Name (first .).Chart.Version | replace "+" "_" }}
 {{- end }}

@@ -21,7 +21,7 @@ func Fault(op string, err error) error {
 		return nil
 	}
 	if known := (*wire.Error)(nil); !errors.As(err, &known) && unreachable(err) {
-		return fmt.Errorf("%s: %w: %w", op, err, wire.Errorf(wire.Unavailable, "the room's store is out of reach"))
+		return fmt.Errorf("%s: %w: %w", op, err, wire.Errorf(wire.Unavailable, "the store is out of reach"))
 	}
 	return fmt.Errorf("%s: %w", op, err)
 }

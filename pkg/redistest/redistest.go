@@ -8,7 +8,6 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 )
 
@@ -24,7 +23,7 @@ func Embedded(tb testing.TB) *miniredis.Miniredis {
 // closes the client when the test ends.
 func Client(tb testing.TB, url string) *redis.Client {
 	tb.Helper()
-	rdb, err := redisdb.Connect(url, roomlog.Preload)
+	rdb, err := roomlog.Connect(url)
 	if err != nil {
 		tb.Fatal(err)
 	}

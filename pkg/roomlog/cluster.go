@@ -13,6 +13,14 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 )
 
+// Connect returns a client for a redis:// or rediss:// URL. Each of its connections loads the
+// script that appends messages: if Redis did not know it in the middle of a batch while another
+// client loads it, messages could overtake each other.
+func Connect(url string) (redisdb.Redis, error) { return redisdb.Connect(url, messageScript) }
+
+// Tune sets the options of a connection as Connect does.
+func Tune(opts *redis.Options) *redis.Options { return redisdb.Tune(opts, messageScript) }
+
 // Agree records the layout in Redis, or compares it with the one that the first process of
 // the cluster recorded: processes that disagree would count the same room twice. It refuses a
 // Redis that cannot run the scripts. It warns if Redis may evict keys, since an evicted key

@@ -35,14 +35,9 @@ var (
 	readScript    = redis.NewScript(BeginLua + readLua)
 )
 
-// Preload is the script that each connection to Redis must load first (redisdb.Connect). If
-// Redis did not know it in the middle of a batch while another client loads it, messages could
-// overtake each other.
-var Preload = messageScript
-
-// limitsLua tells the scripts the limits of package wire. The ages are numbers of ms; LOG_ENTRIES
-// and KEY_LIFE are texts for calls. KEY_LIFE is the time in s after which Redis drops a key of
-// which nothing is heard: an hour more than any room may be empty.
+// limitsLua tells the scripts the limits of package wire. The ages are numbers of ms. LOG_ENTRIES
+// and KEY_LIFE are texts, since calls take them. KEY_LIFE is the time in s after which Redis drops
+// a key of which nothing is heard: an hour more than any room may be empty.
 var limitsLua = fmt.Sprintf("local LOG_AGE, LOG_ENTRIES, KEY_LIFE, ID_AGE = %d, '%d', '%d', %d\n",
 	wire.HistoryAge.Milliseconds(), wire.HistoryEntries, wire.MaxTimeoutSeconds+3600, wire.MessageIDAge.Milliseconds())
 

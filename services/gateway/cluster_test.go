@@ -23,7 +23,6 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/client"
 	"github.com/anteroom-chat/anteroom/pkg/memnet"
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
-	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -173,10 +172,10 @@ func (c *cluster) startRedis() {
 
 // connectRedis returns a client like that of the processes.
 func (c *cluster) connectRedis(from string) *redis.Client {
-	rdb := redis.NewClient(redisdb.Tune(&redis.Options{
+	rdb := redis.NewClient(roomlog.Tune(&redis.Options{
 		Addr: "redis", PoolSize: 8,
 		Dialer: func(ctx context.Context, _, addr string) (net.Conn, error) { return c.net.Dial(ctx, from, addr) },
-	}, roomlog.Preload))
+	}))
 	c.t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
 }

@@ -10,7 +10,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/anteroom-chat/anteroom/services/audit"
@@ -42,10 +41,10 @@ func newLogs(w *world) *logs {
 // follow starts to follow the channels. When it returns, nothing that is published from then
 // on can be missed.
 func (l *logs) follow() error {
-	l.rdb = redis.NewClient(redisdb.Tune(&redis.Options{
+	l.rdb = redis.NewClient(roomlog.Tune(&redis.Options{
 		Addr:   "redis:6379",
 		Dialer: func(context.Context, string, string) (net.Conn, error) { return l.w.redis.Dial() },
-	}, roomlog.Preload))
+	}))
 	l.sub = l.rdb.PSubscribe(context.Background(), "ar:*:events")
 	if _, err := l.sub.Receive(context.Background()); err != nil {
 		return err

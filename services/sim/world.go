@@ -17,7 +17,6 @@ import (
 
 	"github.com/anteroom-chat/anteroom/pkg/client"
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
-	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
 	"github.com/anteroom-chat/anteroom/services/gateway"
@@ -140,7 +139,7 @@ func (w *world) host(kind string, slot int) *host {
 
 // redisClient returns the client with which the process h talks to Redis.
 func (w *world) redisClient(h *host) *redis.Client {
-	return redis.NewClient(redisdb.Tune(&redis.Options{
+	return redis.NewClient(roomlog.Tune(&redis.Options{
 		Addr: "redis:6379",
 		// Large enough that nobody waits for a connection: go-redis reuses the timers of such
 		// waits in all clients of the process, and a timer must not go to another bubble.
@@ -148,7 +147,7 @@ func (w *world) redisClient(h *host) *redis.Client {
 		Dialer: func(context.Context, string, string) (net.Conn, error) {
 			return w.net.dialRedis(h, w.store, w.serveRedis)
 		},
-	}, roomlog.Preload))
+	}))
 }
 
 // serveRedis connects one end of a connection to the embedded store.

@@ -137,7 +137,7 @@ func (d *dev) store() (redisdb.Redis, func(), error) {
 		slog.Info("on the embedded store: for trying out and developing, everything is forgotten at the end")
 		url, end = "redis://"+embedded.Addr(), embedded.Close
 	}
-	rdb, err := redisdb.Connect(url, roomlog.Preload)
+	rdb, err := roomlog.Connect(url)
 	if err != nil {
 		end()
 		return nil, nil, fmt.Errorf("--redis: %w", err)

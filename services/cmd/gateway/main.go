@@ -14,7 +14,6 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
@@ -89,7 +88,7 @@ func (s *settings) serve(ctx context.Context) error {
 		return fmt.Errorf("--rooms: %w", err)
 	}
 	defer conn.Close()
-	if cfg.Redis, err = redisdb.Connect(s.Redis, roomlog.Preload); err != nil {
+	if cfg.Redis, err = roomlog.Connect(s.Redis); err != nil {
 		return fmt.Errorf("--redis: %w", err)
 	}
 	defer cfg.Redis.Close()

@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/reflection"
 
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
-	"github.com/anteroom-chat/anteroom/pkg/redisdb"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	"github.com/anteroom-chat/anteroom/pkg/rpc"
 	"github.com/anteroom-chat/anteroom/pkg/run"
@@ -79,7 +78,7 @@ func (s *settings) serve(ctx context.Context) error {
 		return err
 	}
 	defer tracer.Close()
-	rdb, err := redisdb.Connect(s.Redis, roomlog.Preload)
+	rdb, err := roomlog.Connect(s.Redis)
 	if err != nil {
 		return fmt.Errorf("--redis: %w", err)
 	}

@@ -56,7 +56,7 @@ func BenchmarkFanOut(b *testing.B) {
 				sh := newShard(&hub{ctx: b.Context(), start: time.Now(), rooms: make(map[string]*headcount)}, newMetrics(nil))
 				sh.open("room", "")
 				for i, c := range ours {
-					m := &session{id: fmt.Sprint("s", i), sock: newSocket(c, &writers)}
+					m := &session{id: fmt.Sprint("s", i), sock: newSocket(c, wire.MaxQueuedBytes, &writers)}
 					m.joined = wire.Joined{RoomID: "room", Epoch: "E1"}
 					if !sh.rooms["room"].add(m, 0) {
 						b.Fatal("a member was not let in")

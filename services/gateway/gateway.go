@@ -9,8 +9,8 @@
 //	  ─▶ LEAVE, close, break, takeover, removal, deletion, drain, lost lease
 //
 // Limits of one socket: frames of 16 KiB, 20 messages/s with a burst of 40, 100 control frames
-// and fragments/s with a burst of 50, 10 malformed frames, 256 KiB waiting to be sent, 10 s to
-// JOIN, 35 s of silence.
+// and fragments/s with a burst of 50, 10 malformed frames, 256 KiB waiting to be sent (or four of
+// the largest frames), 10 s to JOIN, 35 s of silence.
 //
 //	redis ──subscriber──▶ hub ──▶ shard (one goroutine) ──▶ localRoom ──▶ socket
 //	socket ──▶ session ──▶ publisher ──▶ redis

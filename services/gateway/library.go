@@ -46,8 +46,8 @@ func (h *hijacker) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		_ = tcp.SetWriteBuffer(kernelBuffer) // if this fails, slow readers are noticed later
 	}
 	ahead, _ := rw.Reader.Peek(rw.Reader.Buffered())
-	h.session.sock = newSocket(nc, &h.session.g.sockets)
-	h.session.sock.most = max(wire.MaxQueuedBytes, queuedFrames*h.session.g.cfg.MaxFrameBytes)
+	limit := max(wire.MaxQueuedBytes, queuedFrames*h.session.g.cfg.MaxFrameBytes)
+	h.session.sock = newSocket(nc, limit, &h.session.g.sockets)
 	h.session.in.meter.pass(ahead) // now that there is a socket, which a flood would close
 	lib := libraryConn{nc, h.session}
 	br := bufio.NewReaderSize(bytes.NewReader(ahead), max(readBuffer, len(ahead)))

@@ -17,8 +17,8 @@ const (
 // These are the positions in a room's log that concern a member, all of them seqs:
 //
 //	joined.Seq        the member's join, as JOINED tells it; never changes
-//	hasUpTo           what the member was sent by itself, in its replay, before its room sent it
-//	                  anything; the room leaves out entries up to here
+//	hasUpTo           the end of what the member was sent individually, in its replay; the room
+//	                  leaves out entries up to here
 //	localRoom.last    the newest entry that the room's members were sent, or that is in the batch
 //	      .sentUpTo   last as of the last flush, for other goroutines
 //	      .published  the newest that was known when the last read began; a log that ends before it

@@ -43,7 +43,7 @@ func TestMembersWhoReadGetABacklogAPieceAtATime(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.joining()
 		tape := &slowTape{}
-		m.sock = newSocket(tape, &st.writers)
+		m.sock = newSocket(tape, wire.MaxQueuedBytes, &st.writers)
 		st.joined(m)
 		backlog := st.backlog()
 		st.publish(backlog...)
@@ -62,7 +62,7 @@ func TestMembersWhoDoNotReadABacklogAreClosed(t *testing.T) {
 		m := st.joining()
 		conn, peer := net.Pipe()
 		defer peer.Close()
-		m.sock = newSocket(conn, &st.writers)
+		m.sock = newSocket(conn, wire.MaxQueuedBytes, &st.writers)
 		st.joined(m)
 		st.publish(st.backlog()...)
 		st.drain()
@@ -91,7 +91,7 @@ func TestWhatWasSaidBeforeARoomsDeletionComesBeforeIt(t *testing.T) {
 func TestTakeoversInABacklogDoNotHurryIt(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		m := st.joining()
-		m.sock = newSocket(&slowTape{}, &st.writers)
+		m.sock = newSocket(&slowTape{}, wire.MaxQueuedBytes, &st.writers)
 		st.joined(m)
 		var replaced []*member
 		for range 10 {
@@ -131,7 +131,7 @@ func TestAMemberWhoIsTooSlowDoesNotHoldTheOthersBack(t *testing.T) {
 	onStage(t, func(t *testing.T, st *stage) {
 		st.set(func() { st.kept, st.page = 1000, 32 })
 		fast, slow := st.join(), st.joining()
-		slow.sock = newSocket(&pacedTape{rate: 1_400_000}, &st.writers)
+		slow.sock = newSocket(&pacedTape{rate: 1_400_000}, wire.MaxQueuedBytes, &st.writers)
 		st.joined(slow)
 		for ms := range 3_000 { // 2 MB/s
 			e := st.append()

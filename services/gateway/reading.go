@@ -17,8 +17,8 @@ import (
 	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
-// This file is about what a session reads, and who reads. At any moment, a session is in one of
-// these states; its socket's mutex guards what tells them apart.
+// This file is about what a session reads, and who reads. Once its join by URL, if it asked for
+// one, has been carried out, a session is at any moment in one of these states; its socket's mutex guards what tells them apart.
 //
 //	reading   a goroutine runs readLoop. It owns session.in, and is the only one that parks
 //	nudged    the same, but somebody wants the session parked: the read that waits ends once

@@ -20,6 +20,6 @@ func (s semaphore) acquire(ctx context.Context, patience time.Duration) (release
 	case s <- struct{}{}:
 		return sync.OnceFunc(func() { <-s }), nil
 	case <-ctx.Done():
-		return nil, wire.Errorf(wire.Unavailable, "too many members come back at this moment")
+		return nil, wire.Errorf(wire.Unavailable, "this gateway is too busy at this moment")
 	}
 }

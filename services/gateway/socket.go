@@ -20,14 +20,14 @@ const (
 	pieceSize = 16 << 10
 	// kernelBuffer is the size of the send buffer that the kernel is asked for; the kernel doubles
 	// it for its own overhead. Left alone, the kernel would buffer up to 4 MiB for a peer. If a
-	// member has stopped reading, that is memory which the limit of 256 KiB does not see. It would
+	// member has stopped reading, that is memory which socket.limit does not see. It would
 	// also delay the close by seconds, and in a busy room the history might then no longer reach
 	// back to what the member missed.
 	kernelBuffer = 64 << 10
 )
 
 // socket sends on a WebSocket, and knows whether and how that ends. Deliveries never block: what
-// the kernel does not take at once is queued, up to 256 KiB, and written by a goroutine that
+// the kernel does not take at once is queued, up to a limit, and written by a goroutine that
 // lives only as long as something is queued. The control frames that the WebSocket library
 // writes pass through the socket as whole frames, so they never end up inside one of ours. Who
 // reads is told in reading.go.
@@ -40,7 +40,7 @@ type socket struct {
 	writer bool           // a goroutine is writing
 	code   wire.CloseCode // of the close, 0 for none; set even if the connection was over before
 	fd     int            // nc's descriptor, valid while nc is open; noFD if it has none; set once
-	most   int            // bytes that may wait to be sent; sendAll raises it for what it waits for
+	limit  int            // bytes that may wait to be sent, and on top what sendAll waits for
 
 	queue      []byte        // whole frames that wait, without what the writer is writing
 	writing    int           // bytes that the writer is writing
@@ -77,8 +77,10 @@ const (
 	lingerBytes   = 1 << 20          // to be read of a peer that goes on sending after our close frame
 )
 
-func newSocket(nc net.Conn, ended *sync.WaitGroup) *socket {
-	s := &socket{nc: nc, fd: noFD, most: wire.MaxQueuedBytes, ended: ended}
+// newSocket makes the socket of a connection. limit is how many bytes may wait to be sent; more
+// close it as a slow reader.
+func newSocket(nc net.Conn, limit int, ended *sync.WaitGroup) *socket {
+	s := &socket{nc: nc, fd: noFD, limit: limit, ended: ended}
 	if tcp, ok := rawtcp.Wrap(nc).(*rawtcp.Conn); ok {
 		if raw, err := tcp.SyscallConn(); err == nil && raw.Control(func(fd uintptr) { s.fd = int(fd) }) == nil {
 			s.nc, s.tcp = tcp, tcp
@@ -101,7 +103,7 @@ func (s *socket) tryWriteLocked(p []byte) int {
 
 // send sends frames, and queues what the kernel does not take at once. It does not keep
 // frames. It reports false if nothing is sent any more: the socket was fenced or closed, or
-// more than most waits and it is now closed with 4508.
+// more waits than may wait, and it is now closed with 4508.
 func (s *socket) send(frames []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -113,7 +115,7 @@ func (s *socket) sendLocked(frames []byte) bool {
 		return false
 	}
 	if s.writer {
-		if len(s.queue)+s.writing+len(frames) > s.most {
+		if len(s.queue)+s.writing+len(frames) > s.limit {
 			s.closeLocked(wire.CloseSlowConsumer)
 			return false
 		}
@@ -126,7 +128,7 @@ func (s *socket) sendLocked(frames []byte) bool {
 	}
 	begun := endOfFrame(frames, n) // the frame that n lies in is finished, whatever becomes of the rest
 	s.startWriterLocked(frames[n:begun])
-	if len(frames)-n > s.most {
+	if len(frames)-n > s.limit {
 		s.closeLocked(wire.CloseSlowConsumer)
 		return false
 	}
@@ -214,21 +216,25 @@ func (s *socket) overdue() bool {
 func (s *socket) sendAll(frames []byte, taken func()) bool {
 	for len(frames) > 0 {
 		n := framesUpTo(frames, pieceSize)
-		s.mu.Lock()
-		s.most += n
-		if !s.sendLocked(frames[:n]) {
-			s.mu.Unlock()
+		s.raiseLimit(n)
+		sent := s.send(frames[:n])
+		if sent {
+			s.awaitWriter()
+		}
+		s.raiseLimit(-n)
+		if !sent {
 			return false
 		}
-		s.mu.Unlock()
-		s.awaitWriter()
-		s.mu.Lock()
-		s.most -= n
-		s.mu.Unlock()
 		taken()
 		frames = frames[n:]
 	}
 	return s.closeCode() == 0
+}
+
+func (s *socket) raiseLimit(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.limit += n
 }
 
 // waits reports whether something waits for the peer to take it.

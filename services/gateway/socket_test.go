@@ -68,7 +68,7 @@ func memSocket(t *testing.T) (*socket, net.Conn, *sync.WaitGroup) {
 
 func newTestSocket(t *testing.T, nc, peer net.Conn) (*socket, net.Conn, *sync.WaitGroup) {
 	var writers sync.WaitGroup
-	s := newSocket(nc, &writers)
+	s := newSocket(nc, wire.MaxQueuedBytes, &writers)
 	t.Cleanup(func() {
 		s.abort()
 		_ = peer.Close()

@@ -169,7 +169,7 @@ type member struct {
 // joining begins a join that is confirmed now.
 func (st *stage) joining() *member {
 	tape := &tape{}
-	m := &member{tape: tape, session: &session{id: fmt.Sprintf("s%p", tape), sock: newSocket(tape, &st.writers), cohort: new(cohort)}}
+	m := &member{tape: tape, session: &session{id: fmt.Sprintf("s%p", tape), sock: newSocket(tape, wire.MaxQueuedBytes, &st.writers), cohort: new(cohort)}}
 	st.shard.open("room", m.id)
 	m.joined = wire.Joined{RoomID: "room", Epoch: st.epoch, Seq: int64(len(st.entries)), Occupied: st.occupied}
 	m.from = m.joined.Seq + 1

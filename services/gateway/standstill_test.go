@@ -79,7 +79,7 @@ func (c *stall) Write(p []byte) (int, error) {
 func TestAProcessThatStoodStillDoesNotTakeItsPeerForSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var writers sync.WaitGroup
-		s := newSocket(&stall{tape: &tape{}}, &writers)
+		s := newSocket(&stall{tape: &tape{}}, wire.MaxQueuedBytes, &writers)
 		s.send(numbered(0, 100))
 		writers.Wait()
 		if s.closeCode() != 0 {
@@ -105,7 +105,7 @@ func (c *resumed) Read(p []byte) (int, error) {
 func TestAJoinThatCameInTimeIsReadThoughTheProcessStoodStill(t *testing.T) {
 	var writers sync.WaitGroup
 	s := &session{in: incoming{meter: newMeter(0, 0)}}
-	s.sock = newSocket(&resumed{tape: &tape{}}, &writers)
+	s.sock = newSocket(&resumed{tape: &tape{}}, wire.MaxQueuedBytes, &writers)
 	if n, err := s.read(make([]byte, 10)); n != 4 || err != nil {
 		t.Errorf("read %d, %v", n, err)
 	}

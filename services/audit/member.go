@@ -31,6 +31,7 @@ type Member struct {
 	after     *wire.Position // that its JOIN asked for
 	joined    int64          // seq of JOINED
 	first     int64          // the first seq that the connection carries
+	newest    int64          // seq up to which the log has grown; 0 if nobody told
 	recovered bool           // JOINED said that nothing is missing
 	sent      []request      // not answered, in order
 	tries     map[string]int // how often each id was sent
@@ -84,7 +85,7 @@ func (m *Member) Joined(f wire.ServerFrame, after *wire.Position) []Violation {
 	m.sent = nil
 	clear(m.tries)
 	m.pos = wire.Position{Epoch: f.Epoch, Seq: m.start(f)}
-	m.first = m.pos.Seq + 1
+	m.first, m.newest = m.pos.Seq+1, 0
 
 	var vs []Violation
 	if seen.Seq > f.Seq {
@@ -110,6 +111,10 @@ func (m *Member) start(f wire.ServerFrame) int64 {
 	}
 	return min(m.after.Seq, f.Seq)
 }
+
+// Grew says that the log has an entry with that seq by now. An observer who sees the whole log
+// calls it before Received, and a GAP is then judged exactly.
+func (m *Member) Grew(seq int64) { m.newest = max(m.newest, seq) }
 
 // Sent says that a MESSAGE with that id was written; at is a time before the write. Do not
 // call it for a message without an id, which cannot be followed.
@@ -236,6 +241,9 @@ func (m *Member) gap(f wire.ServerFrame) []Violation {
 	next := m.pos.Seq + 1
 	m.pos.Seq = max(m.pos.Seq, f.GapTo)
 	rejoin := m.sameLife() && f.GapFrom <= m.joined
+	if m.newest > 0 && f.GapFrom == next && f.GapTo >= f.GapFrom && (rejoin || f.GapFrom > m.joined) {
+		return m.gapThen(f)
+	}
 	switch {
 	case f.GapFrom != next || f.GapTo < f.GapFrom:
 		return m.found(FalseGap, next, "GAP from %d to %d came when %d was next", f.GapFrom, f.GapTo, next)
@@ -243,6 +251,19 @@ func (m *Member) gap(f wire.ServerFrame) []Violation {
 		return m.found(FalseRecovered, next, "recovered is true, and a GAP tells that %d to %d will not come", f.GapFrom, f.GapTo)
 	case rejoin && m.young && f.GapTo > m.joined-wire.HistoryEntries+gapSlack:
 		return m.found(FalseGap, next, "GAP from %d to %d of %d entries, which are still kept", f.GapFrom, f.GapTo, m.joined)
+	}
+	return nil
+}
+
+// gapThen checks a GAP whose place is right, if it is known how far the log has grown. While a
+// member that came back takes its entries slowly, history may lose some that it had when the
+// member joined.
+func (m *Member) gapThen(f wire.ServerFrame) []Violation {
+	switch {
+	case m.recovered && f.GapFrom == m.first && f.GapFrom <= m.joined:
+		return m.found(FalseRecovered, f.GapFrom, "recovered is true, and a GAP tells that %d to %d will not come", f.GapFrom, f.GapTo)
+	case m.young && f.GapTo > m.newest-wire.HistoryEntries:
+		return m.found(FalseGap, f.GapFrom, "GAP from %d to %d of %d entries, which are still kept", f.GapFrom, f.GapTo, m.newest)
 	}
 	return nil
 }

@@ -75,6 +75,36 @@ func TestEachBreakageOfWhatAMemberReceivedIsFound(t *testing.T) {
 	}
 }
 
+func TestAGapIsJudgedByHowFarTheLogHasGrown(t *testing.T) {
+	const kept = wire.HistoryEntries
+	for _, c := range []struct {
+		name  string
+		grown int64
+		back  []wire.ServerFrame // a rejoin after 1
+		want  string
+	}{
+		{"as history lost it", kept + 5, []wire.ServerFrame{confirm("e", 9, false), gap(2, 5), message(6, "you", "")}, ""},
+		{"one entry too many", kept + 4, []wire.ServerFrame{confirm("e", 9, false), gap(2, 5)}, "GAP that is not true"},
+		{"during a replay", kept + 5, []wire.ServerFrame{confirm("e", 9, true), message(2, "you", ""), gap(3, 5)}, ""},
+		{"at the beginning of one", kept + 5, []wire.ServerFrame{confirm("e", 9, true), gap(2, 5)}, "recovered is not true"},
+		{"behind JOINED", kept + 5, []wire.ServerFrame{confirm("e", 1, true), gap(2, 5)}, ""},
+		{"behind JOINED, one too many", kept + 4, []wire.ServerFrame{confirm("e", 1, true), gap(2, 5)}, "GAP that is not true"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := NewMember("r", true)
+			feed(m, confirm("e", 1, false))
+			var vs []Violation
+			for _, f := range c.back {
+				vs = append(vs, feed(m, f)...)
+				m.Grew(c.grown)
+			}
+			if kinds(vs) != c.want {
+				t.Errorf("found %v, want %q", vs, c.want)
+			}
+		})
+	}
+}
+
 func TestAHoleCountsItsSeqs(t *testing.T) {
 	m := NewMember("r", true)
 	feed(m, confirm("e", 3, false))

@@ -230,12 +230,23 @@ func cutLocked(s *stream) {
 	s.back.breakLocked()
 }
 
-// kill ends a host. Its peers see their connections end, unless silent is set. What it has
-// sent before still arrives.
+// keepAlive is when TCP gives up a connection whose peer answers nothing: after 15 s, and nine
+// probes 15 s apart.
+const keepAlive = 150 * time.Second
+
+// kill ends a host. Its peers see their connections end, at once or, if silent is set, after
+// keepAlive. What it has sent before still arrives.
 func (n *network) kill(h *host, silent bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	h.dead, h.silent = true, silent
+	if silent {
+		time.AfterFunc(keepAlive, func() {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			n.cutLocked(func(s *stream) bool { return s.src == h || s.dst == h })
+		})
+	}
 	for s := range n.streams {
 		switch {
 		case s.src == h && silent:

@@ -55,6 +55,8 @@ func (w *world) strike(s Step) {
 		w.killGateway(s.Node, s.For, s.Do == "lose-gateway")
 	case "kill-rooms", "lose-rooms":
 		w.killRooms(s.Node, s.For, s.Do == "lose-rooms")
+	case "slow-user":
+		w.slow(s)
 	case "cut-users":
 		w.people[s.User%len(w.people)].cut()
 	}
@@ -70,6 +72,20 @@ func (w *world) subscriptionFault(h *host, d time.Duration, strike, undo func(*s
 		for _, s := range struck {
 			undo(s)
 		}
+		w.net.changedLocked()
+	})
+}
+
+// slow makes a user take little or nothing, over all connections that it has and makes.
+func (w *world) slow(s Step) {
+	p := &w.people[s.User%len(w.people)].pace
+	w.net.mu.Lock()
+	p.slow, p.bytes = p.slow+1, s.Bytes
+	w.net.mu.Unlock()
+	w.lasting(s.For, func() {
+		w.net.mu.Lock()
+		defer w.net.mu.Unlock()
+		p.slow--
 		w.net.changedLocked()
 	})
 }

@@ -25,6 +25,7 @@ type logs struct {
 	mu       sync.Mutex
 	lives    map[wire.Position]*audit.Room // by room and epoch (see life)
 	newest   map[wire.Position]int64       // seq of the newest entry, by room and epoch
+	grown    map[string][]int              // bytes of the frames up to each seq of each room's newest life
 	replaced map[string]bool               // sessions whose seats were taken over
 	said     []said
 	entries  int
@@ -35,7 +36,7 @@ type logs struct {
 func life(roomID, epoch string) wire.Position { return wire.Position{Epoch: roomID + " " + epoch} }
 
 func newLogs(w *world) *logs {
-	return &logs{w: w, lives: make(map[wire.Position]*audit.Room), newest: make(map[wire.Position]int64), replaced: make(map[string]bool)}
+	return &logs{w: w, lives: make(map[wire.Position]*audit.Room), newest: make(map[wire.Position]int64), grown: make(map[string][]int), replaced: make(map[string]bool)}
 }
 
 // follow starts to follow the channels. When it returns, nothing that is published from then
@@ -95,6 +96,7 @@ func (l *logs) published(m *redis.Message) {
 	case roomlog.KindMessage, roomlog.KindJoined, roomlog.KindLeft:
 		l.entries++
 		l.newest[life(roomID, e.Epoch)] = e.Seq
+		l.grow(roomID, e)
 		var f wire.ServerFrame
 		if err := json.Unmarshal(e.Data, &f); err != nil {
 			l.w.tell("log", "room %s seq %d: %v", roomID, e.Seq, err)
@@ -109,7 +111,8 @@ func (l *logs) published(m *redis.Message) {
 
 // body is the body of the messages that users send. It names the session that sends it.
 type body struct {
-	Session string `json:"session"`
+	Session string `json:"session,omitempty"`
+	Pad     string `json:"pad,omitempty"`
 }
 
 // said is a message that is in a log.
@@ -138,6 +141,34 @@ func (l *logs) saw(roomID, epoch string, f wire.ServerFrame) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.tellAll(l.room(roomID, epoch).Saw(f))
+}
+
+func (l *logs) grow(roomID string, e roomlog.Event) {
+	sizes := l.grown[roomID]
+	if e.Seq == 1 {
+		sizes = nil
+	}
+	before := 0
+	if len(sizes) > 0 {
+		before = sizes[len(sizes)-1]
+	}
+	l.grown[roomID] = append(sizes, before+len(e.Data))
+}
+
+// ahead returns how many entries the log of the room has from seq first on, and the bytes of
+// their frames.
+func (l *logs) ahead(roomID string, first int) (entries, bytes int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	sizes := l.grown[roomID]
+	if first > len(sizes) {
+		return 0, 0
+	}
+	before := 0
+	if first > 1 {
+		before = sizes[first-2]
+	}
+	return len(sizes) - first + 1, sizes[len(sizes)-1] - before
 }
 
 // last returns the seq of the newest entry in one life of a room.

@@ -17,8 +17,11 @@ type Step struct {
 	User  int
 	Room  int
 	Node  int           // the gateway that a user goes to, or the process that a fault strikes
-	For   time.Duration // how long a fault lasts, or how much it delays
+	For   time.Duration // how long a fault or a burst lasts, or how much a fault delays
 	What  string        // the method, if the fault strikes a call
+
+	Messages int // of a burst
+	Bytes    int // of the body of each; or what a slow user takes a second
 }
 
 // Operations of users. Each depends on what its user has at that time: a user without a
@@ -26,6 +29,7 @@ type Step struct {
 var operations = map[string]int{ // by weight
 	"create": 8, "reserve": 12, "cancel": 4, "join": 26, "walkin": 14, "message": 18,
 	"leave": 9, "close": 4, "break": 6, "rejoin": 6, "count": 3,
+	"burst": 0, // only in scenes: messages take most of the time
 }
 
 // Faults, by weight.
@@ -34,7 +38,7 @@ var faults = map[string]int{
 	"sub-cut": 3, "sub-slow": 2, "sub-hang": 3, "sub-deaf": 3,
 	"redis-cut": 4, "redis-lose": 4, "redis-away": 2, "redis-hang": 2,
 	"pause-gateway": 3, "pause-rooms": 3, "pause-redis": 1, "pause-users": 1,
-	"split": 3, "kill-gateway": 3, "kill-rooms": 2, "lose-gateway": 2, "lose-rooms": 1, "cut-users": 3,
+	"split": 3, "kill-gateway": 3, "kill-rooms": 2, "lose-gateway": 2, "lose-rooms": 1, "cut-users": 3, "slow-user": 2,
 }
 
 // methods that call faults strike, by weight.
@@ -100,8 +104,14 @@ func NewPlan(seed uint64, c Config) Plan {
 		p.Steps = append(p.Steps, Step{Do: "create", Room: i, User: i})
 	}
 	faulty := r.Float64() >= c.Calm
-	for len(p.Steps) < c.Steps {
-		if faulty && r.IntN(6) == 0 {
+	scene, from := p.scene(r, c), 10+r.IntN(max(c.Steps-60, 1))
+	for len(p.Steps) < c.Steps || len(scene) > 0 {
+		begun := len(p.Steps) >= from
+		if begun && len(scene) > 0 && r.IntN(4) > 0 {
+			p.Steps, scene = append(p.Steps, scene[0]), scene[1:]
+			continue
+		}
+		if faulty && !(begun && len(scene) > 0) && r.IntN(6) == 0 {
 			p.Steps = append(p.Steps, randomFault(r, c))
 			continue
 		}
@@ -156,6 +166,8 @@ func randomFault(r *rand.Rand, c Config) Step {
 		s.For = seconds(1, 25)
 	case "kill-gateway", "lose-gateway":
 		s.For = seconds(0, 20)
+	case "slow-user":
+		s.For, s.Bytes = seconds(1, 40), slowPace(r)
 	}
 	return s
 }
@@ -200,7 +212,7 @@ func (s Step) String() string {
 		line += fmt.Sprintf(" user %d room %d", s.User, s.Room)
 	}
 	switch s.Do {
-	case "cut-users":
+	case "cut-users", "slow-user":
 		line += fmt.Sprintf(" user %d", s.User)
 	default:
 		line += fmt.Sprintf(" node %d", s.Node)
@@ -210,6 +222,12 @@ func (s Step) String() string {
 	}
 	if s.For != 0 {
 		line += fmt.Sprintf(" for %v", s.For)
+	}
+	if s.Messages != 0 {
+		line += fmt.Sprintf(" messages %d", s.Messages)
+	}
+	if s.Bytes != 0 {
+		line += fmt.Sprintf(" bytes %d", s.Bytes)
 	}
 	return line
 }
@@ -264,7 +282,7 @@ func parseStep(f []string) (s Step, err error) {
 		return s, err
 	}
 	s.Do = f[1]
-	if operations[s.Do] == 0 && faults[s.Do] == 0 {
+	if _, ok := operations[s.Do]; !ok && faults[s.Do] == 0 {
 		return s, fmt.Errorf("nothing is called %q", s.Do)
 	}
 	for i := 2; i < len(f) && err == nil; i += 2 {
@@ -279,6 +297,10 @@ func parseStep(f []string) (s Step, err error) {
 			s.What = f[i+1]
 		case "for":
 			s.For, err = time.ParseDuration(f[i+1])
+		case "messages":
+			s.Messages, err = strconv.Atoi(f[i+1])
+		case "bytes":
+			s.Bytes, err = strconv.Atoi(f[i+1])
 		default:
 			err = fmt.Errorf("no field %q", f[i])
 		}

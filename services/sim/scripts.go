@@ -17,6 +17,8 @@ var parsed sync.Map
 // simulations, but compiles the argument of EVAL only once for all of them. So a script that
 // an earlier simulation has loaded is only noted here, and run by its text with EVAL.
 type scripts struct {
+	ran func(args []string) // called with the keys and arguments of a script before it runs
+
 	mu    sync.Mutex
 	texts map[string]string // by sha
 }
@@ -25,6 +27,9 @@ type scripts struct {
 // it has carried the command out itself.
 func (s *scripts) hook(srv *server.Server) server.Hook {
 	return func(c *server.Peer, cmd string, args ...string) bool {
+		if (cmd == "EVAL" || cmd == "EVALSHA") && len(args) > 1 {
+			s.ran(args[1:])
+		}
 		switch {
 		case cmd == "SCRIPT" && len(args) == 2 && strings.EqualFold(args[0], "load"):
 			text := args[1]

@@ -19,6 +19,9 @@
 //	member  checks that each user received the log, in order and in the end completely
 //	        (I7, package audit)
 //
+// Each plan has a scene (scenes.go) with so many messages, members or slow readers that the
+// gateway reaches its rarer states. reach.go counts them.
+//
 // A Redis that forgets and clocks that differ are not simulated; docs/correctness.md says
 // what that means.
 package sim
@@ -59,9 +62,10 @@ type Result struct {
 	Calls      int            // carried out by room services
 	Entries    int            // of rooms' logs
 	Sessions   int
-	Span       time.Duration // of virtual time
-	Freed      int           // seats of dead processes that became free again
-	Longest    time.Duration // longest time until such a seat was free
+	Span       time.Duration  // of virtual time
+	Reached    map[string]int // how often states were reached that are rare, by name
+	Freed      int            // seats of dead processes that became free again
+	Longest    time.Duration  // longest time until such a seat was free
 	Violations []Violation
 	Undecided  int      // rooms with too many calls to put them in order
 	Trace      []string // with Config.Trace
@@ -205,7 +209,7 @@ func (w *world) result() Result {
 	r := Result{
 		Plan: w.plan, Outcomes: w.done, Faults: w.struck, Calls: len(w.history.calls), Entries: w.log.entries,
 		Sessions: len(w.truth.sessions), Span: w.span, Freed: w.truth.seatsFreed, Longest: w.truth.longest,
-		Violations: w.found, Trace: w.trace, Undecided: w.undecided,
+		Reached: w.reached, Violations: w.found, Trace: w.trace, Undecided: w.undecided,
 	}
 	for _, n := range w.done {
 		r.Operations += n

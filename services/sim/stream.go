@@ -3,6 +3,7 @@ package sim
 import (
 	"bytes"
 	"io"
+	"math"
 	"net"
 	"os"
 	"sync"
@@ -10,12 +11,16 @@ import (
 )
 
 // stream is one direction of a connection. What src writes reaches dst after a latency, and
-// not while either of them is paused or the way between them is blocked. A write never
-// blocks, as if the kernel's buffers were large enough.
+// not while either of them is paused or the way between them is blocked. A write blocks only
+// where the stream has a limit: to a user. The others are as if the kernel's buffers were large
+// enough.
 type stream struct {
 	n        *network
 	src, dst *host
 	name     string
+	limit    int     // bytes that it holds until they are read; 0 for no limit
+	offered  int     // bytes that onWrite has seen and the stream has not taken; owned by the writer
+	reader   *pace   // of the user who reads it; nil for a process
 	writes   int     // so far; the number seeds the latency of each write
 	prompt   int     // the first writes, up to this number, arrive at once
 	back     *stream // the other direction of the connection
@@ -33,9 +38,17 @@ type stream struct {
 	breakNext  bool      // the connection breaks at the next write, which is lost
 	closed     bool      // the reader closed it
 	ended      bool      // the writer closed it
+	sipAt      time.Time // when a slow reader takes something again,
+	sip        int       // and how many bytes until then
 	readBy     time.Time
 	writeBy    time.Time
 	onWrite    func(p []byte) // called with what is written, at the time of the write
+}
+
+// pace is how a user reads. Guarded by network.mu.
+type pace struct {
+	slow  int // how many faults make the user slow now
+	bytes int // taken every second while it is slow; 0 for none
 }
 
 // chunk is the data of one write. A chunk without data is the end of the stream.
@@ -76,23 +89,61 @@ func (s *stream) read(p []byte) (int, error) {
 				if head.data == nil {
 					return 0, io.EOF
 				}
-				n := copy(p, head.data)
-				if head.data = head.data[n:]; len(head.data) == 0 {
-					s.chunks = s.chunks[1:]
+				if n := copy(p[:min(len(p), s.appetiteLocked())], head.data); n > 0 {
+					s.takenLocked(n)
+					return n, nil
 				}
-				return n, nil
 			}
 		}
 		s.changed.Wait()
 	}
 }
 
-func (s *stream) write(p []byte) (int, error) {
-	if s.onWrite != nil {
-		s.onWrite(p)
+// appetiteLocked returns how many bytes the reader takes now.
+func (s *stream) appetiteLocked() int {
+	if s.reader == nil || s.reader.slow == 0 {
+		return math.MaxInt
+	}
+	if now := time.Now(); s.reader.bytes > 0 && !now.Before(s.sipAt) {
+		s.sip, s.sipAt = s.reader.bytes, now.Add(time.Second)
+		s.n.wakeAt(s.sipAt, s)
+	}
+	return s.sip
+}
+
+// takenLocked removes what was read.
+func (s *stream) takenLocked(n int) {
+	s.sip = max(s.sip-n, 0)
+	if head := &s.chunks[0]; n < len(head.data) {
+		head.data = head.data[n:]
+	} else {
+		s.chunks = s.chunks[1:]
+	}
+	if s.limit > 0 {
+		s.changed.Broadcast() // the writer may wait
+	}
+}
+
+// write writes p. onWrite sees each byte once, when it is first offered.
+func (s *stream) write(p []byte) (n int, err error) {
+	if s.onWrite != nil && len(p) > s.offered {
+		s.onWrite(p[s.offered:])
 	}
 	s.n.mu.Lock()
 	defer s.n.mu.Unlock()
+	for {
+		part, err := s.offerLocked(p[n:])
+		n += part
+		if err != nil || n == len(p) {
+			s.offered = len(p) - n
+			return n, err
+		}
+		s.changed.Wait()
+	}
+}
+
+// offerLocked writes as much of p as the stream takes now.
+func (s *stream) offerLocked(p []byte) (int, error) {
 	switch {
 	case s.ended || s.src.dead:
 		return 0, net.ErrClosed
@@ -114,9 +165,23 @@ func (s *stream) write(p []byte) (int, error) {
 	case s.deaf:
 		s.lost = append(s.lost, p...)
 	default:
-		s.sendLocked(append([]byte{}, p...))
+		if p = p[:min(len(p), s.spaceLocked())]; len(p) > 0 {
+			s.sendLocked(append([]byte{}, p...))
+		}
 	}
 	return len(p), nil
+}
+
+// spaceLocked returns how many bytes more the stream takes.
+func (s *stream) spaceLocked() int {
+	if s.limit == 0 {
+		return math.MaxInt
+	}
+	space := s.limit
+	for _, c := range s.chunks {
+		space -= len(c.data)
+	}
+	return space
 }
 
 // hearAgainLocked ends deafness. A TCP connection does not lose data and go on, though one

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,11 +16,15 @@ type totals struct {
 	seeds    int
 	idle     int // operations for which there was nothing to do
 	total    Result
+	reached  map[string]int // seeds that reached a state, by name
 	failures int
 }
 
 func newTotals() *totals {
-	return &totals{began: time.Now(), total: Result{Faults: make(map[string]int), Outcomes: make(map[string]int)}}
+	return &totals{
+		began: time.Now(), total: Result{Faults: make(map[string]int), Outcomes: make(map[string]int)},
+		reached: make(map[string]int),
+	}
 }
 
 func (s *totals) add(r Result) {
@@ -35,6 +40,9 @@ func (s *totals) add(r Result) {
 	s.total.Span += r.Span
 	s.total.Undecided += r.Undecided
 	s.failures += len(r.Violations)
+	for state := range r.Reached {
+		s.reached[state]++
+	}
 	for k, n := range r.Faults {
 		s.total.Faults[k] += n
 	}
@@ -51,6 +59,22 @@ func (s *totals) failed() bool {
 	defer s.mu.Unlock()
 	return s.failures > 0
 }
+
+// missing lists the states that too few seeds reached, if there were enough seeds to tell.
+func (s *totals) missing() (states []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for state, of100 := range mustReach {
+		if s.seeds >= enoughSeeds && s.reached[state]*100 < of100*s.seeds {
+			states = append(states, fmt.Sprintf("%s (%d of %d seeds)", state, s.reached[state], s.seeds))
+		}
+	}
+	slices.Sort(states)
+	return states
+}
+
+// enoughSeeds is how many seeds reach all that is rare about as often as many do.
+const enoughSeeds = 50
 
 // rate returns a line that says how fast the seeds run.
 func (s *totals) rate() string {
@@ -74,9 +98,10 @@ func (s *totals) String() string {
 operations %d (%d of them found nothing to do), calls carried out %d, sessions %d, log entries %d
 rooms whose calls were too many to be put in order: %d
 seats of dead processes that came back %d, the last after %v
+seeds that reached what is rare: %s
 faults %d: %s
 outcomes: %s`,
 		s.seeds, time.Since(s.began).Round(time.Millisecond), t.Span.Round(time.Second), s.failures,
 		t.Operations, s.idle, t.Calls, t.Sessions, t.Entries, t.Undecided,
-		t.Freed, t.Longest.Round(time.Millisecond), faults, Table(t.Faults), Table(t.Outcomes))
+		t.Freed, t.Longest.Round(time.Millisecond), Table(s.reached), faults, Table(t.Faults), Table(t.Outcomes))
 }

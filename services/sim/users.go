@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,25 +26,30 @@ type user struct {
 	w        *world
 	id       string
 	identity string
+	client   *client.Client
+	pace     pace
 
 	mu      sync.Mutex
 	tabs    []*tab // live ones, oldest first
 	permits map[int][]string
 	last    map[int]wire.Position // how far the user has read each room's log
+	slow    map[int]bool          // rooms where the user's last session ended with 4508
 	words   int                   // messages sent, for their ids
 }
 
 // tab is one session of a user.
 type tab struct {
 	room    int
+	node    int
 	session *client.Session
 	id      string
 
 	mu      sync.Mutex // guards checker
 	checker *audit.Member
+	replay  replay // owned by listen
 }
 
-func newUser(w *world, i int) *user {
+func newUser(w *world, i int) (*user, error) {
 	id := fmt.Sprintf("u%d", i)
 	token, err := jwt.NewWithClaims(jwt.SigningMethodHS256, jwt.MapClaims{
 		"sub": id, "exp": time.Now().Add(forever).Unix(),
@@ -50,7 +57,14 @@ func newUser(w *world, i int) *user {
 	if err != nil {
 		panic(err) // a constant key
 	}
-	return &user{w: w, id: id, identity: token, permits: make(map[int][]string), last: make(map[int]wire.Position)}
+	u := &user{
+		w: w, id: id, identity: token, permits: make(map[int][]string), last: make(map[int]wire.Position),
+		slow: make(map[int]bool),
+	}
+	u.client, err = client.New("http://g0", client.WithDialContext(func(ctx context.Context, _, addr string) (net.Conn, error) {
+		return w.dialGateway(ctx, u, addr)
+	}))
+	return u, err
 }
 
 func roomID(room int) string { return fmt.Sprintf("r%d", room) }
@@ -122,6 +136,8 @@ func (u *user) do(ctx context.Context, number int, s Step) error {
 			DepartureTimeoutSeconds: &departure, RequestId: fmt.Sprintf("c%d", number),
 		})
 		return err
+	case "burst":
+		return u.burst(ctx, s)
 	case "count":
 		_, err := rooms.GetRoom(ctx, &roomv1.GetRoomRequest{RoomId: roomID(s.Room)})
 		return err
@@ -165,14 +181,7 @@ func (u *user) part(ctx context.Context, s Step) error {
 	}
 	switch s.Do {
 	case "message":
-		u.mu.Lock()
-		u.words++
-		id := fmt.Sprintf("%s-%d", u.id, u.words)
-		u.mu.Unlock()
-		t.mu.Lock()
-		t.checker.Sent(id, time.Now())
-		t.mu.Unlock()
-		return t.session.Send(ctx, id, body{Session: t.id})
+		return u.say(ctx, t, 0)
 	case "leave":
 		u.drop(t)
 		err := t.session.Leave(ctx)
@@ -188,6 +197,18 @@ func (u *user) part(ctx context.Context, s Step) error {
 		t.session.Abort()
 		return nil
 	}
+}
+
+// say sends a message with a body of about so many bytes.
+func (u *user) say(ctx context.Context, t *tab, bytes int) error {
+	u.mu.Lock()
+	u.words++
+	id := fmt.Sprintf("%s-%d", u.id, u.words)
+	u.mu.Unlock()
+	t.mu.Lock()
+	t.checker.Sent(id, time.Now())
+	t.mu.Unlock()
+	return t.session.Send(ctx, id, body{Session: t.id, Pad: strings.Repeat("x", bytes)})
 }
 
 func (u *user) keepPermit(room int, permit string) {
@@ -238,7 +259,7 @@ func (u *user) drop(t *tab) {
 }
 
 func (u *user) join(ctx context.Context, s Step, permit string, after *wire.Position) error {
-	session, err := u.w.client.Join(ctx, client.JoinOptions{
+	session, err := u.client.Join(ctx, client.JoinOptions{
 		RoomID: roomID(s.Room), Permit: permit, Identity: u.identity, After: after,
 		BaseURL: fmt.Sprintf("http://g%d", s.Node%u.w.cfg.Gateways),
 	})
@@ -251,7 +272,10 @@ func (u *user) join(ctx context.Context, s Step, permit string, after *wire.Posi
 		return err
 	}
 	j := session.Joined()
-	t := &tab{room: s.Room, session: session, id: j.SessionID, checker: audit.NewMember(roomID(s.Room), true)}
+	t := &tab{
+		room: s.Room, node: s.Node % u.w.cfg.Gateways, session: session, id: j.SessionID,
+		checker: audit.NewMember(roomID(s.Room), true), replay: newReplay(j, after),
+	}
 	joined := wire.ServerFrame{
 		Type: wire.TypeJoined, RoomID: j.RoomID, Epoch: j.Epoch, Seq: j.Seq, UserID: j.UserID, SessionID: j.SessionID,
 		Capacity: j.Capacity, Occupied: j.Occupied, Members: j.Members, Recovered: j.Recovered,
@@ -260,7 +284,12 @@ func (u *user) join(ctx context.Context, s Step, permit string, after *wire.Posi
 	u.w.log.saw(j.RoomID, j.Epoch, joined)
 	u.mu.Lock()
 	u.tabs = append(u.tabs, t)
+	cameBack := u.slow[s.Room] && after != nil && after.Epoch == j.Epoch
+	delete(u.slow, s.Room)
 	u.mu.Unlock()
+	if cameBack {
+		u.w.reach(slowBack)
+	}
 	u.w.background.Go(func() { u.listen(t, j.Epoch) })
 	return nil
 }
@@ -270,11 +299,14 @@ func (u *user) listen(t *tab, epoch string) {
 	for f, err := range t.session.Frames(context.Background()) {
 		if err != nil {
 			u.w.note("      %s in %s: %v", u.id, roomID(t.room), err)
+			u.ended(t, err)
 			u.drop(t)
 			t.session.Abort()
 			return
 		}
+		newest := u.w.log.last(roomID(t.room), epoch)
 		t.mu.Lock()
+		t.checker.Grew(newest)
 		r := t.checker.Received(f)
 		t.mu.Unlock()
 		u.w.log.tellAll(r.Violations)
@@ -284,6 +316,7 @@ func (u *user) listen(t *tab, epoch string) {
 		u.mu.Lock()
 		u.last[t.room] = t.session.Position()
 		u.mu.Unlock()
+		u.w.received(t, f, newest)
 	}
 }
 

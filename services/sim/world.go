@@ -15,7 +15,6 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/anteroom-chat/anteroom/pkg/client"
 	"github.com/anteroom-chat/anteroom/pkg/pipeline"
 	"github.com/anteroom-chat/anteroom/pkg/roomlog"
 	roomv1 "github.com/anteroom-chat/anteroom/proto/room/v1"
@@ -52,7 +51,6 @@ type world struct {
 
 	signer  *identity.Signer
 	origins *origin.Policy
-	client  *client.Client
 	people  []*user
 
 	history    history
@@ -69,6 +67,7 @@ type world struct {
 	died      map[*host]time.Time
 	struck    map[string]int // faults, by kind
 	done      map[string]int // operations, by kind and outcome
+	reached   map[string]int // see reach.go
 	found     []Violation
 	undecided int
 	span      time.Duration // of virtual time, once it is over
@@ -89,10 +88,11 @@ func newWorld(p Plan, c Config) (*world, error) {
 		plan: p, cfg: c, layout: roomlog.Layout{Partitions: p.Partitions}, started: time.Now(), ctx: ctx, end: end,
 		net: newNetwork(p.Seed), redis: miniredis.NewMiniRedis(),
 		store: &host{name: "redis"}, users: &host{name: "users"},
-		died: make(map[*host]time.Time), struck: make(map[string]int), done: make(map[string]int),
+		died: make(map[*host]time.Time), struck: make(map[string]int), done: make(map[string]int), reached: make(map[string]int),
 	}
 	w.redis.ClockTTL(true)
 	w.truth, w.log = newTruth(w), newLogs(w)
+	w.scripts.ran = w.ran
 	var err error
 	if w.signer, err = identity.NewSigner([]byte(identityKey), 0); err != nil {
 		return nil, err
@@ -100,11 +100,12 @@ func newWorld(p Plan, c Config) (*world, error) {
 	if w.origins, err = origin.Parse(""); err != nil {
 		return nil, err
 	}
-	if w.client, err = client.New("http://g0", client.WithDialContext(w.dialGateway)); err != nil {
-		return nil, err
-	}
-	for i := range c.Users {
-		w.people = append(w.people, newUser(w, i))
+	for i := range max(c.Users, p.users()) {
+		u, err := newUser(w, i)
+		if err != nil {
+			return nil, err
+		}
+		w.people = append(w.people, u)
 	}
 	return w, w.start()
 }
@@ -249,8 +250,12 @@ func (w *world) pickRooms() *roomService {
 	return nil
 }
 
+// userBuffer is how many bytes a connection holds that its user has not read. The kernels of
+// both ends hold more, but less makes a slow reader felt with fewer messages.
+const userBuffer = 16 << 10
+
 // dialGateway connects a user to a gateway, whose host name is g and its slot.
-func (w *world) dialGateway(ctx context.Context, _, addr string) (net.Conn, error) {
+func (w *world) dialGateway(ctx context.Context, u *user, addr string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	defer context.AfterFunc(w.ctx, cancel)()
@@ -261,7 +266,8 @@ func (w *world) dialGateway(ctx context.Context, _, addr string) (net.Conn, erro
 	}
 	g := w.gateway(slot)
 	return w.net.dial(ctx, w.users, g.host, func(c net.Conn) error {
-		c.(*conn).w.onWrite = newFrames(w).wrote
+		down := c.(*conn).w
+		down.onWrite, down.limit, down.reader = newFrames(w).wrote, userBuffer, &u.pace
 		return g.listener.offer(c)
 	})
 }
@@ -273,7 +279,9 @@ func (w *world) stop() {
 		u.cut()
 	}
 	w.acting.Wait()
-	w.client.CloseIdleConnections()
+	for _, u := range w.people {
+		u.client.CloseIdleConnections()
+	}
 	for _, g := range w.gateways {
 		g.close()
 	}

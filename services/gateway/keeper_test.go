@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"net"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -284,4 +285,31 @@ func TestARenewalThatWasHeldUpIsCountedForWhatItGave(t *testing.T) {
 			t.Errorf("%v sent at %v: ends at %v, not %v", c.lease, c.sent, ends, c.ends)
 		}
 	}
+}
+
+// A session that was closed for another reason, such as a takeover, still has its queue. If its
+// peer reads slowly, the writer must not go on with it once the lease has ended.
+func TestWhatWaitsForAClosedSlowReaderIsDroppedBeforeItsLeaseEnds(t *testing.T) {
+	onStage(t, func(t *testing.T, st *stage) {
+		g := &Gateway{cfg: Config{Rooms: &renewals{}}, hub: st.shard.hub, metrics: newMetrics(nil)}
+		k, m := newKeeper(g), st.join()
+		var peer net.Conn
+		m.sock, peer, _ = memSocket(t)
+		m.g = g
+		m.hear()
+		m.renewedAt(g.hub.clock())
+		k.add(m.session)
+		const sent = 200
+		for i := range sent {
+			m.sock.send(numbered(i, 1000))
+		}
+		m.close(wire.CloseReplaced)
+		for ended := g.hub.clock() + wire.Lease; g.hub.clock() < ended-keeperTick; {
+			time.Sleep(keeperTick)
+			k.tick(t.Context())
+		}
+		if got, code := readNumbered(t, peer); got > sent/2 || code != wire.CloseReplaced {
+			t.Errorf("%d of %d frames came before the close with %d", got, sent, code)
+		}
+	})
 }

@@ -76,6 +76,7 @@ func (s *session) endIfDue(now time.Duration, suspended bool) bool {
 		return false
 	case s.leaseEnded(now + fence):
 		s.close(wire.CloseLeaseLost)
+		s.sock.fence() // if it was closed before, as by a takeover, more may wait for a slow reader
 		return true
 	case s.talks.Load() && s.chaseEcho(now):
 		s.close(wire.CloseUnavailable)

@@ -87,7 +87,7 @@ func (l *logs) published(m *redis.Message) {
 		l.w.tell("log", "%s: %q: %v", m.Channel, m.Payload, err)
 		return
 	}
-	l.w.note("log   %s %c %d %s", roomID, e.Kind, e.Seq, e.Data)
+	l.w.note("log   %s %c %d %.200s", roomID, e.Kind, e.Seq, e.Data)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch e.Kind {

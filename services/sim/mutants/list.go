@@ -84,6 +84,29 @@ var mutants = []mutant{
 	{"break-not-read", "I7: what was published while nobody listened waits for a later entry", []edit{
 		{gateway + "hub.go", "					if r := s.rooms[roomID]; r != nil {\n", "					if r := s.rooms[roomID]; r != nil && len(r.members) == 0 {\n"},
 	}},
+	{"page-boundary", "I7: a room that catches up leaves out the first entry of a page", []edit{
+		{gateway + "batch.go", "	case r.reading == readPaused:\n", "	case r.reading == readPaused:\n		r.last++\n"},
+	}},
+	{"replay-boundary", "I7: a replay leaves out the first entry of its second page", []edit{
+		{gateway + "replay.go", "p.readOn(next)\n", "p.readOn(next + 1)\n"},
+	}},
+	{"gap-untold", "I7: who comes back too late is not told what is missing", []edit{
+		{gateway + "replay.go", "	if from > to {\n", "	if from > to || from > 1 {\n"},
+	}},
+	{"gap-in-a-room-untold", "I7: members are not told what their gateway missed", []edit{
+		{gateway + "catchup.go", "	r.put(from, seq, wire.GapFrame(from, seq))\n", "	r.last = seq\n"},
+	}},
+	{"slow-readers-kept", "a reader that takes nothing is not closed with 4508", []edit{
+		{gateway + "socket.go", "idle >= wire.SendTimeout {\n", "idle >= 1000*wire.SendTimeout {\n"},
+		{gateway + "socket.go", "		if len(s.queue)+s.writing+len(frames) > limit {\n", "		if len(s.queue)+s.writing+len(frames) > 1000*limit {\n"},
+	}},
+	{"closed-slow-reader-unfenced", "I6: what waits for a replaced slow reader outlives its lease", []edit{
+		{gateway + "lease.go", "		s.sock.fence() // if it was closed", "		// if it was closed"},
+	}},
+	{"joiners-miss-the-recent", "I7: what came during a replay is left out", []edit{
+		{gateway + "localroom.go", "		if len(recent) == 0 || recent[0].Seq > seq+1 {\n			return false\n		}\n		var missed []byte\n		for _, e := range recent[seq+1-recent[0].Seq:] {\n",
+			"		var missed []byte\n		for _, e := range recent[:0] {\n"},
+	}},
 	{"lease-too-long", "I6: a gateway takes a lease for 4 s longer than it is", []edit{
 		{gateway + "lease.go", "leasedUntil(end time.Duration) {\n", "leasedUntil(end time.Duration) {\n	end += 4 * time.Second\n"},
 	}},

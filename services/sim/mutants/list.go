@@ -98,7 +98,7 @@ var mutants = []mutant{
 	}},
 	{"slow-readers-kept", "a reader that takes nothing is not closed with 4508", []edit{
 		{gateway + "socket.go", "idle >= wire.SendTimeout {\n", "idle >= 1000*wire.SendTimeout {\n"},
-		{gateway + "socket.go", "		if len(s.queue)+s.writing+len(frames) > limit {\n", "		if len(s.queue)+s.writing+len(frames) > 1000*limit {\n"},
+		{gateway + "socket.go", "		if len(s.queue)+s.writing+len(frames) > s.limit {\n", "		if len(s.queue)+s.writing+len(frames) > 1000*s.limit {\n"},
 	}},
 	{"closed-slow-reader-unfenced", "I6: what waits for a replaced slow reader outlives its lease", []edit{
 		{gateway + "lease.go", "		s.sock.fence() // if it was closed", "		// if it was closed"},

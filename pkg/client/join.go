@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"time"
 
-	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/coder/websocket"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 // Via is a way to join.
@@ -81,6 +83,9 @@ func (c *Client) Open(ctx context.Context, o JoinOptions) (*Session, error) {
 	if c.origin != "" {
 		header.Set("Origin", c.origin)
 	}
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GotConn: func(got httptrace.GotConnInfo) { s.net = got.Conn },
+	})
 	//nolint:bodyclose // Dial closes it, or leaves a reader of what it has read already
 	conn, resp, err := websocket.Dial(ctx, c.address([]string{"chat"}, query), &websocket.DialOptions{
 		HTTPClient: c.http, HTTPHeader: header, OnPingReceived: s.pinged,

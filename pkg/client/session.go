@@ -6,13 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"net"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/coder/websocket"
+
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
+
+// closeTimeout is how long Close takes at most: 5 s to write and 5 s to wait, as in the library.
+const closeTimeout = 10 * time.Second
 
 // Session is one WebSocket. Its methods may be called by many goroutines at once. Each frame
 // goes to one of the goroutines that receive.
@@ -23,6 +28,7 @@ import (
 // or Abort, or when the other side ends it, which a receive reports as a *CloseError.
 type Session struct {
 	conn    *websocket.Conn
+	net     net.Conn         // what conn reads and writes; nil if that is not known
 	joined  wire.ServerFrame // set before Join returns
 	silence *time.Timer      // runs while a read is under way
 
@@ -205,7 +211,17 @@ func (s *Session) finish(end *CloseError) {
 
 func (s *Session) cut(end *CloseError) {
 	s.finish(end)
+	s.hangUp()
 	_ = s.conn.CloseNow() // fails only if the connection is already closed
+}
+
+// hangUp closes the network connection. While the library waits for an answer to its close
+// frame, its CloseNow only waits too, and if the other side vanished in the middle of a frame,
+// that lasts until the kernel gives up.
+func (s *Session) hangUp() {
+	if s.net != nil {
+		_ = s.net.Close()
+	}
 }
 
 // Send writes a MESSAGE. body is encoded as JSON. id has at most 64 characters and may be
@@ -272,6 +288,8 @@ func (s *Session) Leave(ctx context.Context) error {
 func (s *Session) Close(code wire.CloseCode) error {
 	end := &CloseError{Code: code, Reason: "closed by the client"}
 	s.closing.Store(end)
+	late := time.AfterFunc(closeTimeout, s.hangUp)
+	defer late.Stop()
 	err := s.conn.Close(websocket.StatusCode(code), code.String())
 	s.finish(end)
 	if err != nil {

@@ -2,15 +2,23 @@ package client_test
 
 import (
 	"context"
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"net/http/httptest"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/anteroom-chat/anteroom/pkg/client"
-	"github.com/anteroom-chat/anteroom/pkg/wire"
 	"github.com/coder/websocket"
+
+	"github.com/anteroom-chat/anteroom/pkg/client"
+	"github.com/anteroom-chat/anteroom/pkg/memnet"
+	"github.com/anteroom-chat/anteroom/pkg/wire"
 )
 
 func join(t *testing.T, srv *fake, o client.JoinOptions) *client.Session {
@@ -335,4 +343,58 @@ func TestOnARealSocket(t *testing.T) {
 	if err := m.Leave(within(t, 10*time.Second)); err != nil {
 		t.Error(err)
 	}
+}
+
+// Its gateway vanished, without a sign, while it sent a frame.
+func TestCloseEndsInTheMiddleOfAFrame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		network := memnet.New()
+		l, err := network.Listen("gateway:80")
+		if err != nil {
+			t.Fatal(err)
+		}
+		half := func(w http.ResponseWriter, r *http.Request) {
+			conn, rw, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			key := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+			fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(key[:]))
+			_, _ = rw.WriteString("\x81\x7d{\"type\":") // the beginning of a text of 125 bytes
+			_ = rw.Flush()
+			_, _ = io.Copy(io.Discard, rw)
+		}
+		server := &http.Server{Handler: http.HandlerFunc(half)}
+		served := make(chan error, 1)
+		go func() { served <- server.Serve(l) }()
+		defer func() {
+			_ = server.Close()
+			<-served
+		}()
+		c, err := client.New("http://gateway", client.WithDialContext(func(ctx context.Context, _, addr string) (net.Conn, error) {
+			return network.Dial(ctx, "client", addr)
+		}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.CloseIdleConnections()
+		s, err := c.Open(t.Context(), client.JoinOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := s.ReceiveRaw(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		if err := s.Close(wire.CloseNormal); err == nil {
+			t.Error("closed, though nobody answered")
+		}
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("Close took %v", d)
+		}
+	})
 }

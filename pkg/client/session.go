@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"iter"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -289,8 +290,10 @@ func (s *Session) Close(code wire.CloseCode) error {
 	end := &CloseError{Code: code, Reason: "closed by the client"}
 	s.closing.Store(end)
 	late := time.AfterFunc(closeTimeout, s.hangUp)
-	defer late.Stop()
 	err := s.conn.Close(websocket.StatusCode(code), code.String())
+	if !late.Stop() && err == nil {
+		err = os.ErrDeadlineExceeded // to the library, that we hung up means that it is closed
+	}
 	s.finish(end)
 	if err != nil {
 		return fmt.Errorf("client: close: %w", err)

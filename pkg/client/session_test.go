@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -367,11 +368,11 @@ func TestCloseEndsInTheMiddleOfAFrame(t *testing.T) {
 			_, _ = io.Copy(io.Discard, rw)
 		}
 		server := &http.Server{Handler: http.HandlerFunc(half)}
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(l) }()
+		var served sync.WaitGroup
+		served.Go(func() { _ = server.Serve(l) })
 		defer func() {
 			_ = server.Close()
-			_ = <-served
+			served.Wait()
 		}()
 		c, err := client.New("http://gateway", client.WithDialContext(func(ctx context.Context, _, addr string) (net.Conn, error) {
 			return network.Dial(ctx, "client", addr)

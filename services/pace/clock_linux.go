@@ -12,14 +12,17 @@ import (
 func precise() func() {
 	runtime.LockOSThread()
 	_ = unix.Prctl(unix.PR_SET_TIMERSLACK, 1, 0, 0, 0) // otherwise up to 50 µs late
-	return runtime.UnlockOSThread
+	addProcessors(1)
+	return func() {
+		addProcessors(-1)
+		runtime.UnlockOSThread()
+	}
 }
 
 // sleepUntil returns when the run's clock shows at, or at once if that has passed.
 func sleepUntil(at time.Duration) {
 	for d := at - now(); d > 0; d = at - now() {
-		ts := unix.NsecToTimespec(int64(d))
-		_ = unix.Nanosleep(&ts, nil) // if it is interrupted, the loop goes on
+		nap(d)
 	}
 }
 

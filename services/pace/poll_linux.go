@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/anteroom-chat/anteroom/pkg/rawtcp"
 )
 
 const (
 	readBytes     = 64 << 10
 	pollEvents    = 512
-	pollWakeEvery = 100 // ms: to notice that it should end
+	pollWakeEvery = 100 * time.Millisecond // to notice that it should end
 	writePatience = 10 * time.Second
 )
 
@@ -54,6 +56,7 @@ func newPoller() (*poller, error) {
 		return nil, fmt.Errorf("epoll: %w", err)
 	}
 	p := &poller{epoll: fd, ended: make(chan struct{}), takes: map[int32]*socket{}}
+	addProcessors(1)
 	go p.serve()
 	return p, nil
 }
@@ -111,6 +114,7 @@ func (p *poller) locked(do func()) {
 func (p *poller) close() {
 	p.end.Store(true)
 	<-p.ended
+	addProcessors(-1)
 	_ = unix.Close(p.epoll)
 }
 
@@ -119,7 +123,7 @@ func (p *poller) serve() {
 	events := make([]unix.EpollEvent, pollEvents)
 	buf := make([]byte, readBytes)
 	for !p.end.Load() {
-		n, err := unix.EpollWait(p.epoll, events, pollWakeEvery)
+		n, err := epollWait(p.epoll, events, pollWakeEvery)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("epoll_wait: %v", err)) // only a wrong argument can cause it
 		}
@@ -135,13 +139,16 @@ func (p *poller) serve() {
 
 // read reads once. If bytes are left, epoll reports the socket again.
 func (p *poller) read(s *socket, buf []byte) {
-	n, err := unix.Read(s.fd, buf)
+	n, errno := rawtcp.Receive(s.fd, buf, 0)
+	var err error
 	switch {
-	case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+	case errno == syscall.EAGAIN:
 		return
-	case err == nil && n == 0:
+	case errno != 0:
+		err = errno
+	case n == 0:
 		err = io.EOF
-	case err == nil:
+	default:
 		err = s.taker.take(buf[:n])
 	}
 	if err != nil {
@@ -159,17 +166,17 @@ func (s *socket) write(b []byte) error {
 		if s.closed {
 			return net.ErrClosed
 		}
-		n, err := unix.Write(s.fd, b)
-		switch {
-		case err == nil:
+		n, errno := rawtcp.Send(s.fd, b)
+		switch errno {
+		case 0:
 			b = b[n:]
-		case errors.Is(err, unix.EAGAIN):
+		case syscall.EAGAIN:
 			ready := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
 			if n, err := unix.Poll(ready, int(writePatience.Milliseconds())); n == 0 && err == nil {
 				return fmt.Errorf("nothing was taken for %v", writePatience)
 			}
-		case !errors.Is(err, unix.EINTR):
-			return err
+		default:
+			return errno
 		}
 	}
 	return nil

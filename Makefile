@@ -159,12 +159,13 @@ lint-proto: $(TOOLS)/buf
 	deploy/tools/proto/breaking.sh
 	deploy/tools/proto/generate.sh --check
 
-# Without optimisation it compiles in half the time. -count=1, because Go's cache of results
-# does not notice changes of files outside the module.
+# Without optimisation and debug information it compiles in a third of the time. -count=1,
+# because Go's cache of results does not notice changes of files outside the module.
+HELM_FLAGS := $(foreach host,github.com helm.sh k8s.io sigs.k8s.io golang.org google.golang.org,-gcflags='$(host)/...=-N -l -dwarf=false')
 .PHONY: lint-helm
 lint-helm:
 	GOWORK=off go -C deploy/tools/helm mod tidy -diff
-	GOWORK=off go test -C deploy/tools/helm -count=1 $(foreach host,github.com helm.sh k8s.io sigs.k8s.io,-gcflags='$(host)/...=-N -l') .
+	GOWORK=off go test -C deploy/tools/helm -count=1 -vet=off -ldflags='-s -w' $(HELM_FLAGS) .
 
 .PHONY: gen
 gen: $(TOOLS)/buf ## rebuild the generated code

@@ -36,6 +36,7 @@ type poller struct {
 	epoll int
 	end   atomic.Bool
 	ended chan struct{}
+	busy  bool // the last wait was short; of the goroutine that reads
 
 	mu    sync.Mutex        // guards what follows, and the state of the takers
 	takes map[int32]*socket // by descriptor
@@ -123,7 +124,7 @@ func (p *poller) serve() {
 	events := make([]unix.EpollEvent, pollEvents)
 	buf := make([]byte, readBytes)
 	for !p.end.Load() {
-		n, err := epollWait(p.epoll, events, pollWakeEvery)
+		n, err := p.wait(events, pollWakeEvery)
 		if err != nil && !errors.Is(err, unix.EINTR) {
 			panic(fmt.Sprintf("epoll_wait: %v", err)) // only a wrong argument can cause it
 		}

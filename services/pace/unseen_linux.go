@@ -28,18 +28,23 @@ func addProcessors(n int) {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + n)
 }
 
-// epollWait waits for events for up to most, which is a second or less. It returns how many
-// came.
-func epollWait(epoll int, events []unix.EpollEvent, most time.Duration) (int, error) {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
-		uintptr(len(events)), uintptr(unseenMost.Milliseconds()), 0, 0)
-	if errno != 0 {
-		return 0, errno
+// wait waits for events for up to most, which is a second or less. It returns how many came. The
+// scheduler is told of the wait unless the last one was short.
+func (p *poller) wait(events []unix.EpollEvent, most time.Duration) (n int, err error) {
+	if p.busy {
+		came, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.epoll), uintptr(unsafe.Pointer(unsafe.SliceData(events))),
+			uintptr(len(events)), uintptr(unseenMost.Milliseconds()), 0, 0)
+		if errno != 0 {
+			return 0, errno
+		}
+		if came > 0 {
+			return int(came), nil
+		}
 	}
-	if n > 0 {
-		return int(n), nil
-	}
-	return unix.EpollWait(epoll, events, int(most.Milliseconds()))
+	began := now()
+	n, err = unix.EpollWait(p.epoll, events, int(most.Milliseconds()))
+	p.busy = n > 0 && now()-began < unseenMost
+	return n, err
 }
 
 // nap sleeps for d, or less if it is interrupted.

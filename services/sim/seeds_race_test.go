@@ -3,4 +3,4 @@
 package sim
 
 // defaultSeeds is smaller under the race detector, where a seed takes many times as long.
-const defaultSeeds = 10
+const defaultSeeds = 7

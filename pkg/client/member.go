@@ -129,8 +129,8 @@ type Member struct {
 // Enter joins a room and keeps the Member in it. It returns once the first join has been
 // confirmed, or with the error of a join that was refused. While the service is out of reach
 // it keeps trying until ctx ends; a wrong address looks the same, also if something else answers
-// there. ctx does not limit the life of the Member. The caller must
-// end the Member with Leave, Close or Abort.
+// there. ctx does not limit the life of the Member. The caller must end the Member with Leave,
+// Close or Abort.
 func (c *Client) Enter(ctx context.Context, o MemberOptions) (*Member, error) {
 	o, err := o.withDefaults()
 	if err != nil {

@@ -113,7 +113,7 @@ func (s *session) enter(ctx context.Context, f *wire.ClientFrame) (err error) {
 	followed := s.enterHub(f.RoomID)
 	defer func() {
 		s.shard.run(func(sh *shard) { sh.settled(f.RoomID, s.id) })
-		if err != nil {
+		if err != nil && !s.leased() { // a session with a seat exits at its end
 			s.exitHub()
 		}
 	}()

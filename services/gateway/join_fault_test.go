@@ -165,6 +165,25 @@ func TestJoinThatPanicsEndsItsSocketAndNothingElse(t *testing.T) {
 	})
 }
 
+// tardy returns the answer to a ConfirmJoin only after the lease that it gives has ended.
+type tardy struct{ roomv1.RoomServiceClient }
+
+func (r tardy) ConfirmJoin(ctx context.Context, in *roomv1.ConfirmJoinRequest, opts ...grpc.CallOption) (*roomv1.ConfirmJoinResponse, error) {
+	resp, err := r.RoomServiceClient.ConfirmJoin(ctx, in, opts...)
+	time.Sleep(wire.Lease + 1250*time.Millisecond) // virtual, and not when the keeper looks
+	return resp, err
+}
+
+func TestAMemberWhoseLeaseEndedDuringItsJoinMayLeave(t *testing.T) {
+	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Rooms = tardy{cfg.Rooms} }}, func(t *testing.T, c *cluster) {
+		p := c.nodes[0].open("/chat")
+		p.sendJoin(wire.ClientFrame{RoomID: c.room(roomSpec{})})
+		p.text(`{"type":"LEAVE"}`)
+		p.ends(wire.CloseNormal)
+		c.nodes[0].open("/chat").sync()
+	})
+}
+
 func TestAJoinThatCannotBeToldWhatWasMissedIsCountedAsSuch(t *testing.T) {
 	set := metrics.NewSet()
 	virtual(t, shape{configure: func(cfg *gateway.Config) { cfg.Registry = set }}, func(t *testing.T, c *cluster) {

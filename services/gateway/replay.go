@@ -63,7 +63,7 @@ func (p *replay) endTurn() {
 }
 
 // letIn sends JOINED and what was missed, and then makes the session a member, which gets the
-// live entries. An error means that nothing was sent. The seat stays the session's then, until
+// live entries. An error means that it was not let in: the seat stays the session's then, until
 // its lease ends or its user joins again.
 func (s *session) letIn(after *wire.Position, resp *roomv1.ConfirmJoinResponse) error {
 	p := &replay{s: s}
